@@ -1,0 +1,1 @@
+//! The RocketMQ broker: connections, processors, sessions, subscriptions, offsets, long polling.

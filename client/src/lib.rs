@@ -1,0 +1,1 @@
+//! A RocketMQ client library for tokio programs.

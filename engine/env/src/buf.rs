@@ -1,0 +1,207 @@
+//! Memory for direct I/O that is filled from the front and shared while it fills.
+//!
+//! A group commit builds its records in an [`AppendBuf`], publishes them, and hands [`IoSlice`]s of the very same
+//! memory to the disk, to the hot tail and to sockets. What is published is never written again; that is what
+//! makes the sharing safe, across cores too.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Alignment of the memory in bytes: a page, which satisfies every device's direct I/O.
+pub const BUF_ALIGN: usize = 4096;
+
+struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: `Memory` is plain bytes with one owner of the unpublished part (`AppendBuf`, which is not `Clone`) and
+// any number of readers of the published part, which nobody writes again.
+unsafe impl Send for Memory {}
+// SAFETY: as above: readers only ever see the published part.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn zeroed(len: usize) -> Memory {
+        let layout = Memory::layout(len);
+        // SAFETY: the layout has a size above zero (`layout` rounds up to a page at least).
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Memory { start, len: layout.size() }
+    }
+
+    fn layout(len: usize) -> Layout {
+        let size = len.max(1).next_multiple_of(BUF_ALIGN);
+        Layout::from_size_align(size, BUF_ALIGN).expect("a buffer's size fits the address space")
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `zeroed` with this very layout (`len` is the rounded size).
+        unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.len)) }
+    }
+}
+
+/// Page-aligned memory with one writer, which appends. Zeroed at first, so what is not yet written reads as zero.
+pub struct AppendBuf {
+    memory: Arc<Memory>,
+    /// Bytes from the start that are published or written; the writer only touches what is behind.
+    written: usize,
+    /// Bytes from the start that slices may show; never above `written`.
+    published: usize,
+}
+
+impl AppendBuf {
+    /// A zeroed buffer of at least `capacity` bytes, rounded up to pages.
+    pub fn with_capacity(capacity: usize) -> AppendBuf {
+        AppendBuf { memory: Arc::new(Memory::zeroed(capacity)), written: 0, published: 0 }
+    }
+
+    /// Size of the memory in bytes.
+    pub fn capacity(&self) -> usize {
+        self.memory.len
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.written
+    }
+
+    /// Whether nothing is written yet.
+    pub fn is_empty(&self) -> bool {
+        self.written == 0
+    }
+
+    /// Bytes that can still be appended.
+    pub fn remaining(&self) -> usize {
+        self.capacity() - self.written
+    }
+
+    /// Appends `len` zero bytes and returns them to be filled in. Panics if they do not fit.
+    pub fn append(&mut self, len: usize) -> &mut [u8] {
+        assert!(len <= self.remaining(), "append of {len} bytes into {} remaining", self.remaining());
+        let at = self.written;
+        self.written += len;
+        self.unpublished_mut(at, len)
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.append(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// Bytes written but not yet published, to be changed still. Panics if the range is not within them.
+    pub fn unpublished_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
+        assert!(at >= self.published && at + len <= self.written, "only unpublished bytes may change");
+        // SAFETY: the range lies in the allocation and behind `published`, so no slice shows it, and `&mut self` is
+        // the only writer.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(at), len) }
+    }
+
+    /// Takes back what was appended behind `len`. Panics if it is published.
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len >= self.published && len <= self.written, "only unpublished bytes may be taken back");
+        let (at, extra) = (len, self.written - len);
+        self.unpublished_mut(at, extra).fill(0);
+        self.written = len;
+    }
+
+    /// Publishes all that is written: from now on it never changes.
+    pub fn publish(&mut self) {
+        self.published = self.written;
+    }
+
+    /// A shared view of published bytes. Panics if the range is not published.
+    pub fn slice(&self, at: usize, len: usize) -> IoSlice {
+        assert!(at + len <= self.published, "slice of {at}+{len} bytes, {} published", self.published);
+        IoSlice { memory: Arc::clone(&self.memory), at, len }
+    }
+}
+
+impl fmt::Debug for AppendBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AppendBuf({} published, {} written, {})", self.published, self.written, self.capacity())
+    }
+}
+
+/// A shared, immutable view of I/O memory; cheap to clone and to send to another core.
+#[derive(Clone)]
+pub struct IoSlice {
+    memory: Arc<Memory>,
+    at: usize,
+    len: usize,
+}
+
+impl IoSlice {
+    /// A copy of `bytes` in aligned memory.
+    pub fn copy_of(bytes: &[u8]) -> IoSlice {
+        let mut buf = AppendBuf::with_capacity(bytes.len());
+        buf.extend(bytes);
+        buf.publish();
+        buf.slice(0, bytes.len())
+    }
+
+    /// A part of this view. Panics if it is not within.
+    pub fn slice(&self, at: usize, len: usize) -> IoSlice {
+        assert!(at + len <= self.len, "slice of {at}+{len} bytes from {}", self.len);
+        IoSlice { memory: Arc::clone(&self.memory), at: self.at + at, len }
+    }
+
+    /// Bytes that the memory behind this view takes, however short the view: what a budget counts.
+    pub fn memory_len(&self) -> usize {
+        self.memory.len
+    }
+}
+
+impl Deref for IoSlice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the range was published when this view was made, so nobody writes it any more.
+        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr().add(self.at), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for IoSlice {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for IoSlice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoSlice({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_shows_what_was_published_while_the_writer_goes_on() {
+        let mut buf = AppendBuf::with_capacity(100);
+        assert_eq!(buf.capacity(), BUF_ALIGN);
+        buf.extend(b"first");
+        buf.publish();
+        let first = buf.slice(0, 5);
+        buf.extend(b"second");
+        buf.truncate(8);
+        buf.publish();
+        assert_eq!((&*first, &*buf.slice(5, 3)), (&b"first"[..], &b"sec"[..]));
+        assert_eq!(&*first.slice(1, 3), b"irs");
+    }
+
+    #[test]
+    #[should_panic(expected = "only unpublished bytes may change")]
+    fn published_bytes_cannot_be_changed() {
+        let mut buf = AppendBuf::with_capacity(8);
+        buf.extend(b"done");
+        buf.publish();
+        buf.unpublished_mut(0, 4);
+    }
+}

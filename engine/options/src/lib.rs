@@ -1,0 +1,1 @@
+//! Options declared once: parser, help, environment and documentation come from one table.

@@ -1,0 +1,11 @@
+//! A shard's storage: the CommitLog with its group commits, the ConsumeQueue index, the key index, the metadata
+//! log, and recovery. It is what RocketMQ calls `DefaultMessageStore`, one for each shard.
+//!
+//! A [`Shard`] lives on one core and is generic over [`ringmq_env::Env`]. Methods that change state are
+//! synchronous; I/O happens in tasks that own their buffers.
+
+mod shard;
+mod types;
+
+pub use shard::{Shard, ShardOptions};
+pub use types::*;

@@ -1,0 +1,314 @@
+//! What goes into a shard and what comes out of it.
+
+use std::net::SocketAddr;
+
+use ringmq_env::IoSlice;
+
+/// A logical shard of the node, fixed when the store is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// Bits of a physical offset that count bytes of the shard's log; the shard stands above them.
+pub const LOG_POSITION_BITS: u32 = 55;
+/// Shards that a physical offset can name: the bits between the position and the sign.
+pub const MAX_SHARDS: u16 = 1 << (63 - LOG_POSITION_BITS);
+
+/// A byte position in one shard's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogPosition(pub u64);
+
+/// RocketMQ's physical offset: where a record starts, for the whole node. Shard in the bits 55..63, never negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PhysicalOffset(i64);
+
+impl PhysicalOffset {
+    /// Packs a shard and a position.
+    pub fn new(shard: ShardId, position: LogPosition) -> PhysicalOffset {
+        assert!(shard.0 < MAX_SHARDS && position.0 < 1 << LOG_POSITION_BITS);
+        PhysicalOffset(((u64::from(shard.0) << LOG_POSITION_BITS) | position.0) as i64)
+    }
+
+    /// From a client's number; `None` when it is negative.
+    pub fn from_wire(offset: i64) -> Option<PhysicalOffset> {
+        (offset >= 0).then_some(PhysicalOffset(offset))
+    }
+
+    /// As clients see it.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The shard that owns it.
+    pub fn shard(self) -> ShardId {
+        ShardId((self.0 >> LOG_POSITION_BITS) as u16)
+    }
+
+    /// Where in that shard's log.
+    pub fn position(self) -> LogPosition {
+        LogPosition(self.0 as u64 & ((1 << LOG_POSITION_BITS) - 1))
+    }
+}
+
+/// Number of a queue within its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub u32);
+
+/// Position of a message in its queue, counted in messages from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueOffset(pub i64);
+
+/// One message to store, borrowed from the request; copied once, into the group commit's buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMessage<'a> {
+    /// Topic name, at most 255 bytes.
+    pub topic: &'a str,
+    /// Queue within the topic; this shard must own it.
+    pub queue_id: QueueId,
+    /// The producer's own flag.
+    pub flag: i32,
+    /// RocketMQ's sysFlag, without the host-version bits (set here from the hosts).
+    pub sys_flag: i32,
+    /// When the producer made it, in ms.
+    pub born_timestamp: i64,
+    /// The producer's address.
+    pub born_host: SocketAddr,
+    /// The address that clients know this broker by.
+    pub store_host: SocketAddr,
+    /// How often it was consumed before.
+    pub reconsume_times: i32,
+    /// Physical offset of the half message that it commits, else 0.
+    pub prepared_transaction_offset: i64,
+    /// Body as sent (compressed or not).
+    pub body: &'a [u8],
+    /// Encoded properties (`name 0x01 value 0x02 …`), stored as the concatenation of these parts.
+    pub properties: &'a [&'a [u8]],
+}
+
+/// What became of an append: the records are staged and get durable with the group commit that reaches `end`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Queue offset of the first message; the others follow without a gap.
+    pub first_queue_offset: QueueOffset,
+    /// Physical offset of each message, in order.
+    pub physical_offsets: smallvec::SmallVec<[PhysicalOffset; 1]>,
+    /// Store timestamp of the messages, in ms.
+    pub store_timestamp: i64,
+    /// Acknowledge once [`Commit::committed`] is at or past this.
+    pub end: LogPosition,
+}
+
+/// Why an append was refused. Nothing of it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The record, as stored, is larger than the limit.
+    #[error("the record of {size} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Bytes of the whole record.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The properties are longer than the format holds.
+    #[error("the properties of {size} bytes are over the limit of {limit}")]
+    PropertiesTooLarge {
+        /// Bytes of the encoded properties.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// So much is staged already that the disk must catch up first.
+    #[error("{staged} bytes are staged, the limit is {limit}: try again in a few milliseconds")]
+    Busy {
+        /// Bytes staged and not yet written.
+        staged: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// No space for another segment, or the disk is used above the watermark.
+    #[error("the disk of {path} is full: {used} of {total} bytes used, the limit is {limit_percent} %")]
+    DiskFull {
+        /// The store's directory.
+        path: String,
+        /// Bytes used.
+        used: u64,
+        /// Bytes in all.
+        total: u64,
+        /// Watermark in percent.
+        limit_percent: u8,
+    },
+    /// The shard is closing.
+    #[error("the shard is shutting down")]
+    Closed,
+}
+
+/// A message that a commit made readable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Topic of the queue.
+    pub topic: std::rc::Rc<str>,
+    /// Queue within the topic.
+    pub queue_id: QueueId,
+    /// Its offset.
+    pub queue_offset: QueueOffset,
+    /// Hash of its tag (0: none), sign-extended.
+    pub tags_code: i64,
+    /// When it was stored, in ms.
+    pub store_timestamp: i64,
+}
+
+/// A step of the committed watermark.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// Everything before this position is durable as the flush mode promises, and readable.
+    pub committed: LogPosition,
+    /// What became readable in this step, in log order.
+    pub arrivals: Vec<Arrival>,
+    /// Everything staged behind `committed` was dropped for this reason (no space): answer it with an error.
+    /// Nothing of it will ever be readable.
+    pub failed: Option<AppendError>,
+}
+
+/// A range of a queue: readable messages have `min <= offset < max`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueRange {
+    /// First message kept.
+    pub min: QueueOffset,
+    /// One past the last readable message.
+    pub max: QueueOffset,
+}
+
+/// What a read asks for.
+pub struct ReadRequest<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// Queue within the topic.
+    pub queue_id: QueueId,
+    /// First offset wanted.
+    pub offset: QueueOffset,
+    /// Most messages to return.
+    pub max_messages: usize,
+    /// Stop before the message that would pass this many bytes; the first message always fits.
+    pub max_bytes: usize,
+    /// Whether a message with this tags code may match; filtered messages are skipped without being read.
+    pub tag_filter: Option<&'a dyn Fn(i64) -> bool>,
+}
+
+/// RocketMQ's GetMessageStatus, for what a shard can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadStatus {
+    /// Messages are returned.
+    Found,
+    /// The scanned messages did not match the filter; go on at `next_offset`.
+    NoMatchedMessage,
+    /// The queue does not exist here.
+    NoMatchedLogicQueue,
+    /// The queue exists and is empty.
+    NoMessageInQueue,
+    /// Just at the end: wait for the next message.
+    OffsetOverflowOne,
+    /// Beyond the end by more than one.
+    OffsetOverflowBadly,
+    /// Before the first message kept.
+    OffsetTooSmall,
+}
+
+/// What a read found.
+#[derive(Clone, Debug)]
+pub struct ReadResult {
+    /// Outcome.
+    pub status: ReadStatus,
+    /// Where the next read goes on (RocketMQ's nextBeginOffset).
+    pub next_offset: QueueOffset,
+    /// The queue's range when read.
+    pub range: QueueRange,
+    /// Whole stored records, in queue order, as views of the memory they lie in; a part may hold several.
+    pub parts: Vec<IoSlice>,
+    /// Number of messages in `parts`.
+    pub messages: usize,
+    /// Bytes in `parts`.
+    pub bytes: usize,
+}
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The device failed.
+    #[error("reading {len} bytes at log position {position} failed: {source}")]
+    Io {
+        /// Where in the log.
+        position: u64,
+        /// How much.
+        len: usize,
+        /// The device's error.
+        source: std::io::Error,
+    },
+    /// What was read is not what was written: it is not served.
+    #[error("the record at log position {position} ({len} bytes) is damaged")]
+    Damaged {
+        /// Where in the log.
+        position: u64,
+        /// How much.
+        len: usize,
+    },
+}
+
+/// Which of two answers a search by time gives when no message has exactly that time (part C.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// The first message at or after the time.
+    Lower,
+    /// The last message at or before it.
+    Upper,
+}
+
+/// A query by key.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyQuery<'a> {
+    /// Topic.
+    pub topic: &'a str,
+    /// One of the message's KEYS, or its UNIQ_KEY.
+    pub key: &'a str,
+    /// Most messages to return, newest first.
+    pub max_messages: usize,
+    /// First store time, in ms.
+    pub begin_ms: i64,
+    /// Last store time, in ms.
+    pub end_ms: i64,
+}
+
+/// Counters and gauges of one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// First log position kept.
+    pub log_min: u64,
+    /// End of what is readable.
+    pub log_committed: u64,
+    /// End of what is staged.
+    pub log_staged: u64,
+    /// End of what is known to be on the device.
+    pub log_flushed: u64,
+    /// Queues known.
+    pub queues: u64,
+    /// Messages appended since start.
+    pub messages_appended: u64,
+    /// Bytes of records appended since start.
+    pub bytes_appended: u64,
+    /// Group commits since start.
+    pub commits: u64,
+    /// Device flushes asked for since start (a dsync write counts as one).
+    pub flushes: u64,
+    /// Bytes written to the log and its tail journal since start.
+    pub log_bytes_written: u64,
+    /// Bytes written to index files since start.
+    pub index_bytes_written: u64,
+    /// Memory held by the hot tail, in bytes.
+    pub tail_memory: u64,
+    /// Memory held by the index that is not on disk yet, in bytes.
+    pub index_memory: u64,
+    /// Messages read since start.
+    pub messages_read: u64,
+    /// Of these, from disk.
+    pub messages_read_cold: u64,
+    /// Store timestamp of the oldest message kept, in ms; -1 when there is none.
+    pub earliest_store_ms: i64,
+}
