@@ -1,0 +1,95 @@
+//! The broker's process: started, waited for, killed.
+
+use std::fs::OpenOptions;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+/// Longest that a start may take, recovery included.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How the broker is run, the same in every round.
+pub struct BrokerCommand {
+    binary: PathBuf,
+    dir: PathBuf,
+    arguments: Vec<String>,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+impl BrokerCommand {
+    /// `ringmq server` on free ports, with its store and its log under `dir`.
+    pub fn new(
+        binary: PathBuf,
+        dir: PathBuf,
+        flush: &str,
+        extra: &[String],
+    ) -> anyhow::Result<BrokerCommand> {
+        let port = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+        let (broker_port, namesrv_port) = (port()?, port()?);
+        let mut arguments =
+            vec!["server".to_owned(), "--data".to_owned(), dir.join("data").display().to_string()];
+        arguments.extend([
+            "--flush".to_owned(),
+            flush.to_owned(),
+            "--port".to_owned(),
+            broker_port.to_string(),
+        ]);
+        arguments.extend(["--namesrv-port".to_owned(), namesrv_port.to_string()]);
+        arguments.extend_from_slice(extra);
+        let addr = SocketAddr::from(([127, 0, 0, 1], broker_port));
+        Ok(BrokerCommand { binary, dir, arguments, addr })
+    }
+
+    /// Starts the process without waiting for it.
+    pub fn spawn(&self) -> anyhow::Result<Broker> {
+        let log = OpenOptions::new().create(true).append(true).open(self.dir.join("broker.out"))?;
+        let mut command = Command::new(&self.binary);
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Broker { child: command.spawn().with_context(|| format!("starting {}", self.binary.display()))? })
+    }
+
+    /// Starts the process and waits until it accepts connections; returns how long that took.
+    pub fn start(&self) -> anyhow::Result<(Broker, Duration)> {
+        let started = Instant::now();
+        let mut broker = self.spawn()?;
+        while TcpStream::connect(self.addr).is_err() {
+            if let Some(status) = broker.child.try_wait()? {
+                bail!("the broker ended by itself: {status}; see {}", self.dir.join("broker.out").display());
+            }
+            if started.elapsed() > START_LIMIT {
+                bail!("the broker is not ready after {START_LIMIT:?}");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok((broker, started.elapsed()))
+    }
+}
+
+/// A running broker; killed when dropped.
+pub struct Broker {
+    child: Child,
+}
+
+impl Broker {
+    /// kill -9. Says so when the broker had already ended by itself.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the broker ended by itself: {status}");
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Already gone is as good as killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
