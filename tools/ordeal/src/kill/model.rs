@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::load::{Observed, QUEUES, TOPIC};
-use crate::message::{self, MessageNumber};
+use super::load::{Observed, QUEUES, TOPIC};
+use super::message::{self, MessageNumber};
 use crate::wire::Client;
 
 /// Every message ever found, by queue and offset.

@@ -1,5 +1,7 @@
 //! The messages that the loop sends: each body can be recognised and checked byte by byte from its own number.
 
+use crate::random::Random;
+
 /// Number of a message: who sent it, and its place in that sender's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageNumber {
@@ -13,8 +15,8 @@ const HEADER: usize = 8;
 
 /// The one body that belongs to `number`: 8 to about 2,000 bytes, now and then 100 KB.
 pub fn body(number: MessageNumber) -> Vec<u8> {
-    let mut state = u64::from(number.sender) << 32 | u64::from(number.sequence) | 1 << 63;
-    let len = match next(&mut state) {
+    let mut random = Random::new(u64::from(number.sender) << 32 | u64::from(number.sequence));
+    let len = match random.next() {
         n if n.is_multiple_of(500) => 100_000,
         n => HEADER + (n % 2000) as usize,
     };
@@ -22,7 +24,7 @@ pub fn body(number: MessageNumber) -> Vec<u8> {
     body.extend_from_slice(&number.sender.to_be_bytes());
     body.extend_from_slice(&number.sequence.to_be_bytes());
     while body.len() < len {
-        body.extend_from_slice(&next(&mut state).to_be_bytes());
+        body.extend_from_slice(&random.next().to_be_bytes());
     }
     body.truncate(len);
     body
@@ -34,14 +36,6 @@ pub fn recognise(stored: &[u8]) -> Option<MessageNumber> {
     let sequence = u32::from_be_bytes(*stored.get(4..)?.first_chunk()?);
     let number = MessageNumber { sender, sequence };
     (body(number) == stored).then_some(number)
-}
-
-/// One step of a small generator (xorshift64*): bodies must be the same in every run of the program.
-pub fn next(state: &mut u64) -> u64 {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    state.wrapping_mul(0x2545_F491_4F6C_DD1D)
 }
 
 #[cfg(test)]

@@ -1,28 +1,26 @@
-//! Kills a RingMQ broker with SIGKILL at random moments under load, over and over, and checks after each kill that
-//! every acknowledged message is there once, at its offset, byte for byte; that offsets have no gap; that nothing
-//! a reader saw has gone; and that committed consumer offsets did not go back.
+//! Kills the broker with SIGKILL at random moments under load, over and over, and checks after each kill that every
+//! acknowledged message is there once, at its offset, byte for byte; that offsets have no gap; that nothing a
+//! reader saw has gone; and that committed consumer offsets did not go back.
 
-mod broker;
 mod load;
 mod message;
 mod model;
-mod wire;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use clap::Parser;
 
-use broker::BrokerCommand;
+use crate::broker::BrokerCommand;
+use crate::random::Random;
+use crate::wire::Client;
 use load::{Load, Observed, TOPIC};
 use message::MessageNumber;
 use model::Model;
-use wire::Client;
 
-#[derive(Parser)]
-#[command(name = "ringmq-kill-loop", about, version)]
-struct Args {
+/// How and how often to kill.
+#[derive(clap::Args)]
+pub struct KillArgs {
     /// The broker's binary.
     #[arg(long, default_value = "target/release/ringmq")]
     ringmq: PathBuf,
@@ -45,20 +43,20 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Directory of the store and the broker's output; removed when all is well.
-    #[arg(long, default_value = "target/kill-loop")]
+    #[arg(long, default_value = "target/ordeal-kill")]
     dir: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+/// Runs the loop; an error says what was lost, and where the store is kept.
+pub fn run(args: &KillArgs) -> anyhow::Result<()> {
     let _ = std::fs::remove_dir_all(&args.dir);
     std::fs::create_dir_all(&args.dir)?;
     let command =
         BrokerCommand::new(args.ringmq.clone(), args.dir.canonicalize()?, &args.flush, &args.ringmq_args)?;
-    let (mut model, mut random, mut starts) = (Model::new(), args.seed | 1 << 63, Vec::new());
+    let (mut model, mut random, mut starts) = (Model::new(), Random::new(args.seed), Vec::new());
     create_topic(&command, &mut model).context("creating the topic")?;
     for round in 0..args.rounds {
-        run_round(&args, &command, &mut model, &mut random, &mut starts, round).with_context(|| {
+        run_round(args, &command, &mut model, &mut random, &mut starts, round).with_context(|| {
             format!("round {round} of seed {}; the store is kept in {}", args.seed, args.dir.display())
         })?;
         if (round + 1).is_multiple_of(50) {
@@ -93,22 +91,22 @@ fn create_topic(command: &BrokerCommand, model: &mut Model) -> anyhow::Result<()
 
 /// Starts, loads, kills, starts again (sometimes killed while it recovers), checks, and stops by a kill as well.
 fn run_round(
-    args: &Args,
+    args: &KillArgs,
     command: &BrokerCommand,
     model: &mut Model,
-    random: &mut u64,
+    random: &mut Random,
     starts: &mut Vec<Duration>,
     round: u32,
 ) -> anyhow::Result<()> {
     let (broker, _) = command.start()?;
     let load = Load::start(command.addr, args.producers, round * args.producers, model.ends());
-    std::thread::sleep(Duration::from_millis(message::next(random) % args.longest_ms.max(1)));
+    std::thread::sleep(Duration::from_millis(random.below(args.longest_ms.max(1))));
     broker.kill()?;
     let killed = Instant::now();
     let observed = load.finish();
-    while message::next(random).is_multiple_of(4) {
+    while random.below(4) == 0 {
         let recovering = command.spawn()?;
-        std::thread::sleep(Duration::from_micros(message::next(random) % 50_000));
+        std::thread::sleep(Duration::from_micros(random.below(50_000)));
         recovering.kill()?;
     }
     let (broker, ready_after) = command.start()?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crate::message::{self, MessageNumber};
+use super::message::{self, MessageNumber};
 use crate::wire::{Client, Stored};
 
 /// Topic of the loop.
