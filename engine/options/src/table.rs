@@ -1,0 +1,341 @@
+//! The table of options: every one is declared here and nowhere else.
+
+use crate::option::{Choice, Kind, OptionDef, Roles, TimeUnit};
+
+const PORT: Kind = Kind::Integer { min: 0, max: 65_535 };
+const COUNT: Kind = Kind::Integer { min: 1, max: i64::MAX };
+const FLUSH: Kind = Kind::Choice(&[
+    Choice { name: "sync", java: "SYNC_FLUSH" },
+    Choice { name: "async", java: "ASYNC_FLUSH" },
+]);
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const fn ms(min_ms: u64, max_ms: u64) -> Kind {
+    Kind::Duration { bare: TimeUnit::Ms, min_ms, max_ms }
+}
+
+/// Least memory limit of a broker, in bytes: below it caches and requests in flight do not fit.
+pub const MIN_MEMORY: u64 = 64 * MIB;
+
+/// Every option, in the order of the documentation.
+pub static OPTIONS: &[OptionDef] = &[
+    // --- where it lives and listens ---
+    OptionDef::new(
+        "data",
+        Roles::ALL,
+        Kind::Path,
+        "./data",
+        "Directory of everything that is stored. One process at a time uses it.",
+    )
+    .java(&["storePathRootDir"]),
+    OptionDef::new(
+        "bind",
+        Roles::ALL,
+        Kind::Ip,
+        "127.0.0.1",
+        "Address to listen on. Loopback unless told otherwise: until ACLs are on nobody is asked for a password.",
+    )
+    .java(&["bindAddress"]),
+    OptionDef::new(
+        "advertise",
+        Roles::BROKER,
+        Kind::Ip,
+        "",
+        "Address that clients are told to connect to.",
+    )
+    .java(&["brokerIP1"])
+    .unset("the address of --bind; the first non-loopback address when that is 0.0.0.0"),
+    OptionDef::new(
+        "port",
+        Roles::BROKER,
+        PORT,
+        "10911",
+        "The broker's port; the VIP port is two below. 0 takes any free port, without a VIP port.",
+    )
+    .java(&["listenPort"]),
+    OptionDef::new(
+        "namesrv-port",
+        Roles::NAMESRV,
+        PORT,
+        "9876",
+        "The name server's port. Java's name listenPort means this one in `ringmq namesrv`.",
+    )
+    .java(&["listenPort"]),
+    OptionDef::new(
+        "namesrv",
+        Roles::BROKER,
+        Kind::Addresses,
+        "",
+        "Name servers that the broker registers with, separated by semicolons.",
+    )
+    .java(&["namesrvAddr"])
+    .unset("NAMESRV_ADDR; `ringmq server` uses its own"),
+    // --- identity ---
+    OptionDef::new(
+        "name",
+        Roles::BROKER,
+        Kind::Text,
+        "broker-a",
+        "Name of the broker: one for each broker of a cluster.",
+    )
+    .java(&["brokerName"]),
+    OptionDef::new("cluster", Roles::BROKER, Kind::Text, "DefaultCluster", "Name of the cluster.")
+        .java(&["brokerClusterName"]),
+    OptionDef::new(
+        "broker-id",
+        Roles::BROKER,
+        Kind::Integer { min: 0, max: 0 },
+        "0",
+        "0: master. Replicas are not there yet, so nothing else is taken.",
+    )
+    .java(&["brokerId"]),
+    OptionDef::new(
+        "region-id",
+        Roles::BROKER,
+        Kind::Text,
+        "DefaultRegion",
+        "Region that the answers to sends name (MSG_REGION).",
+    )
+    .java(&["regionId"]),
+    // --- size ---
+    OptionDef::new(
+        "cores",
+        Roles::BROKER,
+        Kind::Integer { min: 1, max: 256 },
+        "",
+        "Cores to run on: one thread pinned to each.",
+    )
+    .unset("all cores that the process may use"),
+    OptionDef::new(
+        "shards",
+        Roles::BROKER,
+        Kind::Integer { min: 1, max: 256 },
+        "",
+        "Shards of the store, each with a log of its own. Fixed when the store is created.",
+    )
+    .unset("as many as cores, when the store is created"),
+    OptionDef::new(
+        "memory",
+        Roles::BROKER,
+        Kind::Size { min: MIN_MEMORY, max: 1 << 50 },
+        "",
+        "Memory limit: all caches and requests in flight come out of it.",
+    )
+    .unset("the smaller of the cgroup's limit and half of the machine's memory"),
+    // --- storage ---
+    OptionDef::new(
+        "flush",
+        Roles::BROKER,
+        FLUSH,
+        "sync",
+        "When a send is acknowledged. sync: it is on the device. async: it is written (a killed process \
+         loses nothing), and on the device within the flush interval.",
+    )
+    .java(&["flushDiskType"]),
+    OptionDef::new(
+        "flush-interval",
+        Roles::BROKER,
+        ms(1, 60_000),
+        "500ms",
+        "How long written messages may wait for the device with `flush = \"async\"`.",
+    )
+    .java(&["flushIntervalCommitLog"]),
+    OptionDef::new(
+        "segment-size",
+        Roles::BROKER,
+        Kind::Size { min: 64 * MIB, max: 16 * GIB },
+        "1GiB",
+        "Size of one file of a shard's log.",
+    )
+    .java(&["mappedFileSizeCommitLog"]),
+    OptionDef::new(
+        "tail-memory",
+        Roles::BROKER,
+        Kind::Size { min: 4 * MIB, max: 64 * GIB },
+        "",
+        "Memory of one shard that keeps the newest messages for reading.",
+    )
+    .unset("a quarter of the memory limit shared out among the shards, at most 256MiB each"),
+    OptionDef::new(
+        "disk-watermark",
+        Roles::BROKER,
+        Kind::Integer { min: 50, max: 99 },
+        "90",
+        "Used share of the disk, in percent, from which on sends are refused.",
+    ),
+    OptionDef::new(
+        "offset-flush-interval",
+        Roles::BROKER,
+        ms(10, 60_000),
+        "",
+        "How often the offsets that consumers commit are made durable.",
+    )
+    .java(&["flushConsumerOffsetInterval"])
+    .unset("1s with `flush = \"sync\"`, else 5s"),
+    // --- topics, groups, limits ---
+    OptionDef::new(
+        "permission",
+        Roles::BROKER,
+        Kind::Integer { min: 0, max: 7 },
+        "6",
+        "What the broker allows: 4 reading, 2 writing, 6 both.",
+    )
+    .java(&["brokerPermission"]),
+    OptionDef::new(
+        "auto-create-topic",
+        Roles::BROKER,
+        Kind::Bool,
+        "true",
+        "A send to an unknown topic creates it.",
+    )
+    .java(&["autoCreateTopicEnable"]),
+    OptionDef::new(
+        "auto-create-group",
+        Roles::BROKER,
+        Kind::Bool,
+        "true",
+        "A consumer of an unknown group creates it.",
+    )
+    .java(&["autoCreateSubscriptionGroup"]),
+    OptionDef::new(
+        "default-topic-queues",
+        Roles::BROKER,
+        Kind::Integer { min: 1, max: 1024 },
+        "8",
+        "Most queues that an automatically created topic gets.",
+    )
+    .java(&["defaultTopicQueueNums"]),
+    OptionDef::new(
+        "max-message-size",
+        Roles::BROKER,
+        Kind::Size { min: 1024, max: 256 * MIB },
+        "4MiB",
+        "Largest message body that is taken.",
+    )
+    .java(&["maxMessageSize"]),
+    OptionDef::new("trace-on", Roles::BROKER, Kind::Bool, "true", "Tells clients that traces are wanted (TRACE_ON).")
+        .java(&["traceOn"]),
+    // --- connections and time-outs ---
+    OptionDef::new(
+        "max-frame-size",
+        Roles::ALL,
+        Kind::Size { min: 64 << 10, max: GIB },
+        "16MiB",
+        "Largest request that is read; a larger one closes the connection.",
+    )
+    .java(&["com.rocketmq.remoting.frameMaxLength"]),
+    OptionDef::new(
+        "max-header-size",
+        Roles::ALL,
+        Kind::Size { min: 1024, max: 16 * MIB },
+        "64KiB",
+        "Largest header of a request.",
+    ),
+    OptionDef::new(
+        "max-connections",
+        Roles::ALL,
+        COUNT,
+        "100000",
+        "Most connections of one core; further ones are closed at once.",
+    ),
+    OptionDef::new(
+        "idle-timeout",
+        Roles::ALL,
+        Kind::Duration { bare: TimeUnit::Seconds, min_ms: 1000, max_ms: 86_400_000 },
+        "120s",
+        "A connection without traffic is closed after this long.",
+    )
+    .java(&["serverChannelMaxIdleTimeSeconds"]),
+    OptionDef::new(
+        "channel-expiry",
+        Roles::BROKER,
+        ms(1000, 86_400_000),
+        "120s",
+        "A client that sends no heartbeat for this long has left its groups.",
+    )
+    .java(&["channelExpiredTimeout"]),
+    OptionDef::new(
+        "lock-expiry",
+        Roles::BROKER,
+        ms(1000, 3_600_000),
+        "60s",
+        "How long a queue lock of an orderly consumer holds without being renewed.",
+    )
+    .java(&["rocketmq.broker.rebalance.lockMaxLiveTime"]),
+    OptionDef::new(
+        "max-long-poll",
+        Roles::BROKER,
+        ms(0, 600_000),
+        "30s",
+        "Longest that a pull waits for messages, whatever it asks for.",
+    ),
+    OptionDef::new(
+        "register-period",
+        Roles::BROKER,
+        ms(1000, 60_000),
+        "30s",
+        "How often the broker registers with the name servers, changes apart.",
+    )
+    .java(&["registerNameServerPeriod"]),
+    // --- name server ---
+    OptionDef::new(
+        "broker-scan-interval",
+        Roles::NAMESRV,
+        ms(100, 60_000),
+        "5s",
+        "How often the name server looks for brokers that have fallen silent.",
+    )
+    .java(&["scanNotActiveBrokerInterval"])
+    .dynamic(),
+    OptionDef::new(
+        "return-order-topic-config",
+        Roles::NAMESRV,
+        Kind::Bool,
+        "true",
+        "Registering brokers get the ORDER_TOPIC_CONFIG name space back.",
+    )
+    .java(&["returnOrderTopicConfigToBroker"])
+    .dynamic(),
+    OptionDef::new(
+        "order-message-enable",
+        Roles::NAMESRV,
+        Kind::Bool,
+        "false",
+        "Routes carry the order configuration of their topic.",
+    )
+    .java(&["orderMessageEnable"])
+    .dynamic(),
+    OptionDef::new("enable-topic-list", Roles::NAMESRV, Kind::Bool, "true", "Topics may be listed by cluster and unit.")
+        .java(&["enableTopicList"])
+        .dynamic(),
+    OptionDef::new("enable-all-topic-list", Roles::NAMESRV, Kind::Bool, "true", "All topics may be listed.")
+        .java(&["enableAllTopicList"])
+        .dynamic(),
+    OptionDef::new(
+        "delete-topic-with-registration",
+        Roles::NAMESRV,
+        Kind::Bool,
+        "false",
+        "A registration removes the broker's topics that it does not name.",
+    )
+    .java(&["deleteTopicWithBrokerRegistration"])
+    .dynamic(),
+    OptionDef::new(
+        "config-black-list",
+        Roles::NAMESRV,
+        Kind::Text,
+        "configBlackList;configStorePath;kvConfigPath",
+        "Names that cannot be changed over the network, separated by semicolons.",
+    )
+    .java(&["configBlackList"]),
+    // --- log ---
+    OptionDef::new(
+        "log-level",
+        Roles::ALL,
+        Kind::Text,
+        "info",
+        "What is logged to stderr: error, warn, info, debug, trace, or a filter such as `info,ringmq_broker=debug`.",
+    )
+    .variable("RINGMQ_LOG"),
+];
