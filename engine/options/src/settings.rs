@@ -157,7 +157,10 @@ impl Settings {
                 java_namesrv = Some(text);
             } else if let Some(option) = options_of(self.role).find(|option| option.variable_name() == name) {
                 self.set(option.name, &text, Source::Environment, &name)?;
-            } else if name.starts_with("RINGMQ_") && !OPTIONS.iter().any(|o| o.variable_name() == name) {
+            } else if name.starts_with("RINGMQ_")
+                && name != "RINGMQ_CONFIG"
+                && !OPTIONS.iter().any(|o| o.variable_name() == name)
+            {
                 self.warnings.push(format!("{name}: no option has this variable"));
             }
         }

@@ -174,7 +174,7 @@ pub fn show_size(bytes: u64) -> String {
 /// A time span as people write it: the largest unit that divides it.
 pub fn show_duration(ms: u64) -> String {
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-    match units.iter().find(|(_, factor)| ms >= *factor && ms % factor == 0) {
+    match units.iter().find(|(_, factor)| ms >= *factor && ms.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{}{unit}", ms / factor),
         None => format!("{ms}ms"),
     }

@@ -1,0 +1,66 @@
+//! The command line: which subcommand, and what it does.
+
+use clap::{ArgMatches, Command};
+use ringmq_options::{Role, cli, docs};
+
+use crate::settings;
+
+/// Runs what the command line asks for.
+pub fn run() -> anyhow::Result<()> {
+    let matches = command().get_matches();
+    match matches.subcommand() {
+        Some(("config", matches)) => config(matches),
+        _ => unreachable!("clap demands one of the subcommands"),
+    }
+}
+
+fn command() -> Command {
+    Command::new("ringmq")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A message broker that RocketMQ's clients use unchanged")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(config_command())
+}
+
+fn config_command() -> Command {
+    let show = Command::new("show").about("Prints the values in force, as a Java .properties file");
+    let show = show.subcommand_required(true);
+    let show = [Role::Server, Role::Broker, Role::Namesrv]
+        .into_iter()
+        .fold(show, |show, role| show.subcommand(cli::add_arguments(Command::new(role.name()), role)));
+    Command::new("config")
+        .about("Shows what is configured, and what can be")
+        .subcommand_required(true)
+        .subcommand(show)
+        .subcommand(Command::new("docs").about("Prints docs/configuration.md"))
+}
+
+fn config(matches: &ArgMatches) -> anyhow::Result<()> {
+    match matches.subcommand() {
+        Some(("docs", _)) => print!("{}", docs::configuration_page()),
+        Some(("show", matches)) => {
+            let (name, matches) = matches.subcommand().expect("clap demands a program");
+            let settings = settings::read(role(name), matches)?;
+            for warning in settings.warnings() {
+                eprintln!("warning: {warning}");
+            }
+            print!("{}", settings.java_properties());
+        }
+        _ => unreachable!("clap demands one of the subcommands"),
+    }
+    Ok(())
+}
+
+fn role(name: &str) -> Role {
+    let roles = [Role::Server, Role::Broker, Role::Namesrv];
+    roles.into_iter().find(|role| role.name() == name).expect("clap knows these programs only")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::command().debug_assert();
+    }
+}
