@@ -4,8 +4,11 @@
 //! A [`Shard`] lives on one core and is generic over [`ringmq_env::Env`]. Methods that change state are
 //! synchronous; I/O happens in tasks that own their buffers.
 
+mod bytes;
 mod shard;
+mod store;
 mod types;
 
 pub use shard::{Shard, ShardOptions};
+pub use store::{STORE_FORMAT, StoreMeta};
 pub use types::*;

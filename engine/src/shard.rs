@@ -11,7 +11,9 @@ use crate::types::*;
 pub struct ShardOptions {
     /// Which shard of the node.
     pub id: ShardId,
-    /// Its own directory; created if missing.
+    /// The store's number ([`crate::StoreMeta::store_id`]); segments of another store are refused.
+    pub store_id: u64,
+    /// Its own directory ([`crate::StoreMeta::shard_dir`]); created if missing.
     pub dir: PathBuf,
     /// SYNC_FLUSH (true): acknowledged once on the device. ASYNC_FLUSH: once written, flushed within the interval.
     pub sync_flush: bool,
@@ -63,6 +65,14 @@ pub enum OpenError {
         /// What is wrong.
         what: String,
     },
+}
+
+impl OpenError {
+    /// Names the file of a device error, for `map_err`.
+    pub(crate) fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> OpenError {
+        let path = path.into();
+        move |source| OpenError::Io { path, source }
+    }
 }
 
 impl<E: Env> Shard<E> {
