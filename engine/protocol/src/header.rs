@@ -1,0 +1,166 @@
+//! The header of a frame as a view of the received bytes, whichever of the two forms it came in.
+
+use smallvec::SmallVec;
+
+use crate::json::scan::SyntaxError;
+use crate::language::Language;
+
+/// Bit of the flag that marks a response.
+pub const FLAG_RESPONSE: i32 = 1;
+/// Bit of the flag that marks a request without an answer.
+pub const FLAG_ONEWAY: i32 = 2;
+
+/// The two forms of a header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SerializeType {
+    /// JSON text.
+    #[default]
+    Json,
+    /// Java's ROCKETMQ binary form.
+    RocketMq,
+}
+
+impl SerializeType {
+    /// From the first byte of the frame's second word.
+    pub fn from_code(code: u8) -> Option<SerializeType> {
+        match code {
+            0 => Some(SerializeType::Json),
+            1 => Some(SerializeType::RocketMq),
+            _ => None,
+        }
+    }
+
+    /// The first byte of the frame's second word.
+    pub fn code(self) -> u8 {
+        match self {
+            SerializeType::Json => 0,
+            SerializeType::RocketMq => 1,
+        }
+    }
+}
+
+/// Why a header cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// It is not JSON.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    /// A field that is a number holds something else.
+    #[error("the header field {field} is not a 32-bit integer")]
+    NotANumber {
+        /// The field.
+        field: &'static str,
+    },
+    /// There are too many ext fields.
+    #[error("the header has more ext fields than the limit of {limit}")]
+    TooManyFields {
+        /// The limit.
+        limit: usize,
+    },
+    /// A text is not UTF-8.
+    #[error("the header is not UTF-8 at byte {at}")]
+    NotUtf8 {
+        /// Where, from the start of the header.
+        at: usize,
+    },
+    /// A binary header ends in the middle of a field.
+    #[error("the header ends in the middle of {field}: {needed} bytes needed, {left} left")]
+    Truncated {
+        /// The field.
+        field: &'static str,
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes left.
+        left: usize,
+    },
+    /// A length in a binary header is negative.
+    #[error("the length {value} of {field} is negative")]
+    NegativeLength {
+        /// The field.
+        field: &'static str,
+        /// The length.
+        value: i32,
+    },
+}
+
+/// The header of a request or a response.
+#[derive(Clone, Debug)]
+pub struct Header<'a> {
+    /// Request or response code.
+    pub code: i32,
+    /// Language of the sender.
+    pub language: Language,
+    /// Version ordinal of the sender, see [`crate::version`].
+    pub version: i32,
+    /// Number that ties a response to its request.
+    pub opaque: i32,
+    /// [`FLAG_RESPONSE`] and [`FLAG_ONEWAY`].
+    pub flag: i32,
+    /// Free text, mostly the reason of a failure.
+    pub remark: Option<&'a str>,
+    /// The form that the header came in.
+    pub serialize: SerializeType,
+    /// The fields of the request's own header.
+    pub ext: ExtFields<'a>,
+}
+
+impl Header<'_> {
+    /// Whether this answers a request.
+    pub fn is_response(&self) -> bool {
+        self.flag & FLAG_RESPONSE != 0
+    }
+
+    /// Whether the sender wants no answer.
+    pub fn is_oneway(&self) -> bool {
+        self.flag & FLAG_ONEWAY != 0
+    }
+}
+
+/// Where a field's name and value stand in the header.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Entry {
+    pub name_start: u32,
+    pub name_end: u32,
+    pub value_start: u32,
+    pub value_end: u32,
+}
+
+/// Entries that fit without an allocation: a V2 send has 14 fields and a few of hooks.
+pub(crate) type Entries = SmallVec<[Entry; 24]>;
+
+/// The ext fields, borrowed from the header's bytes. When a name stands twice, the last one counts.
+#[derive(Clone, Debug, Default)]
+pub struct ExtFields<'a> {
+    text: &'a str,
+    entries: Entries,
+}
+
+impl<'a> ExtFields<'a> {
+    /// `entries` are positions within `text`, on character boundaries.
+    pub(crate) fn new(text: &'a str, entries: Entries) -> ExtFields<'a> {
+        ExtFields { text, entries }
+    }
+
+    /// Fields, with those that stand twice.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Name and value of each field, in the order of the wire.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&'a str, &'a str)> + '_ {
+        self.entries.iter().map(|e| {
+            let name = &self.text[e.name_start as usize..e.name_end as usize];
+            (name, &self.text[e.value_start as usize..e.value_end as usize])
+        })
+    }
+
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        self.iter().rev().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+}

@@ -1,0 +1,143 @@
+//! What tools ask the broker.
+
+use super::ext_header;
+
+ext_header! {
+    /// Header of UPDATE_AND_CREATE_TOPIC (17).
+    pub struct CreateTopicHeader<'a> {
+        /// Topic.
+        pub topic: &'a str = "topic",
+        /// Template.
+        pub default_topic: Option<&'a str> = "defaultTopic",
+        /// Queues to read.
+        pub read_queue_nums: i32 = "readQueueNums",
+        /// Queues to write.
+        pub write_queue_nums: i32 = "writeQueueNums",
+        /// Permission bits.
+        pub perm: i32 = "perm",
+        /// SINGLE_TAG or MULTI_TAG.
+        pub topic_filter_type: Option<&'a str> = "topicFilterType",
+        /// System flag.
+        pub topic_sys_flag: Option<i32> = "topicSysFlag",
+        /// Whether queues are ordered.
+        pub order: bool = "order" or false,
+        /// Changes to attributes: `+name=value,-name`.
+        pub attributes: Option<&'a str> = "attributes",
+        /// Whether to overrule a static topic.
+        pub force: Option<bool> = "force",
+    }
+}
+
+ext_header! {
+    /// Header of the requests that only name a topic (202, 215, 217, 300, 351).
+    pub struct TopicHeader<'a> {
+        /// Topic.
+        pub topic: &'a str = "topic",
+    }
+}
+
+ext_header! {
+    /// Header of GET_ALL_TOPIC_CONFIG (21), of which a field that is there asks for a page.
+    pub struct GetAllTopicConfigHeader<'a> {
+        /// First topic of the page.
+        pub topic_seq: Option<i32> = "topicSeq",
+        /// Data version (JSON) that the caller counts from.
+        pub data_version: Option<&'a str> = "dataVersion",
+        /// Most topics of the page.
+        pub max_topic_num: Option<i32> = "maxTopicNum",
+    }
+}
+
+ext_header! {
+    /// Header of a page of topics.
+    pub struct GetAllTopicConfigResponseHeader {
+        /// Topics in all.
+        pub total_topic_num: Option<i32> = "totalTopicNum",
+    }
+}
+
+ext_header! {
+    /// Header of GET_ALL_SUBSCRIPTIONGROUP_CONFIG (201), of which a field that is there asks for a page.
+    pub struct GetAllSubscriptionGroupHeader<'a> {
+        /// First group of the page.
+        pub group_seq: Option<i32> = "groupSeq",
+        /// Data version (JSON) that the caller counts from.
+        pub data_version: Option<&'a str> = "dataVersion",
+        /// Most groups of the page.
+        pub max_group_num: Option<i32> = "maxGroupNum",
+    }
+}
+
+ext_header! {
+    /// Header of a page of groups.
+    pub struct GetAllSubscriptionGroupResponseHeader {
+        /// Groups in all.
+        pub total_group_num: Option<i32> = "totalGroupNum",
+    }
+}
+
+ext_header! {
+    /// Header of DELETE_SUBSCRIPTIONGROUP (207).
+    pub struct DeleteSubscriptionGroupHeader<'a> {
+        /// Group.
+        pub group_name: &'a str = "groupName",
+        /// Whether its offsets go too.
+        pub clean_offset: bool = "cleanOffset" or false,
+    }
+}
+
+ext_header! {
+    /// Header of GET_CONSUME_STATS (208).
+    pub struct GetConsumeStatsHeader<'a> {
+        /// Consumer group.
+        pub consumer_group: &'a str = "consumerGroup",
+        /// Topic; all of the group's when missing.
+        pub topic: Option<&'a str> = "topic",
+        /// Topics with `;` between them.
+        pub topic_list: Option<&'a str> = "topicList",
+    }
+}
+
+ext_header! {
+    /// Header of the requests that only name a group (343, 352).
+    pub struct GroupHeader<'a> {
+        /// Group.
+        pub group: &'a str = "group",
+    }
+}
+
+ext_header! {
+    /// Header of GET_BROKER_CONFIG's answer.
+    pub struct GetBrokerConfigResponseHeader<'a> {
+        /// Data version as JSON.
+        pub version: &'a str = "version",
+    }
+}
+
+ext_header! {
+    /// Header of INVOKE_BROKER_TO_RESET_OFFSET (222).
+    pub struct InvokeResetOffsetHeader<'a> {
+        /// Topic.
+        pub topic: &'a str = "topic",
+        /// Consumer group.
+        pub group: &'a str = "group",
+        /// Queue; all below 0.
+        pub queue_id: i32 = "queueId" or -1,
+        /// Offset to go to; by time when missing.
+        pub offset: Option<i64> = "offset",
+        /// The time to go to, in ms.
+        pub timestamp: i64 = "timestamp",
+        /// Whether offsets may go back.
+        pub is_force: bool = "isForce",
+    }
+}
+
+ext_header! {
+    /// Header of VIEW_BROKER_STATS_DATA (315).
+    pub struct ViewBrokerStatsDataHeader<'a> {
+        /// Statistic.
+        pub stats_name: &'a str = "statsName",
+        /// Of what.
+        pub stats_key: &'a str = "statsKey",
+    }
+}

@@ -1,0 +1,260 @@
+//! The lexer that headers and bodies share: lenient as fastjson is, linear in time, without recursion.
+
+/// Deepest nesting of objects and arrays that is read. Java's own bodies nest six deep.
+pub const MAX_DEPTH: u32 = 60;
+
+/// Why a text is not JSON, not even fastjson's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SyntaxError {
+    /// Something else was needed.
+    #[error("expected {expected} at byte {at} of the JSON text")]
+    Expected {
+        /// What was needed.
+        expected: &'static str,
+        /// Where, from the start of the text.
+        at: usize,
+    },
+    /// The text ends in the middle.
+    #[error("the JSON text ends at byte {at} in the middle of {within}")]
+    Ended {
+        /// What was not finished.
+        within: &'static str,
+        /// Length of the text.
+        at: usize,
+    },
+    /// A backslash is followed by what is no escape.
+    #[error("bad escape at byte {at} of a JSON string")]
+    BadEscape {
+        /// Where, from the start of the string.
+        at: usize,
+    },
+    /// Objects and arrays are nested too deeply.
+    #[error("the JSON text nests deeper than {limit} at byte {at}")]
+    TooDeep {
+        /// The limit.
+        limit: u32,
+        /// Where.
+        at: usize,
+    },
+}
+
+/// A piece of text by position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Span {
+    pub fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.start..self.end]
+    }
+}
+
+/// Skips white space.
+#[inline]
+pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\n' | b'\r' | 0x0c | 0x08) = bytes.get(at) {
+        at += 1;
+    }
+    at
+}
+
+/// Skips white space and commas: fastjson takes several commas for one.
+#[inline]
+pub(crate) fn skip_commas(bytes: &[u8], mut at: usize) -> usize {
+    loop {
+        at = skip_space(bytes, at);
+        if bytes.get(at) != Some(&b',') {
+            return at;
+        }
+        at += 1;
+    }
+}
+
+/// A string whose opening quote (`"` or `'`) is at `at`: the text between the quotes, and whether it has escapes.
+#[inline]
+pub(crate) fn quoted(bytes: &[u8], at: usize) -> Result<(Span, bool), SyntaxError> {
+    let quote = bytes[at];
+    debug_assert!(quote == b'"' || quote == b'\'');
+    let start = at + 1;
+    let (mut from, mut escaped) = (start, false);
+    loop {
+        let rest = bytes.get(from..).unwrap_or_default();
+        let Some(found) = memchr::memchr2(quote, b'\\', rest) else {
+            return Err(SyntaxError::Ended { within: "a string", at: bytes.len() });
+        };
+        let end = from + found;
+        if bytes[end] == quote {
+            return Ok((Span { start, end }, escaped));
+        }
+        escaped = true;
+        from = end + 2;
+    }
+}
+
+/// A token without quotes: a number, `true`, `null`, a bare key.
+#[inline]
+pub(crate) fn bare(bytes: &[u8], at: usize) -> Result<Span, SyntaxError> {
+    let mut end = at;
+    while let Some(b) = bytes.get(end) {
+        if matches!(b, b',' | b':' | b'}' | b']' | b'{' | b'[' | b'"' | b'\'' | 0..=b' ') {
+            break;
+        }
+        end += 1;
+    }
+    if end == at {
+        return Err(match bytes.get(at) {
+            Some(_) => SyntaxError::Expected { expected: "a value", at },
+            None => SyntaxError::Ended { within: "a value", at },
+        });
+    }
+    Ok(Span { start: at, end })
+}
+
+/// Skips one value of any kind, nested ones too, and returns where it ends. Its inside is only checked for
+/// strings that end and brackets that match.
+pub(crate) fn skip_value(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> {
+    let mut at = skip_space(bytes, at);
+    // One bit for each open bracket: 1 for an object.
+    let (mut kinds, mut depth) = (0u64, 0u32);
+    loop {
+        match bytes.get(at) {
+            None => return Err(SyntaxError::Ended { within: "a value", at }),
+            Some(b'"' | b'\'') => at = quoted(bytes, at)?.0.end + 1,
+            Some(open @ (b'{' | b'[')) => {
+                if depth == MAX_DEPTH {
+                    return Err(SyntaxError::TooDeep { limit: MAX_DEPTH, at });
+                }
+                kinds = (kinds << 1) | u64::from(*open == b'{');
+                depth += 1;
+                at += 1;
+            }
+            Some(close @ (b'}' | b']')) => {
+                if depth == 0 || (kinds & 1 == 1) != (*close == b'}') {
+                    return Err(SyntaxError::Expected { expected: "a value", at });
+                }
+                kinds >>= 1;
+                depth -= 1;
+                at += 1;
+            }
+            Some(b',' | b':') if depth > 0 => at += 1,
+            Some(_) => at = bare(bytes, at)?.end,
+        }
+        if depth == 0 {
+            return Ok(at);
+        }
+        at = skip_space(bytes, at);
+    }
+}
+
+/// Replaces the escapes of a string's text by what they stand for, in place, and returns the new length (never
+/// longer). What is left over behind it becomes spaces, so that the buffer as a whole stays UTF-8.
+pub(crate) fn unescape(text: &mut [u8]) -> Result<usize, SyntaxError> {
+    let Some(first) = memchr::memchr(b'\\', text) else { return Ok(text.len()) };
+    let (mut from, mut to) = (first, first);
+    while from < text.len() {
+        let (c, next) = escape(text, from)?;
+        let mut utf8 = [0u8; 4];
+        let encoded = c.encode_utf8(&mut utf8).as_bytes();
+        text[to..to + encoded.len()].copy_from_slice(encoded);
+        to += encoded.len();
+        let plain = memchr::memchr(b'\\', &text[next..]).unwrap_or(text.len() - next);
+        text.copy_within(next..next + plain, to);
+        to += plain;
+        from = next + plain;
+    }
+    text[to..].fill(b' ');
+    Ok(to)
+}
+
+/// The character of the escape at `at`, and where the text goes on.
+fn escape(text: &[u8], at: usize) -> Result<(char, usize), SyntaxError> {
+    let bad = SyntaxError::BadEscape { at };
+    let simple = |c: char| Ok((c, at + 2));
+    match *text.get(at + 1).ok_or(bad)? {
+        c @ (b'"' | b'\'' | b'\\' | b'/') => simple(char::from(c)),
+        b'n' => simple('\n'),
+        b't' => simple('\t'),
+        b'r' => simple('\r'),
+        b'b' => simple('\u{8}'),
+        b'f' | b'F' => simple('\u{c}'),
+        b'v' => simple('\u{b}'),
+        c @ b'0'..=b'7' => simple(char::from(c - b'0')),
+        b'x' => Ok((char::from(hex(text, at + 2, 2).ok_or(bad)? as u8), at + 4)),
+        b'u' => {
+            let unit = hex(text, at + 2, 4).ok_or(bad)?;
+            Ok(unicode(text, at, unit))
+        }
+        _ => Err(bad),
+    }
+}
+
+/// The character of the `\u` escape at `at` with code unit `unit`; half a surrogate pair alone reads as `?`, which
+/// is also what Java writes for it.
+fn unicode(text: &[u8], at: usize, unit: u32) -> (char, usize) {
+    let next = at + 6;
+    if (0xd800..0xdc00).contains(&unit)
+        && text.get(next..next + 2) == Some(b"\\u")
+        && let Some(low @ 0xdc00..0xe000) = hex(text, next + 2, 4)
+    {
+        let code = 0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+        return (char::from_u32(code).unwrap_or('?'), next + 6);
+    }
+    (char::from_u32(unit).unwrap_or('?'), next)
+}
+
+/// `count` hexadecimal digits as a number.
+fn hex(text: &[u8], at: usize, count: usize) -> Option<u32> {
+    let digits = text.get(at..at + count)?;
+    digits.iter().try_fold(0u32, |n, d| Some(n * 16 + char::from(*d).to_digit(16)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unescaped(text: &str) -> Result<String, SyntaxError> {
+        let mut bytes = text.as_bytes().to_vec();
+        let len = unescape(&mut bytes)?;
+        assert!(bytes[len..].iter().all(|b| *b == b' '));
+        Ok(String::from_utf8(bytes[..len].to_vec()).unwrap())
+    }
+
+    #[test]
+    fn escapes_shrink_in_place() {
+        assert_eq!(unescaped(r"plain").unwrap(), "plain");
+        assert_eq!(unescaped(r"UNIQ_KEY\u0001AB\u0002").unwrap(), "UNIQ_KEY\u{1}AB\u{2}");
+        assert_eq!(
+            unescaped(r#"\"\'\\\/\n\t\r\b\f\v\0\7\x41"#).unwrap(),
+            "\"'\\/\n\t\r\u{8}\u{c}\u{b}\0\u{7}A"
+        );
+        assert_eq!(unescaped(r"\u4e2d\uD83D\uDE00!").unwrap(), "中😀!");
+        assert_eq!(unescaped(r"\ud83d-\ude00").unwrap(), "?-?");
+        assert_eq!(unescaped(r"ab\q"), Err(SyntaxError::BadEscape { at: 2 }));
+        assert_eq!(unescaped(r"\u12"), Err(SyntaxError::BadEscape { at: 0 }));
+        assert_eq!(unescaped("\\"), Err(SyntaxError::BadEscape { at: 0 }));
+    }
+
+    #[test]
+    fn values_are_skipped_whole() {
+        for value in
+            [r#""a\"}b""#, "'x\"y'", "12.5e3", "null", r#"{a:[1,{"b":'}'}],2:{}}"#, "[]", r#"{{"k":1}:2}"#]
+        {
+            let text = format!(" {value} ,next");
+            assert_eq!(skip_value(text.as_bytes(), 0), Ok(1 + value.len()), "{value}");
+        }
+    }
+
+    #[test]
+    fn broken_values_are_errors() {
+        for text in ["", "{", "[1", "\"ab", "{]", "}", ",", "\"ab\\\"", "\"ab\\"] {
+            assert!(skip_value(text.as_bytes(), 0).is_err(), "{text}");
+        }
+        let deep = "[".repeat(MAX_DEPTH as usize + 1);
+        assert_eq!(
+            skip_value(deep.as_bytes(), 0),
+            Err(SyntaxError::TooDeep { limit: MAX_DEPTH, at: MAX_DEPTH as usize })
+        );
+    }
+}
