@@ -12,8 +12,13 @@
 //! * Two writes submitted together have no order. Chain them, or wait.
 
 mod buf;
+#[cfg(test)]
+mod conformance;
+mod fatal;
+pub mod glommio;
 
 pub use buf::{AppendBuf, IoSlice};
+pub use fatal::{Fatal, fatal};
 
 use std::future::Future;
 use std::io;

@@ -1,0 +1,183 @@
+//! Executors, one for each core.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+
+use super::ring::Ring;
+use super::watch::{CoreWatch, Watchdog, Watched};
+use super::{GlommioEnv, spawn_scheduled};
+use crate::{Fatal, fatal};
+
+/// After how long glommio asks a task that does not yield to leave the core. Below 100 ms it is likely to fire
+/// before anything ran, which is when glommio loses wake-ups.
+const PREEMPT_TIMER: Duration = Duration::from_millis(100);
+/// Bytes that glommio registers with its three rings, for files of its own, which nobody opens here: its minimum.
+const IO_MEMORY: usize = 64 * 1024;
+/// Entries in each of glommio's rings: they only carry timers and wake-ups.
+const RING_DEPTH: usize = 64;
+
+/// How executors run.
+#[derive(Clone, Debug)]
+pub struct CoreOptions {
+    /// Pins each executor to one of the CPUs that this process may use, if there are enough of them.
+    pub pin: bool,
+    /// How long an idle executor looks for work before it sleeps: lower latency for a busy CPU. Zero: not at all.
+    pub spin_before_park: Duration,
+    /// Whether a thread looks after lost wake-ups. Off only to show in a test what it is there for.
+    pub(crate) watchdog: bool,
+    pub(crate) preempt_timer: Duration,
+}
+
+impl Default for CoreOptions {
+    fn default() -> CoreOptions {
+        CoreOptions {
+            pin: true,
+            spin_before_park: Duration::ZERO,
+            watchdog: true,
+            preempt_timer: PREEMPT_TIMER,
+        }
+    }
+}
+
+/// Why the executors did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No cores were asked for.
+    #[error("at least one core is needed")]
+    NoCores,
+    /// An executor or its ring could not be made.
+    #[error("cannot start the executor of core {core}: {reason}")]
+    Executor {
+        /// Which one.
+        core: usize,
+        /// What glommio or the kernel said.
+        reason: String,
+    },
+    /// The watchdog's thread could not be started.
+    #[error("cannot start the watchdog: {0}")]
+    Watchdog(io::Error),
+}
+
+/// Running executors.
+pub struct Cores {
+    handles: Vec<ExecutorJoinHandle<()>>,
+    _watchdog: Option<Watchdog>,
+}
+
+impl Cores {
+    /// Blocks until every core's main future has ended and the I/O that it left behind is done.
+    pub fn join(self) {
+        for handle in self.handles {
+            if let Err(error) = handle.join() {
+                // Tasks that panic abort the process; what is left is glommio's own failure.
+                fatal(Fatal::Ring { error: io::Error::other(error.to_string()) });
+            }
+        }
+    }
+}
+
+/// Starts `cores` executors, each on a thread of its own, and runs `main(core, env)` on each. Returns once all of
+/// them run. An executor ends when its `main` has ended: tasks that are still there are not run any more.
+///
+/// A panic in any task aborts the process.
+pub fn run_cores<M, F>(cores: usize, options: &CoreOptions, main: M) -> Result<Cores, StartError>
+where
+    M: FnOnce(usize, GlommioEnv) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    if cores == 0 {
+        return Err(StartError::NoCores);
+    }
+    super::started();
+    let cpus = usable_cpus();
+    let watches: Vec<Arc<CoreWatch>> = (0..cores).map(|_| Arc::default()).collect();
+    let mut handles = Vec::with_capacity(cores);
+    for (core, watch) in watches.iter().enumerate() {
+        let cpu = if options.pin && cores <= cpus.len() { Some(cpus[core]) } else { None };
+        handles.push(start(core, cpu, options, Arc::clone(watch), main.clone())?);
+    }
+    let watchdog = options.watchdog.then(|| Watchdog::start(watches));
+    let watchdog = watchdog.transpose().map_err(StartError::Watchdog)?;
+    Ok(Cores { handles, _watchdog: watchdog })
+}
+
+/// Starts one executor, unpinned if it cannot be pinned, and waits until it runs.
+fn start<M, F>(
+    core: usize,
+    cpu: Option<usize>,
+    options: &CoreOptions,
+    watch: Arc<CoreWatch>,
+    main: M,
+) -> Result<ExecutorJoinHandle<()>, StartError>
+where
+    M: FnOnce(usize, GlommioEnv) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let refused = |reason: String| StartError::Executor { core, reason };
+    let (running, runs) = flume::bounded(1);
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let again = main.clone();
+    let handle = LocalExecutorBuilder::new(placement)
+        .name(&format!("ringmq-core-{core}"))
+        .io_memory(IO_MEMORY)
+        .ring_depth(RING_DEPTH)
+        .preempt_timer(options.preempt_timer)
+        .spin_before_park(options.spin_before_park)
+        .spawn({
+            let watch = Arc::clone(&watch);
+            move || core_main(core, watch, running, main)
+        })
+        .map_err(|error| refused(error.to_string()))?;
+    match runs.recv() {
+        Ok(Ok(())) => Ok(handle),
+        Ok(Err(error)) => Err(refused(error.to_string())),
+        // The executor was not made, so its future was dropped unrun.
+        Err(_) => match handle.join() {
+            Err(error) if cpu.is_some() => {
+                tracing::warn!(core, %error, "cannot pin the executor to its CPU");
+                start(core, None, options, watch, again)
+            }
+            Err(error) => Err(refused(error.to_string())),
+            Ok(()) => Err(refused("it ended before it ran".into())),
+        },
+    }
+}
+
+async fn core_main<M, F>(core: usize, watch: Arc<CoreWatch>, running: flume::Sender<io::Result<()>>, main: M)
+where
+    M: FnOnce(usize, GlommioEnv) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    let ring = match Ring::new() {
+        Ok(ring) => ring,
+        Err(error) => {
+            // The starter waits for this.
+            let _ = running.send(Err(error));
+            return;
+        }
+    };
+    let (completions, submissions) = ring.drive();
+    spawn_scheduled(Watched::new(Arc::clone(&watch), completions));
+    spawn_scheduled(Watched::new(Arc::clone(&watch), submissions));
+    let pulsed = Arc::clone(&watch);
+    spawn_scheduled(poll_fn(move |cx| {
+        pulsed.publish_pulse(cx.waker().clone());
+        Poll::<()>::Pending
+    }));
+    // The starter waits for this.
+    let _ = running.send(Ok(()));
+    let env = GlommioEnv::new(std::rc::Rc::clone(&ring), Arc::clone(&watch));
+    Watched::new(watch, main(core, env)).await;
+    ring.stop().await;
+}
+
+/// The CPUs that this process may use, in order.
+pub(crate) fn usable_cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}

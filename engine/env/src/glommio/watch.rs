@@ -1,0 +1,309 @@
+//! The watch over the executors: counts what each task has to run, and wakes an executor that forgot.
+//!
+//! glommio parks an executor whose preempt timer fired before it ran anything, runnable tasks or not (it happens
+//! when the process is paused for longer than the timer). Nothing inside that executor can help, so every task is
+//! wrapped in [`Watched`], which counts the wake-ups that have not been answered by a poll yet, and a thread looks
+//! at the counters: tasks to run and no poll since the last look mean a kick. An idle executor is never kicked.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often the watchdog looks while something runs.
+const BUSY_PERIOD: Duration = Duration::from_millis(10);
+/// How often it looks once nothing has run for a while.
+const IDLE_PERIOD: Duration = Duration::from_millis(80);
+/// Looks without a poll after which a kicked executor is kicked again, at most: a kick may itself be lost, but
+/// kicks must not pile up in front of an executor that is merely busy.
+const MAX_KICK_GAP: u32 = 64;
+
+/// What one executor shows to the watchdog.
+#[derive(Default)]
+pub(crate) struct CoreWatch {
+    /// Tasks woken and not polled since.
+    runnable: AtomicU64,
+    /// Polls so far; only the core itself writes it.
+    polls: AtomicU64,
+    /// Kicks so far.
+    kicks: AtomicU64,
+    /// Wakes a task that exists to be woken.
+    pulse: OnceLock<Waker>,
+}
+
+impl CoreWatch {
+    /// Publishes the waker of this core's pulse task.
+    pub(crate) fn publish_pulse(&self, waker: Waker) {
+        // A second call can only come from the same task with the same waker.
+        let _ = self.pulse.set(waker);
+    }
+
+    /// How often the watchdog had to wake this core.
+    pub(crate) fn kicks(&self) -> u64 {
+        self.kicks.load(Ordering::Relaxed)
+    }
+
+    fn woken(&self) {
+        self.runnable.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn answered(&self) {
+        let before = self.runnable.fetch_sub(1, Ordering::Relaxed);
+        assert!(before > 0, "a wake-up was answered twice");
+    }
+
+    fn polled(&self) {
+        self.polls.store(self.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+}
+
+/// A task's waker: notes that the task has to run, then wakes it.
+struct TaskWaker {
+    core: Arc<CoreWatch>,
+    /// Woken and not polled since; stays set once the task has ended.
+    scheduled: AtomicBool,
+    inner: Waker,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Whoever set the flag wakes the task, so that many wake-ups cost one.
+        if !self.scheduled.swap(true, Ordering::AcqRel) {
+            self.core.woken();
+            self.inner.wake_by_ref();
+        }
+    }
+}
+
+/// A task of an executor: counted, and a panic inside aborts the process.
+pub(crate) struct Watched<F> {
+    core: Arc<CoreWatch>,
+    waker: Option<(Arc<TaskWaker>, Waker)>,
+    task: F,
+}
+
+impl<F: Future<Output = ()>> Watched<F> {
+    /// Wraps a task that is about to be scheduled.
+    pub(crate) fn new(core: Arc<CoreWatch>, task: F) -> Watched<F> {
+        core.woken();
+        Watched { core, waker: None, task }
+    }
+
+    /// Notes that the task is being polled and returns the waker to poll it with.
+    fn begin_poll(&mut self, cx: &Context<'_>) -> Waker {
+        let (_, waker) = self.waker.get_or_insert_with(|| {
+            let scheduled = AtomicBool::new(true);
+            let inner = cx.waker().clone();
+            let watched = Arc::new(TaskWaker { core: Arc::clone(&self.core), scheduled, inner });
+            let waker = Waker::from(Arc::clone(&watched));
+            (watched, waker)
+        });
+        waker.clone()
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `task` is never moved out of the pinned wrapper; the other fields are not pinned.
+        let this = unsafe { self.get_unchecked_mut() };
+        let waker = this.begin_poll(cx);
+        if let Some((watched, _)) = &this.waker
+            && watched.scheduled.swap(false, Ordering::AcqRel)
+        {
+            this.core.answered();
+        }
+        this.core.polled();
+        let bomb = AbortOnUnwind;
+        // SAFETY: as above.
+        let task = unsafe { Pin::new_unchecked(&mut this.task) };
+        let polled = task.poll(&mut Context::from_waker(&waker));
+        std::mem::forget(bomb);
+        polled
+    }
+}
+
+impl<F> Drop for Watched<F> {
+    fn drop(&mut self) {
+        match &self.waker {
+            // Set for good: nobody counts a wake-up of a task that has ended.
+            Some((watched, _)) => {
+                if watched.scheduled.swap(true, Ordering::AcqRel) {
+                    self.core.answered();
+                }
+            }
+            None => self.core.answered(),
+        }
+    }
+}
+
+/// Aborts the process when it is dropped by a panic: half a broker must not go on serving.
+struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        tracing::error!("a task panicked; the process aborts");
+        std::process::abort();
+    }
+}
+
+/// The thread that kicks executors; stops when dropped.
+pub(crate) struct Watchdog {
+    stop: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Starts the thread over these cores.
+    pub(crate) fn start(cores: Vec<Arc<CoreWatch>>) -> std::io::Result<Watchdog> {
+        let (stop, stopped) = sync_channel(0);
+        let thread = std::thread::Builder::new()
+            .name("ringmq-watchdog".into())
+            .stack_size(64 * 1024)
+            .spawn(move || watch(&cores, &stopped))?;
+        Ok(Watchdog { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It cannot panic, and there is nobody to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the watchdog remembers of a core between two looks.
+#[derive(Default)]
+struct Seen {
+    polls: u64,
+    had_work: bool,
+    looks_until_kick: u32,
+    kick_gap: u32,
+}
+
+impl Seen {
+    /// Looks at a core, kicks it if it sleeps on work, and says whether anything goes on there.
+    fn look(&mut self, core: &CoreWatch) -> bool {
+        let polls = core.polls.load(Ordering::Relaxed);
+        let has_work = core.runnable.load(Ordering::Relaxed) > 0;
+        let moved = polls != self.polls;
+        if moved || !has_work || !self.had_work {
+            (self.kick_gap, self.looks_until_kick) = (1, 0);
+        } else if self.looks_until_kick > 0 {
+            self.looks_until_kick -= 1;
+        } else {
+            self.kick(core);
+        }
+        (self.polls, self.had_work) = (polls, has_work);
+        moved || has_work
+    }
+
+    fn kick(&mut self, core: &CoreWatch) {
+        self.looks_until_kick = self.kick_gap;
+        self.kick_gap = (self.kick_gap * 2).min(MAX_KICK_GAP);
+        if let Some(pulse) = core.pulse.get() {
+            core.kicks.fetch_add(1, Ordering::Relaxed);
+            pulse.wake_by_ref();
+        }
+    }
+}
+
+fn watch(cores: &[Arc<CoreWatch>], stopped: &Receiver<()>) {
+    let mut seen: Vec<Seen> = cores.iter().map(|_| Seen::default()).collect();
+    let mut period = BUSY_PERIOD;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(period) {
+        let mut busy = false;
+        for (core, seen) in cores.iter().zip(&mut seen) {
+            busy |= seen.look(core);
+        }
+        period = if busy { BUSY_PERIOD } else { (period * 2).min(IDLE_PERIOD) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Count(AtomicU64);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn pulsed() -> (CoreWatch, Arc<Count>) {
+        let (core, count) = (CoreWatch::default(), Arc::new(Count(AtomicU64::new(0))));
+        core.publish_pulse(Waker::from(Arc::clone(&count)));
+        (core, count)
+    }
+
+    #[test]
+    fn only_a_core_with_work_and_no_progress_is_kicked() {
+        let (core, count) = pulsed();
+        let mut seen = Seen::default();
+        assert!(!seen.look(&core) && !seen.look(&core) && !seen.look(&core), "idle");
+        core.woken();
+        assert!(seen.look(&core), "work is there, but it was not there at the last look");
+        core.polled();
+        seen.look(&core);
+        assert_eq!(count.0.load(Ordering::Relaxed), 0, "it made progress");
+        seen.look(&core);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "work, and no progress since the last look");
+        core.answered();
+        seen.look(&core);
+        seen.look(&core);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1, "nothing is left to run");
+    }
+
+    #[test]
+    fn kicks_of_a_stuck_core_thin_out() {
+        let (core, count) = pulsed();
+        let mut seen = Seen::default();
+        core.woken();
+        for _ in 0..1000 {
+            seen.look(&core);
+        }
+        let kicks = count.0.load(Ordering::Relaxed);
+        assert!((10..=30).contains(&kicks), "{kicks} kicks in 1000 looks");
+    }
+
+    #[test]
+    fn wake_ups_are_counted_once_and_answered_by_polls_or_the_end() {
+        let core = Arc::new(CoreWatch::default());
+        let runnable = |core: &CoreWatch| core.runnable.load(Ordering::Relaxed);
+        let inner = Waker::from(Arc::new(Count(AtomicU64::new(0))));
+        let (mut polls, mut kept) = (0, None);
+        let kept_ref = &mut kept;
+        let task = std::future::poll_fn(move |cx| {
+            polls += 1;
+            *kept_ref = Some(cx.waker().clone());
+            if polls == 2 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let mut watched = Box::pin(Watched::new(Arc::clone(&core), task));
+        assert_eq!(runnable(&core), 1, "spawned, not polled");
+        assert!(watched.as_mut().poll(&mut Context::from_waker(&inner)).is_pending());
+        assert_eq!(runnable(&core), 0);
+        let waker = watched.waker.as_ref().unwrap().1.clone();
+        waker.wake_by_ref();
+        waker.wake_by_ref();
+        assert_eq!(runnable(&core), 1);
+        assert!(watched.as_mut().poll(&mut Context::from_waker(&inner)).is_ready());
+        waker.wake_by_ref();
+        drop(watched);
+        waker.wake_by_ref();
+        assert_eq!(runnable(&core), 0, "the end answers what is left, and later wake-ups do not count");
+        assert!(kept.is_some());
+    }
+}
