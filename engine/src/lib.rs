@@ -5,10 +5,15 @@
 //! synchronous; I/O happens in tasks that own their buffers.
 
 mod bytes;
+mod gate;
+#[allow(dead_code, reason = "the shard begins to use it with its log")]
+mod index;
+mod meta;
 mod shard;
 mod store;
 mod types;
 
+pub use meta::MetaLog;
 pub use shard::{Shard, ShardOptions};
 pub use store::{STORE_FORMAT, StoreMeta};
 pub use types::*;

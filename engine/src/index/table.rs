@@ -1,0 +1,460 @@
+//! The queues of a shard and their entries that are not in a run yet. Pure memory.
+
+use std::rc::Rc;
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::types::{LogPosition, QueueId, QueueOffset, QueueRange};
+
+/// What the index knows about one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    /// Where its record starts.
+    pub position: LogPosition,
+    /// Bytes of the record.
+    pub size: u32,
+    /// CRC32 of the whole record.
+    pub crc: u32,
+    /// Hash of its tag.
+    pub tags_code: i64,
+    /// When it was stored, in ms.
+    pub store_ms: i64,
+}
+
+/// A resolved queue: spares the second lookup by name. Valid until its topic is deleted; a push to a slot whose
+/// queue was deleted after the message was staged is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct QueueSlot(pub(super) u32);
+
+/// Entries that a chunk may hold; the first chunk of a queue is small, the next ones double up to this.
+const CHUNK_MAX: usize = 512;
+const CHUNK_MIN: usize = 4;
+
+/// Contiguous entries of one queue, allocated once and never copied.
+struct Chunk {
+    first: i64,
+    entries: Vec<IndexEntry>,
+}
+
+impl Chunk {
+    fn end(&self) -> i64 {
+        self.first + self.entries.len() as i64
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() == self.entries.capacity()
+    }
+
+    fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<IndexEntry>() + size_of::<Chunk>()
+    }
+}
+
+/// One queue. `min <= next <= staged`.
+pub(super) struct Queue {
+    topic: u32,
+    id: QueueId,
+    /// [`Table::stagings`] when `staged` was last right.
+    staging: u32,
+    /// Deleted; kept until nothing staged can name the slot any more.
+    dead: bool,
+    /// First offset kept.
+    pub(super) min: i64,
+    /// One past the last committed offset; 0: never had a message.
+    pub(super) next: i64,
+    staged: i64,
+    /// Entries of this name before this log position belong to a deleted queue.
+    pub(super) since: u64,
+    /// One past the position of the newest entry, in a run or here: what is before is known already.
+    pub(super) seen: u64,
+    chunks: Vec<Chunk>,
+}
+
+struct Topic {
+    name: Rc<str>,
+    /// Entries before this log position are deleted.
+    deleted_at: u64,
+    queues: Vec<u32>,
+}
+
+/// All queues of a shard.
+#[derive(Default)]
+pub(super) struct Table {
+    topics: Vec<Topic>,
+    free_topics: Vec<u32>,
+    topic_lookup: HashTable<u32>,
+    queues: Vec<Queue>,
+    queue_lookup: HashTable<u32>,
+    free_queues: Vec<u32>,
+    /// Dead slots, and the log position from which on nothing can name them.
+    dying: Vec<(u32, u64)>,
+    /// Slots with chunks.
+    hot: Vec<u32>,
+    /// Counts roll-backs, so that each is O(1).
+    stagings: u32,
+    chunk_memory: usize,
+    name_memory: usize,
+}
+
+/// The stable hash of a queue's name, in memory and in runs.
+pub(super) fn queue_hash(topic: &str, queue: QueueId) -> u64 {
+    xxh3_64_with_seed(topic.as_bytes(), u64::from(queue.0))
+}
+
+impl Table {
+    fn find_topic(&self, name: &str) -> Option<u32> {
+        let same = |index: &u32| &*self.topics[*index as usize].name == name;
+        self.topic_lookup.find(xxh3_64(name.as_bytes()), same).copied()
+    }
+
+    fn intern(&mut self, name: &str) -> u32 {
+        if let Some(index) = self.find_topic(name) {
+            return index;
+        }
+        let topic = Topic { name: Rc::from(name), deleted_at: 0, queues: Vec::new() };
+        self.name_memory += name.len();
+        let index = place(&mut self.topics, &mut self.free_topics, topic);
+        let topics = &self.topics;
+        self.topic_lookup.insert_unique(xxh3_64(name.as_bytes()), index, |other| {
+            xxh3_64(topics[*other as usize].name.as_bytes())
+        });
+        index
+    }
+
+    /// The queue's slot, if the queue is known.
+    pub(super) fn find(&self, topic: &str, queue: QueueId) -> Option<QueueSlot> {
+        let same = |slot: &u32| {
+            let candidate = &self.queues[*slot as usize];
+            candidate.id == queue && &*self.topics[candidate.topic as usize].name == topic
+        };
+        self.queue_lookup.find(queue_hash(topic, queue), same).map(|slot| QueueSlot(*slot))
+    }
+
+    /// The queue's slot; the queue is made if it is not known.
+    pub(super) fn slot(&mut self, topic: &str, queue: QueueId) -> QueueSlot {
+        if let Some(slot) = self.find(topic, queue) {
+            return slot;
+        }
+        let owner = self.intern(topic);
+        let since = self.topics[owner as usize].deleted_at;
+        let staging = self.stagings;
+        let fresh = Queue {
+            topic: owner,
+            id: queue,
+            staging,
+            dead: false,
+            min: 0,
+            next: 0,
+            staged: 0,
+            since,
+            seen: since,
+            chunks: Vec::new(),
+        };
+        let slot = place(&mut self.queues, &mut self.free_queues, fresh);
+        self.topics[owner as usize].queues.push(slot);
+        let (queues, topics) = (&self.queues, &self.topics);
+        self.queue_lookup.insert_unique(queue_hash(topic, queue), slot, |other| {
+            let other = &queues[*other as usize];
+            queue_hash(&topics[other.topic as usize].name, other.id)
+        });
+        QueueSlot(slot)
+    }
+
+    pub(super) fn queue(&self, slot: QueueSlot) -> &Queue {
+        &self.queues[slot.0 as usize]
+    }
+
+    pub(super) fn queue_mut(&mut self, slot: QueueSlot) -> &mut Queue {
+        &mut self.queues[slot.0 as usize]
+    }
+
+    /// Topic and number of the slot's queue.
+    pub(super) fn name(&self, slot: QueueSlot) -> (&Rc<str>, QueueId) {
+        let queue = self.queue(slot);
+        (&self.topics[queue.topic as usize].name, queue.id)
+    }
+
+    /// Slots ever used; those beyond do not exist.
+    pub(super) fn slots(&self) -> u32 {
+        self.queues.len() as u32
+    }
+
+    /// Queues known.
+    pub(super) fn len(&self) -> usize {
+        self.queue_lookup.len()
+    }
+
+    /// Bytes of entries held.
+    pub(super) fn chunk_memory(&self) -> usize {
+        self.chunk_memory
+    }
+
+    /// Bytes of everything, entries included.
+    pub(super) fn memory(&self) -> usize {
+        let topics = self.topics.capacity() * size_of::<Topic>() + self.name_memory;
+        let queues = self.queues.capacity() * size_of::<Queue>();
+        let lookups = (self.queue_lookup.capacity() + self.topic_lookup.capacity()) * 6 + self.len() * 4;
+        topics + queues + lookups + self.chunk_memory
+    }
+
+    /// Assigns the next offset of the queue.
+    pub(super) fn stage(&mut self, slot: QueueSlot) -> QueueOffset {
+        let stagings = self.stagings;
+        let queue = self.queue_mut(slot);
+        assert!(!queue.dead, "a slot is staged right after it was resolved");
+        if queue.staging != stagings {
+            queue.staging = stagings;
+            queue.staged = queue.next;
+        }
+        let offset = queue.staged.max(queue.next);
+        queue.staged = offset + 1;
+        QueueOffset(offset)
+    }
+
+    /// Takes back every offset that was staged and not pushed.
+    pub(super) fn unstage_all(&mut self) {
+        self.stagings = self.stagings.wrapping_add(1);
+    }
+
+    /// Adds a committed message, in log order.
+    pub(super) fn push(&mut self, slot: QueueSlot, offset: QueueOffset, entry: IndexEntry) {
+        let queue = &mut self.queues[slot.0 as usize];
+        if queue.dead {
+            return;
+        }
+        assert!(offset.0 == queue.next, "offset {} is pushed, {} comes next", offset.0, queue.next);
+        assert!(entry.position.0 >= queue.seen, "entries come in log order");
+        self.put(slot, offset.0, entry);
+    }
+
+    /// Adds a message that recovery found in the log, unless it is known or deleted. Offsets that are missing
+    /// (damage) stay a hole. An offset that comes again at a later position is that of a queue made anew whose
+    /// deletion did not get durable: it takes the place of the old one.
+    pub(super) fn recover(
+        &mut self,
+        topic: &str,
+        id: QueueId,
+        offset: QueueOffset,
+        entry: IndexEntry,
+    ) -> bool {
+        let gone =
+            self.find_topic(topic).is_some_and(|t| entry.position.0 < self.topics[t as usize].deleted_at);
+        if gone || offset.0 < 0 {
+            return false;
+        }
+        let slot = self.slot(topic, id);
+        let queue = self.queue(slot);
+        if entry.position.0 < queue.seen {
+            return false;
+        }
+        if offset.0 < queue.next {
+            tracing::warn!(
+                topic,
+                queue = id.0,
+                offset = offset.0,
+                next = queue.next,
+                "queue begins anew in the log"
+            );
+            self.restart(slot, entry.position.0);
+        }
+        if self.queue(slot).next == 0 {
+            self.queue_mut(slot).min = offset.0;
+        }
+        self.put(slot, offset.0, entry);
+        true
+    }
+
+    /// Forgets the queue's entries: what comes from `position` on is a new queue.
+    pub(super) fn restart(&mut self, slot: QueueSlot, position: u64) {
+        let queue = &mut self.queues[slot.0 as usize];
+        self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
+        (queue.min, queue.next, queue.staged) = (0, 0, 0);
+        queue.since = position;
+        self.hot.retain(|other| *other != slot.0);
+    }
+
+    fn put(&mut self, slot: QueueSlot, offset: i64, entry: IndexEntry) {
+        let queue = &mut self.queues[slot.0 as usize];
+        if queue.chunks.last().is_none_or(|chunk| chunk.is_full() || chunk.end() != offset) {
+            if queue.chunks.is_empty() {
+                self.hot.push(slot.0);
+                queue.chunks.reserve_exact(1);
+            }
+            let doubled = queue.chunks.last().map_or(CHUNK_MIN, |chunk| chunk.entries.capacity() * 2);
+            let chunk = Chunk { first: offset, entries: Vec::with_capacity(doubled.min(CHUNK_MAX)) };
+            self.chunk_memory += chunk.memory();
+            queue.chunks.push(chunk);
+        }
+        let chunk = queue.chunks.last_mut().expect("a chunk with room was made above");
+        chunk.entries.push(entry);
+        queue.next = offset + 1;
+        queue.seen = entry.position.0 + 1;
+        assert!(queue.min <= offset);
+    }
+
+    /// The readable range; `None` when the queue never had a message.
+    pub(super) fn range(&self, slot: QueueSlot) -> Option<QueueRange> {
+        let queue = self.queue(slot);
+        assert!(queue.min <= queue.next);
+        (queue.next > 0).then_some(QueueRange { min: QueueOffset(queue.min), max: QueueOffset(queue.next) })
+    }
+
+    /// First offset that is in memory; the queue's end when none is.
+    pub(super) fn hot_start(&self, slot: QueueSlot) -> i64 {
+        let queue = self.queue(slot);
+        queue.chunks.first().map_or(queue.next, |chunk| chunk.first.max(queue.min))
+    }
+
+    /// Appends to `out` up to `max` contiguous entries from memory, the first at or after `from`, and returns the
+    /// offset of the first (the queue's end when there is none).
+    pub(super) fn entries(&self, slot: QueueSlot, from: i64, max: usize, out: &mut Vec<IndexEntry>) -> i64 {
+        let queue = self.queue(slot);
+        let from = from.max(queue.min);
+        let at = queue.chunks.partition_point(|chunk| chunk.end() <= from);
+        let Some(chunk) = queue.chunks.get(at) else { return queue.next };
+        let first = from.max(chunk.first);
+        let (mut next, mut left) = (first, max);
+        for chunk in &queue.chunks[at..] {
+            if left == 0 || chunk.first > next {
+                break;
+            }
+            let part = &chunk.entries[(next - chunk.first) as usize..];
+            let part = &part[..part.len().min(left)];
+            out.extend_from_slice(part);
+            next += part.len() as i64;
+            left -= part.len();
+        }
+        first
+    }
+
+    /// Takes the list of slots with entries in memory; [`Table::release`] gives back those that still have some.
+    pub(super) fn take_hot(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.hot)
+    }
+
+    /// Gives the slots of [`Table::take_hot`] back unchanged, after a failure.
+    pub(super) fn restore_hot(&mut self, slots: &[u32]) {
+        let queues = &self.queues;
+        self.hot.extend(slots.iter().filter(|slot| !queues[**slot as usize].chunks.is_empty()));
+    }
+
+    /// Drops the entries of the slot that lie before `upto`: a run holds them now.
+    pub(super) fn release(&mut self, slot: u32, upto: u64) {
+        let queue = &mut self.queues[slot as usize];
+        let whole = queue.chunks.partition_point(|c| c.entries.last().is_none_or(|e| e.position.0 < upto));
+        self.chunk_memory -= queue.chunks.drain(..whole).map(|chunk| chunk.memory()).sum::<usize>();
+        if let Some(chunk) = queue.chunks.first_mut() {
+            let part = chunk.entries.partition_point(|entry| entry.position.0 < upto);
+            chunk.entries.drain(..part);
+            chunk.first += part as i64;
+            self.hot.push(slot);
+        } else {
+            queue.chunks = Vec::new();
+        }
+    }
+
+    /// Calls `each` with the contiguous pieces of the slot's entries that lie before `upto`.
+    pub(super) fn pieces(&self, slot: u32, upto: u64, mut each: impl FnMut(i64, &[IndexEntry])) {
+        for chunk in &self.queues[slot as usize].chunks {
+            let part = chunk.entries.partition_point(|entry| entry.position.0 < upto);
+            if part > 0 {
+                each(chunk.first, &chunk.entries[..part]);
+            }
+        }
+    }
+
+    /// Raises the queue's minimum over the entries in memory that lie before `log_min`; the others keep theirs.
+    pub(super) fn raise_min(&mut self, slot: QueueSlot, log_min: u64) {
+        let queue = self.queue_mut(slot);
+        if queue.seen <= log_min {
+            queue.min = queue.next;
+            return;
+        }
+        let at = queue.chunks.partition_point(|c| c.entries.last().is_none_or(|e| e.position.0 < log_min));
+        let Some(chunk) = queue.chunks.get(at) else { return };
+        let part = chunk.entries.partition_point(|entry| entry.position.0 < log_min);
+        if at > 0 || part > 0 {
+            queue.min = queue.min.max(chunk.first + part as i64);
+        }
+    }
+
+    /// Whether the slot holds a queue that has had messages.
+    pub(super) fn is_live(&self, slot: u32) -> bool {
+        self.queues.get(slot as usize).is_some_and(|queue| !queue.dead && queue.next > 0)
+    }
+
+    /// Forgets the topic's queues: entries before `at` are deleted, a queue made from now on starts at 0.
+    pub(super) fn delete_topic(&mut self, name: &str, at: u64) {
+        let topic = self.intern(name);
+        let owner = &mut self.topics[topic as usize];
+        owner.deleted_at = owner.deleted_at.max(at);
+        for slot in std::mem::take(&mut owner.queues) {
+            let queue = &mut self.queues[slot as usize];
+            let hash = queue_hash(name, queue.id);
+            if let Ok(found) = self.queue_lookup.find_entry(hash, |other| *other == slot) {
+                found.remove();
+            }
+            self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
+            queue.dead = true;
+            queue.chunks = Vec::new();
+            self.dying.push((slot, at));
+        }
+        let queues = &self.queues;
+        self.hot.retain(|slot| !queues[*slot as usize].dead);
+    }
+
+    /// Reuses the slots of queues deleted before `committed`. Not while a list from [`Table::take_hot`] is out.
+    pub(super) fn reclaim(&mut self, committed: u64) {
+        let free = &mut self.free_queues;
+        self.dying.retain(|(slot, at)| {
+            let done = *at <= committed;
+            if done {
+                free.push(*slot);
+            }
+            !done
+        });
+    }
+
+    /// Forgets deletions before `log_min`, which nothing can bring back any more; returns their topics.
+    pub(super) fn forget_deletions(&mut self, log_min: u64) -> Vec<Rc<str>> {
+        let mut forgotten = Vec::new();
+        for index in 0..self.topics.len() {
+            let topic = &mut self.topics[index];
+            if topic.deleted_at == 0 || topic.deleted_at > log_min {
+                continue;
+            }
+            topic.deleted_at = 0;
+            forgotten.push(Rc::clone(&topic.name));
+            if topic.queues.is_empty() {
+                self.drop_topic(index as u32);
+            }
+        }
+        forgotten
+    }
+
+    fn drop_topic(&mut self, index: u32) {
+        let name = Rc::clone(&self.topics[index as usize].name);
+        let found = self.topic_lookup.find_entry(xxh3_64(name.as_bytes()), |other| *other == index);
+        if let Ok(found) = found {
+            found.remove();
+            self.name_memory -= name.len();
+            self.free_topics.push(index);
+        }
+    }
+
+    /// The log position of the topic's deletion; 0 for none.
+    pub(super) fn deleted_at(&self, topic: &str) -> u64 {
+        self.find_topic(topic).map_or(0, |index| self.topics[index as usize].deleted_at)
+    }
+}
+
+/// Puts `item` where one is free, else at the end.
+fn place<T>(items: &mut Vec<T>, free: &mut Vec<u32>, item: T) -> u32 {
+    if let Some(index) = free.pop() {
+        items[index as usize] = item;
+        return index;
+    }
+    items.push(item);
+    u32::try_from(items.len() - 1).expect("fewer than 2^32 queues and topics fit in memory")
+}
