@@ -14,6 +14,6 @@ mod store;
 mod types;
 
 pub use meta::MetaLog;
-pub use shard::{Shard, ShardOptions};
+pub use shard::{OpenError, Shard, ShardOptions};
 pub use store::{STORE_FORMAT, StoreMeta};
 pub use types::*;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use ringmq_env::{Env, File, IoSlice};
+use ringmq_env::{Env, Fatal, File, IoSlice, fatal};
 
 use super::format::{BLOCK, FORMAT, FileHeader, FrameBuilder, Tail};
-use super::{ALLOCATE_STEP, COMPACT_MIN, MetaLog, fatal, is_full};
+use super::{ALLOCATE_STEP, COMPACT_MIN, MetaLog, is_full};
 
 /// A snapshot under way.
 struct Snapshot {
@@ -26,16 +26,17 @@ impl<E: Env> MetaLog<E> {
             let log = self.clone();
             self.0.env.spawn(async move {
                 if let Err(error) = log.compact().await {
-                    log.put_off(&error);
+                    log.put_off(error);
                 }
                 drop(pass);
             });
         }
     }
 
-    fn put_off(&self, error: &io::Error) {
-        if !is_full(error) {
-            fatal(&format!("writing a snapshot of metadata failed: {error}"));
+    fn put_off(&self, error: io::Error) {
+        if !is_full(&error) {
+            let path = self.0.paths[1 - self.0.state.borrow().active].clone();
+            fatal(Fatal::Write { path, error });
         }
         tracing::warn!(%error, "no space for a snapshot of metadata: tried again later");
         let mut state = self.0.state.borrow_mut();
@@ -62,7 +63,7 @@ impl<E: Env> MetaLog<E> {
 
     async fn write_header(&self, file: usize, block: IoSlice) {
         if let Err(error) = self.0.files[file].write_at(block, 0).await {
-            fatal(&format!("writing a header of metadata failed: {error}"));
+            fatal(Fatal::Write { path: self.0.paths[file].clone(), error });
         }
     }
 

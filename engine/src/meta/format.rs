@@ -2,6 +2,8 @@
 
 use ringmq_env::{AppendBuf, IoSlice};
 
+use crate::bytes::array;
+
 /// Frames start at multiples of this, so that no block that holds an acknowledged frame is ever written again.
 pub(super) const BLOCK: usize = 4096;
 /// Version of the format.
@@ -29,11 +31,11 @@ pub(super) struct FileHeader {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+    u32::from_le_bytes(array(bytes, at))
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+    u64::from_le_bytes(array(bytes, at))
 }
 
 impl FileHeader {

@@ -18,26 +18,23 @@ const WINDOW: usize = 256 << 10;
 const OPTIONS: OpenOptions =
     OpenOptions { write: true, create: false, create_new: false, dsync: true, direct: true };
 
-fn failed(path: &Path) -> impl Fn(io::Error) -> OpenError {
-    let path = path.to_path_buf();
-    move |source| OpenError::Io { path: path.clone(), source }
-}
-
 pub(super) async fn open<E: Env>(env: E, dir: &Path, name: &str) -> Result<MetaLog<E>, OpenError> {
-    env.create_dir_all(dir).await.map_err(failed(dir))?;
-    let present = env.read_dir(dir).await.map_err(failed(dir))?;
+    env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
+    let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
     let exists = |path: &Path| present.iter().any(|e| path.file_name().is_some_and(|n| n == e.name.as_str()));
     let paths = [file_path(dir, name, 0), file_path(dir, name, 1)];
     if !exists(&paths[0]) {
         if exists(&paths[1]) {
             return Err(damaged(&paths[0], "it is missing, and the file beside it is not"));
         }
-        create(&env, dir, name).await.map_err(failed(&paths[0]))?;
+        create(&env, dir, name).await.map_err(OpenError::at(&paths[0]))?;
     }
-    let first = env.open(&paths[0], OPTIONS).await.map_err(failed(&paths[0]))?;
-    let second =
-        env.open(&paths[1], OpenOptions { create: true, ..OPTIONS }).await.map_err(failed(&paths[1]))?;
-    env.sync_dir(dir).await.map_err(failed(dir))?;
+    let first = env.open(&paths[0], OPTIONS).await.map_err(OpenError::at(&paths[0]))?;
+    let second = env
+        .open(&paths[1], OpenOptions { create: true, ..OPTIONS })
+        .await
+        .map_err(OpenError::at(&paths[1]))?;
+    env.sync_dir(dir).await.map_err(OpenError::at(dir))?;
     open_files(env, [first, second], paths).await
 }
 
@@ -65,9 +62,9 @@ async fn open_files<E: Env>(
     let mut headers = [None, None];
     let mut sizes = [0; 2];
     for at in 0..2 {
-        let block = files[at].read_at(0, BLOCK).await.map_err(failed(&paths[at]))?;
+        let block = files[at].read_at(0, BLOCK).await.map_err(OpenError::at(&paths[at]))?;
         headers[at] = FileHeader::decode(&block);
-        sizes[at] = files[at].size().await.map_err(failed(&paths[at]))?;
+        sizes[at] = files[at].size().await.map_err(OpenError::at(&paths[at]))?;
     }
     let generation = |at: usize| headers[at].as_ref().map_or(0, |(header, _)| header.generation);
     let active = usize::from(generation(1) > generation(0));
@@ -88,7 +85,7 @@ async fn open_files<E: Env>(
     if headers[1 - active].is_some() {
         // A crash came between a snapshot's take-over and this step of it.
         let zeroes = IoSlice::copy_of(&[0; BLOCK]);
-        files[1 - active].write_at(zeroes, 0).await.map_err(failed(&paths[1 - active]))?;
+        files[1 - active].write_at(zeroes, 0).await.map_err(OpenError::at(&paths[1 - active]))?;
     }
     let state = State {
         active,
@@ -103,13 +100,14 @@ async fn open_files<E: Env>(
     let inner = Inner {
         env,
         files,
+        paths,
         writing: Gate::default(),
         compacting: Gate::default(),
         state: RefCell::new(state),
     };
     let log = MetaLog(Rc::new(inner));
     match log.reserve(1 - active, ALLOCATE_STEP, ALLOCATE_STEP).await {
-        Err(error) if !is_full(&error) => Err(failed(&paths[1 - active])(error)),
+        Err(error) if !is_full(&error) => Err(OpenError::at(&log.0.paths[1 - active])(error)),
         _ => Ok(log),
     }
 }
@@ -134,7 +132,7 @@ impl<F: File> Reader<'_, F> {
         }
         assert!(at.is_multiple_of(BLOCK as u64));
         let whole = len.max(WINDOW).next_multiple_of(BLOCK);
-        let window = self.file.read_at(at, whole).await.map_err(failed(self.path))?;
+        let window = self.file.read_at(at, whole).await.map_err(OpenError::at(self.path))?;
         let part = window.slice(0, len.min(window.len()));
         self.window = Some((at, window));
         Ok(part)

@@ -15,7 +15,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ringmq_env::{Env, File, IoSlice};
+use ringmq_env::{Env, Fatal, File, IoSlice, fatal};
 
 use crate::gate::{Gate, Pass};
 use crate::shard::OpenError;
@@ -39,6 +39,7 @@ struct Inner<E: Env> {
     env: E,
     /// The two files; which one is active says [`State::active`].
     files: [E::File; 2],
+    paths: [PathBuf; 2],
     /// Held by whoever writes to the active file.
     writing: Gate,
     /// Held while a snapshot is written.
@@ -217,7 +218,7 @@ impl<E: Env> MetaLog<E> {
         match self.0.files[file].write_at(frame, at).await {
             Ok(()) => self.0.state.borrow_mut().tail = tail,
             Err(error) if is_full(&error) => return Err(error),
-            Err(error) => fatal(&format!("writing metadata failed: {error}")),
+            Err(error) => fatal(Fatal::Write { path: self.0.paths[file].clone(), error }),
         }
         Ok(())
     }
@@ -240,11 +241,9 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Ends the process: the disk is beyond what can be handled.
-fn fatal(reason: &str) -> ! {
-    panic!("{reason}")
-}
-
 fn file_path(dir: &Path, name: &str, file: usize) -> PathBuf {
     dir.join(format!("{name}.{}", ["a", "b"][file]))
 }
+
+#[cfg(test)]
+mod tests;
