@@ -6,6 +6,7 @@
 
 pub mod batch;
 mod binary_header;
+pub mod body;
 pub mod codes;
 pub mod command;
 pub mod frame;

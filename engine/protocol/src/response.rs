@@ -33,13 +33,13 @@ impl SendResponse<'_> {
     /// always there.
     pub fn write(&self, out: &mut BytesMut) {
         let mut writer = HeaderWriter::begin(out, self.code);
-        writer.ext_str("queueId", itoa::Buffer::new().format(self.queue_id));
+        writer.ext_int("queueId", i64::from(self.queue_id));
         if let Some(id) = self.transaction_id {
             writer.ext_str("transactionId", id);
         }
+        writer.ext_str("msgId", self.msg_id);
         writer.ext_str("TRACE_ON", if self.trace_on { "true" } else { "false" });
         writer.ext_str("MSG_REGION", self.region);
-        writer.ext_str("msgId", self.msg_id);
         writer.ext_int("queueOffset", self.queue_offset);
         writer.finish(&Trailer::response(self.opaque, self.remark), 0);
     }

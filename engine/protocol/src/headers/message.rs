@@ -68,18 +68,18 @@ ext_header! {
     pub struct PullResponseHeader {
         /// Broker id to pull from next.
         pub suggest_which_broker_id: i64 = "suggestWhichBrokerId" or 0,
-        /// Queue offset to pull next.
-        pub next_begin_offset: i64 = "nextBeginOffset",
-        /// First queue offset.
-        pub min_offset: i64 = "minOffset",
-        /// Queue offset behind the last.
-        pub max_offset: i64 = "maxOffset",
         /// For static topics.
         pub offset_delta: Option<i64> = "offsetDelta",
-        /// System flag of the topic.
-        pub topic_sys_flag: Option<i32> = "topicSysFlag",
         /// System flag of the group.
         pub group_sys_flag: Option<i32> = "groupSysFlag",
+        /// Queue offset to pull next.
+        pub next_begin_offset: i64 = "nextBeginOffset",
+        /// Queue offset behind the last.
+        pub max_offset: i64 = "maxOffset",
+        /// First queue offset.
+        pub min_offset: i64 = "minOffset",
+        /// System flag of the topic.
+        pub topic_sys_flag: Option<i32> = "topicSysFlag",
         /// Why a pull is forbidden.
         pub forbidden_type: Option<i32> = "forbiddenType",
     }
@@ -100,6 +100,8 @@ ext_header! {
         pub end_timestamp: i64 = "endTimestamp",
         /// The key is a UNIQ_KEY.
         pub unique_key_query: Option<bool> = "_UNIQUE_KEY_QUERY",
+        /// What the key is: K of KEYS, U a UNIQ_KEY, T a tag; of clients since 5.4.
+        pub index_type: Option<&'a str> = "indexType",
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn escape(out: &mut BytesMut, b: u8) {
 
 /// Appends a code unit as `\u` and four digits.
 pub(crate) fn unicode(out: &mut BytesMut, unit: u16) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let digit = |shift: u16| DIGITS[usize::from((unit >> shift) & 15)];
     out.put_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
 }
@@ -43,4 +43,19 @@ pub(crate) fn unicode(out: &mut BytesMut, unit: u16) {
 /// Appends an integer.
 pub(crate) fn int(out: &mut BytesMut, value: i64) {
     out.put_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// Appends `text` as fastjson's BrowserCompatible does: non-ASCII characters and `<>()` as `\u` besides.
+pub(crate) fn browser_string(out: &mut BytesMut, text: &str) {
+    out.put_u8(b'"');
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '(' | ')' | '\u{7f}'.. => {
+                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| unicode(out, *unit));
+            }
+            ' '..='~' if c != '"' && c != '\\' => out.put_u8(c as u8),
+            _ => escape(out, c as u8),
+        }
+    }
+    out.put_u8(b'"');
 }
