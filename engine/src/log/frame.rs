@@ -1,0 +1,220 @@
+//! Frames: what one group commit adds to the log, chained to the frame before.
+//!
+//! A frame is a 32-byte header and the records behind it, back to back. Its checksum covers the header, the
+//! checksum of every record and the checksum of the frame before, so that bytes which an earlier life of the log
+//! left behind the cut never continue the chain. The records' own checksums are what the index keeps too: each
+//! byte is passed over once for both.
+
+use crate::bytes::array;
+
+/// Bytes of a frame's header.
+pub(crate) const FRAME_HEADER_LEN: usize = 32;
+
+/// Smallest record that a frame may hold: RocketMQ's fixed part without a topic (docs/store-format.md).
+pub(crate) const MIN_RECORD_LEN: usize = 91;
+
+const DATA_MAGIC: u32 = u32::from_le_bytes(*b"RQFD");
+const END_MAGIC: u32 = u32::from_le_bytes(*b"RQFE");
+
+// Layout of a frame's header, little endian (docs/store-format.md).
+const MAGIC_AT: usize = 0;
+const PAYLOAD_AT: usize = 4;
+const CRC_AT: usize = 8;
+const PREVIOUS_AT: usize = 12;
+const BASE_AT: usize = 16;
+const EPOCH_AT: usize = 24;
+const _: () = assert!(EPOCH_AT + 8 == FRAME_HEADER_LEN);
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FrameKind {
+    /// Records follow.
+    Data,
+    /// Nothing follows in this segment: the log goes on in the next.
+    End,
+}
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    /// What it is.
+    pub kind: FrameKind,
+    /// Bytes of the records.
+    pub payload: u32,
+    /// Checksum, see [`FrameCrc`].
+    pub crc: u32,
+    /// Checksum of the frame before; 0 for the log's first.
+    pub previous: u32,
+    /// Log position of this header.
+    pub base: u64,
+    /// Epoch that wrote it.
+    pub epoch: u64,
+}
+
+impl FrameHeader {
+    /// As stored.
+    pub(crate) fn encode(&self) -> [u8; FRAME_HEADER_LEN] {
+        let mut bytes = [0; FRAME_HEADER_LEN];
+        let magic = match self.kind {
+            FrameKind::Data => DATA_MAGIC,
+            FrameKind::End => END_MAGIC,
+        };
+        bytes[MAGIC_AT..][..4].copy_from_slice(&magic.to_le_bytes());
+        bytes[PAYLOAD_AT..][..4].copy_from_slice(&self.payload.to_le_bytes());
+        bytes[CRC_AT..][..4].copy_from_slice(&self.crc.to_le_bytes());
+        bytes[PREVIOUS_AT..][..4].copy_from_slice(&self.previous.to_le_bytes());
+        bytes[BASE_AT..][..8].copy_from_slice(&self.base.to_le_bytes());
+        bytes[EPOCH_AT..][..8].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes
+    }
+
+    /// The header that starts `bytes`; `None` when none does. The checksum is not looked at.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<FrameHeader> {
+        if bytes.len() < FRAME_HEADER_LEN {
+            return None;
+        }
+        let kind = match u32::from_le_bytes(array(bytes, MAGIC_AT)) {
+            DATA_MAGIC => FrameKind::Data,
+            END_MAGIC => FrameKind::End,
+            _ => return None,
+        };
+        let header = FrameHeader {
+            kind,
+            payload: u32::from_le_bytes(array(bytes, PAYLOAD_AT)),
+            crc: u32::from_le_bytes(array(bytes, CRC_AT)),
+            previous: u32::from_le_bytes(array(bytes, PREVIOUS_AT)),
+            base: u64::from_le_bytes(array(bytes, BASE_AT)),
+            epoch: u64::from_le_bytes(array(bytes, EPOCH_AT)),
+        };
+        let empty = header.payload == 0;
+        (empty == (kind == FrameKind::End)).then_some(header)
+    }
+
+    /// Where a frame's header may start in `bytes`, for a search behind damage.
+    pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
+        let data = memchr::memmem::find(bytes, &DATA_MAGIC.to_le_bytes());
+        let end = memchr::memmem::find(bytes, &END_MAGIC.to_le_bytes());
+        data.into_iter().chain(end).min()
+    }
+}
+
+/// The checksum of a frame while it is put together: CRC32 over the CRC32 of each record (little endian, in order)
+/// and then the header with its checksum field zero.
+#[derive(Clone)]
+pub(crate) struct FrameCrc(crc32fast::Hasher);
+
+impl FrameCrc {
+    /// Of no records yet.
+    pub(crate) fn new() -> FrameCrc {
+        FrameCrc(crc32fast::Hasher::new())
+    }
+
+    /// Adds a record, by its checksum.
+    pub(crate) fn record(&mut self, crc: u32) {
+        self.0.update(&crc.to_le_bytes());
+    }
+
+    /// The checksum of the frame with this header; the header's own checksum does not matter.
+    pub(crate) fn finish(mut self, header: &FrameHeader) -> u32 {
+        self.0.update(&FrameHeader { crc: 0, ..*header }.encode());
+        self.0.finalize()
+    }
+}
+
+/// A record within a frame's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordSpan {
+    /// Where in the payload.
+    pub at: usize,
+    /// Bytes.
+    pub len: usize,
+    /// CRC32 of all of it.
+    pub crc: u32,
+}
+
+/// Checks a whole frame and returns its records; `None` when it is not what was written.
+pub(crate) fn check_frame(header: &FrameHeader, payload: &[u8]) -> Option<Vec<RecordSpan>> {
+    assert_eq!(payload.len(), header.payload as usize);
+    let mut crc = FrameCrc::new();
+    let mut records = Vec::new();
+    let mut at = 0;
+    while at < payload.len() {
+        let rest = &payload[at..];
+        let len = record_len(rest).filter(|len| *len <= rest.len())?;
+        let record = RecordSpan { at, len, crc: crc32fast::hash(&rest[..len]) };
+        crc.record(record.crc);
+        records.push(record);
+        at += len;
+    }
+    (crc.finish(header) == header.crc).then_some(records)
+}
+
+/// Length that a record's TOTALSIZE gives it; `None` when it cannot be one.
+pub(crate) fn record_len(record: &[u8]) -> Option<usize> {
+    let size = i32::from_be_bytes(record.get(..4)?.try_into().ok()?);
+    usize::try_from(size).ok().filter(|size| *size >= MIN_RECORD_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(lens: &[usize], previous: u32) -> (FrameHeader, Vec<u8>) {
+        let mut payload = Vec::new();
+        let mut crc = FrameCrc::new();
+        for (n, len) in lens.iter().enumerate() {
+            let mut record = vec![n as u8 ^ 0x5a; *len];
+            record[..4].copy_from_slice(&(*len as i32).to_be_bytes());
+            crc.record(crc32fast::hash(&record));
+            payload.extend(record);
+        }
+        let header = FrameHeader {
+            kind: FrameKind::Data,
+            payload: payload.len() as u32,
+            crc: 0,
+            previous,
+            base: 4096,
+            epoch: 3,
+        };
+        (FrameHeader { crc: crc.finish(&header), ..header }, payload)
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_reads_back_and_any_flipped_bit_breaks_it(
+            lens in prop::collection::vec(MIN_RECORD_LEN..400, 1..6), previous: u32, bit: prop::sample::Index,
+        ) {
+            let (header, payload) = frame(&lens, previous);
+            let decoded = FrameHeader::decode(&header.encode()).unwrap();
+            prop_assert_eq!(decoded, header);
+            let records = check_frame(&decoded, &payload).unwrap();
+            prop_assert_eq!(records.iter().map(|record| record.len).collect::<Vec<_>>(), lens);
+
+            let mut bytes = [&header.encode()[..], &payload].concat();
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let accepted = FrameHeader::decode(&bytes)
+                .filter(|header| header.payload as usize == payload.len())
+                .is_some_and(|header| check_frame(&header, &bytes[FRAME_HEADER_LEN..]).is_some());
+            prop_assert!(!accepted, "bit {} flipped unnoticed", bit);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            if let Some(header) = FrameHeader::decode(&bytes)
+                && let Some(payload) = bytes.get(FRAME_HEADER_LEN..FRAME_HEADER_LEN + header.payload as usize)
+            {
+                check_frame(&header, payload);
+            }
+        }
+    }
+
+    #[test]
+    fn headers_are_found_behind_other_bytes() {
+        let (header, _) = frame(&[100], 1);
+        let bytes = [&[7u8; 300][..], &header.encode()].concat();
+        assert_eq!(FrameHeader::find(&bytes), Some(300));
+        assert_eq!(FrameHeader::find(&bytes[..300]), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! The group commit: everything staged goes to the log and the tail journal in one step, one step at a time.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_lite::future;
+use ringmq_env::{Env, Fatal};
+
+use super::staging::{Group, LogEnd};
+use super::tail_journal::{Slot, TailEntry};
+use super::{Inner, Log};
+use crate::types::LogPosition;
+
+/// A group takes no further block once it has this many bytes, so that a deep backlog is acknowledged bit by bit.
+const MAX_GROUP_BYTES: usize = 8 << 20;
+
+/// What a group commit came to.
+#[derive(Debug)]
+pub(crate) enum CommitStep {
+    /// Everything before the position is committed.
+    Committed(LogPosition),
+    /// The device has no space. Everything staged behind the committed position is gone.
+    RolledBack(io::Error),
+    /// The log closes and everything is committed.
+    Closed,
+}
+
+impl<E: Env> Log<E> {
+    /// Waits until something is staged and commits it. One task calls this, again and again.
+    pub(crate) async fn commit_next(&self) -> CommitStep {
+        let log = &*self.0;
+        log.changed.until(|| log.closing.get() || log.staging.borrow().is_pending()).await;
+        let group = log.staging.borrow_mut().take_group(MAX_GROUP_BYTES);
+        let Some(group) = group else { return CommitStep::Closed };
+        let step = match log.write_group(&group).await {
+            Ok(slot) => log.complete(group, slot),
+            Err(error) if is_no_space(&error) => {
+                log.roll_back().await;
+                CommitStep::RolledBack(error)
+            }
+            Err(error) => ringmq_env::fatal(Fatal::Write { path: log.options.dir.clone(), error }),
+        };
+        log.assert_watermarks();
+        log.changed.notify();
+        step
+    }
+
+    /// Takes everything committed to the device. Any number of tasks may call it.
+    pub(crate) async fn flush(&self) {
+        let log = &*self.0;
+        let wanted = self.committed().0;
+        loop {
+            log.changed.until(|| !log.flushing.get()).await;
+            if log.flushed.get() >= wanted {
+                return;
+            }
+            log.flush().await;
+        }
+    }
+
+    /// Waits until something is committed that is not on the device, or the log closes; true for the former.
+    pub(crate) async fn unflushed(&self) -> bool {
+        let log = &*self.0;
+        let is_unflushed = || log.flushed.get() < log.committed.borrow().position;
+        log.changed.until(|| is_unflushed() || log.closing.get()).await;
+        is_unflushed()
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Writes a group's sectors and its journal slot at once, and waits for all of them.
+    async fn write_group(&self, group: &Group) -> io::Result<Slot> {
+        let epoch = self.staging.borrow().epoch();
+        for write in &group.writes {
+            self.segments.ensure(write.segment, epoch).await?;
+        }
+        let (slot, journal, journal_len) = self.write_journal(&group.end, epoch);
+        let writes = group.writes.iter().map(|write| self.segments.write(write.position, write.data.clone()));
+        let (journal, log) = future::zip(journal, JoinAll::new(writes)).await;
+        log.and(journal)?;
+        let bytes = journal_len + group.writes.iter().map(|write| write.data.len()).sum::<usize>();
+        self.count(|counters| counters.bytes_written += bytes as u64);
+        Ok(slot)
+    }
+
+    fn write_journal(
+        &self,
+        end: &LogEnd,
+        epoch: u64,
+    ) -> (Slot, impl Future<Output = io::Result<()>> + use<E>, usize) {
+        let entry = TailEntry {
+            epoch,
+            epoch_start: self.epoch_start.get(),
+            position: end.position,
+            flushed: self.flushed.get(),
+            store_ms: self.last_store_ms.get(),
+            chain: end.chain,
+            sector: &end.sector,
+        };
+        let (slot, write) = self.journal.write(&entry);
+        (slot, write, self.journal.write_len(&entry))
+    }
+
+    fn complete(&self, group: Group, slot: Slot) -> CommitStep {
+        let position = group.end.position;
+        assert!(position > self.committed.borrow().position);
+        self.journal.commit(slot, self.options.sync_flush);
+        self.staging.borrow_mut().committed(&group.end);
+        *self.committed.borrow_mut() = group.end;
+        if self.options.sync_flush {
+            self.flushed.set(position);
+        }
+        self.count(|counters| {
+            counters.commits += 1;
+            counters.flushes += u64::from(self.options.sync_flush);
+        });
+        CommitStep::Committed(LogPosition(position))
+    }
+
+    /// Drops everything behind the committed end. What of it reached the disk belongs to an epoch that the journal
+    /// ends here, so it never comes back.
+    async fn roll_back(&self) {
+        self.changed.until(|| !self.flushing.get()).await;
+        // Only the newest epoch's slots count in recovery: what the older ones guard must be on the device first.
+        self.flush().await;
+        let end = self.committed.borrow().clone();
+        let epoch = {
+            let mut staging = self.staging.borrow_mut();
+            let epoch = staging.epoch() + 1;
+            staging.roll_back(&end, epoch);
+            epoch
+        };
+        self.begin_epoch(&end, epoch).await;
+    }
+
+    /// Puts on record that everything from `end` on belongs to `epoch`. The log up to there is on the device.
+    pub(super) async fn begin_epoch(&self, end: &LogEnd, epoch: u64) {
+        self.epoch_start.set(end.position);
+        let (slot, write, _) = self.write_journal(end, epoch);
+        if let Err(error) = write.await {
+            self.write_failed(error);
+        }
+        self.journal.commit(slot, false);
+        self.flush().await;
+    }
+
+    /// Takes the log and then the journal to the device; a failure is the end of the process.
+    async fn flush(&self) {
+        assert!(!self.flushing.replace(true), "one flush at a time");
+        let wanted = self.committed.borrow().position;
+        let flushed = async {
+            // The slot is chosen before the log is flushed, so that it never says more than the log holds.
+            let journal = self.journal.flush();
+            self.segments.flush().await?;
+            journal.await
+        };
+        if let Err(error) = flushed.await {
+            ringmq_env::fatal(Fatal::Sync { path: self.options.dir.clone(), error });
+        }
+        self.count(|counters| counters.flushes += 1);
+        self.flushed.set(wanted.max(self.flushed.get()));
+        self.flushing.set(false);
+        self.changed.notify();
+    }
+
+    fn write_failed(&self, error: io::Error) -> ! {
+        ringmq_env::fatal(Fatal::Write { path: self.options.dir.clone(), error })
+    }
+}
+
+/// Whether a write or an allocation failed for want of space.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// Runs futures side by side and waits for all, whatever fails: none is dropped with a buffer in flight.
+struct JoinAll<F> {
+    running: Vec<Pin<Box<F>>>,
+    failed: Option<io::Error>,
+}
+
+impl<F: Future<Output = io::Result<()>>> JoinAll<F> {
+    fn new(futures: impl Iterator<Item = F>) -> JoinAll<F> {
+        JoinAll { running: futures.map(Box::pin).collect(), failed: None }
+    }
+}
+
+impl<F: Future<Output = io::Result<()>>> Future for JoinAll<F> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        this.running.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                this.failed = this.failed.take().or(result.err());
+                false
+            }
+        });
+        match (this.running.is_empty(), this.failed.take()) {
+            (false, failed) => {
+                this.failed = failed;
+                Poll::Pending
+            }
+            (true, Some(error)) => Poll::Ready(Err(error)),
+            (true, None) => Poll::Ready(Ok(())),
+        }
+    }
+}

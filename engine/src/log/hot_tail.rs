@@ -1,0 +1,118 @@
+//! The hot tail: the very blocks that the log was written from, kept for readers while memory allows.
+
+use std::collections::VecDeque;
+
+use ringmq_env::IoSlice;
+
+/// A block that is no longer written to.
+struct HotBlock {
+    start: u64,
+    data: IoSlice,
+}
+
+impl HotBlock {
+    fn end(&self) -> u64 {
+        self.start + self.data.len() as u64
+    }
+}
+
+/// Finished blocks, oldest first. Every record lies within one block. The block that is being filled is not among
+/// them, but it counts against the limit.
+pub(crate) struct HotTail {
+    blocks: VecDeque<HotBlock>,
+    memory: usize,
+    limit: usize,
+}
+
+impl HotTail {
+    /// Keeps up to `limit` bytes of memory.
+    pub(crate) fn new(limit: usize) -> HotTail {
+        HotTail { blocks: VecDeque::new(), memory: 0, limit }
+    }
+
+    /// Takes a finished block; `data` starts at log position `start`.
+    pub(crate) fn push(&mut self, start: u64, data: IoSlice) {
+        assert!(self.blocks.back().is_none_or(|last| last.start <= start), "blocks come in log order");
+        self.memory += data.memory_len();
+        self.blocks.push_back(HotBlock { start, data });
+    }
+
+    /// Drops the oldest blocks while they and `current` bytes of the block being filled are over the limit.
+    /// What is not in the log yet, which is all from `written` on, stays.
+    pub(crate) fn evict(&mut self, current: usize, written: u64) {
+        while self.memory + current > self.limit && self.blocks.front().is_some_and(|b| b.end() <= written) {
+            if let Some(block) = self.blocks.pop_front() {
+                self.memory -= block.data.memory_len();
+            }
+        }
+    }
+
+    /// Forgets everything from `position` on.
+    pub(crate) fn truncate(&mut self, position: u64) {
+        while let Some(mut block) = self.blocks.pop_back() {
+            if block.end() <= position {
+                self.blocks.push_back(block);
+                return;
+            }
+            if block.start < position {
+                block.data = block.data.slice(0, (position - block.start) as usize);
+                self.blocks.push_back(block);
+                return;
+            }
+            self.memory -= block.data.memory_len();
+        }
+    }
+
+    /// The `len` bytes at `position`, if one block has them.
+    pub(crate) fn get(&self, position: u64, len: usize) -> Option<IoSlice> {
+        let after = self.blocks.partition_point(|block| block.start <= position);
+        let block = self.blocks.get(after.checked_sub(1)?)?;
+        let at = (position - block.start) as usize;
+        (at + len <= block.data.len()).then(|| block.data.slice(at, len))
+    }
+
+    /// Memory held, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail() -> HotTail {
+        let mut tail = HotTail::new(2 * 4096);
+        for n in 0..3u8 {
+            tail.push(1000 + 100 * u64::from(n), IoSlice::copy_of(&[n; 100]));
+        }
+        tail
+    }
+
+    #[test]
+    fn reads_stay_within_one_block() {
+        let tail = tail();
+        assert_eq!(tail.get(1100, 100).unwrap()[..], [1; 100]);
+        assert!(tail.get(1150, 51).is_none() && tail.get(999, 1).is_none() && tail.get(1300, 1).is_none());
+    }
+
+    #[test]
+    fn the_oldest_block_goes_once_it_is_written() {
+        let mut tail = tail();
+        tail.evict(0, 1099);
+        assert_eq!(tail.memory(), 3 * 4096);
+        tail.evict(0, 1100);
+        assert_eq!(
+            (tail.memory(), tail.get(1000, 1).is_none(), tail.get(1100, 1).is_some()),
+            (8192, true, true)
+        );
+    }
+
+    #[test]
+    fn truncation_cuts_within_a_block() {
+        let mut tail = tail();
+        tail.truncate(1150);
+        assert!(tail.get(1149, 1).is_some() && tail.get(1150, 1).is_none() && tail.get(1200, 1).is_none());
+        assert_eq!(tail.memory(), 2 * 4096);
+    }
+}

@@ -1,0 +1,185 @@
+//! The CommitLog of one shard: frames of records in segment files, group commits, the tail journal, recovery.
+//!
+//! It knows records as bytes that begin with their length; what they mean is the shard's affair.
+
+mod allocate;
+mod frame;
+mod group_commit;
+mod hot_tail;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod staging;
+mod tail_journal;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use ringmq_env::{Env, IoSlice};
+
+use crate::signal::Signal;
+use crate::types::{LogPosition, ShardId};
+
+#[allow(unused_imports, reason = "the shard begins to use it with the index")]
+pub(crate) use group_commit::CommitStep;
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use recovery::{Recovered, ScannedRecord};
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use segment::MIN_SEGMENT_LEN;
+
+use reader::ColdCache;
+use segment::Segments;
+use staging::{LogEnd, Staging};
+use tail_journal::TailJournal;
+
+/// How a log is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct LogOptions {
+    /// The shard's directory: the journal's; segments are in `log` below it.
+    pub dir: PathBuf,
+    /// The shard.
+    pub shard: ShardId,
+    /// The store's number.
+    pub store_id: u64,
+    /// Whether a commit is complete only once on the device.
+    pub sync_flush: bool,
+    /// Bytes of a new segment.
+    pub segment_size: u64,
+    /// Bytes that the hot tail may hold.
+    pub tail_memory: usize,
+}
+
+/// What the log has done since it was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LogCounters {
+    /// Group commits.
+    pub commits: u64,
+    /// Device flushes; a dsync write counts as one.
+    pub flushes: u64,
+    /// Bytes written to segments and the tail journal.
+    pub bytes_written: u64,
+}
+
+/// One shard's log. Lives on the shard's core; clones are the same log.
+pub(crate) struct Log<E: Env>(Rc<Inner<E>>);
+
+impl<E: Env> Clone for Log<E> {
+    fn clone(&self) -> Self {
+        Log(Rc::clone(&self.0))
+    }
+}
+
+/// Invariant: `flushed <= committed <= staged`.
+struct Inner<E: Env> {
+    env: E,
+    options: LogOptions,
+    staging: RefCell<Staging>,
+    segments: Segments<E>,
+    journal: TailJournal<E>,
+    /// Where the committed log ends.
+    committed: RefCell<LogEnd>,
+    /// Everything before is known to be on the device.
+    flushed: Cell<u64>,
+    /// Where the log ended when the present epoch began.
+    epoch_start: Cell<u64>,
+    last_store_ms: Cell<i64>,
+    cold: ColdCache,
+    counters: Cell<LogCounters>,
+    flushing: Cell<bool>,
+    closing: Cell<bool>,
+    /// Told when something is staged, committed, flushed, or the log closes.
+    changed: Signal,
+}
+
+impl<E: Env> Log<E> {
+    /// Most bytes of records that are kept together by [`Log::reserve`].
+    pub(crate) fn max_unit(&self) -> usize {
+        self.0.staging.borrow().max_unit()
+    }
+
+    /// Makes room for `len` bytes of records, at most [`Log::max_unit`], in one frame: after a crash they are
+    /// there together or not at all.
+    pub(crate) fn reserve(&self, len: usize) {
+        self.0.staging.borrow_mut().reserve(len);
+    }
+
+    /// Stages a record of `len` bytes, written by `fill`, which is told where it will lie. Returns that position
+    /// and the record's CRC32. [`Log::kick`] gets it committed.
+    pub(crate) fn push(&self, len: usize, fill: impl FnOnce(LogPosition, &mut [u8])) -> (LogPosition, u32) {
+        assert!(!self.0.closing.get(), "nothing is staged in a closing log");
+        let mut staging = self.0.staging.borrow_mut();
+        let (position, crc) = staging.push(len, |position, record| fill(LogPosition(position), record));
+        (LogPosition(position), crc)
+    }
+
+    /// Lets the group commit know that something is staged.
+    pub(crate) fn kick(&self) {
+        self.0.changed.notify();
+    }
+
+    /// The store timestamp for records staged now: the wall clock, but never backwards.
+    pub(crate) fn store_timestamp(&self) -> i64 {
+        let now = self.0.env.wall_ms().max(self.0.last_store_ms.get());
+        self.0.last_store_ms.set(now);
+        now
+    }
+
+    /// First position kept.
+    pub(crate) fn min(&self) -> LogPosition {
+        LogPosition(self.0.segments.min())
+    }
+
+    /// One past the last staged byte.
+    pub(crate) fn staged(&self) -> LogPosition {
+        LogPosition(self.0.staging.borrow().end())
+    }
+
+    /// Everything before is committed.
+    pub(crate) fn committed(&self) -> LogPosition {
+        LogPosition(self.0.committed.borrow().position)
+    }
+
+    /// Everything before is known to be on the device.
+    pub(crate) fn flushed(&self) -> LogPosition {
+        LogPosition(self.0.flushed.get())
+    }
+
+    /// Counters since the log was opened.
+    pub(crate) fn counters(&self) -> LogCounters {
+        self.0.counters.get()
+    }
+
+    /// Memory that the hot tail holds, in bytes.
+    pub(crate) fn tail_memory(&self) -> usize {
+        self.0.staging.borrow().memory()
+    }
+
+    /// The committed bytes at `position` if the hot tail has them.
+    pub(crate) fn get_hot(&self, position: LogPosition, len: usize) -> Option<IoSlice> {
+        self.0.staging.borrow().get(position.0, len)
+    }
+
+    /// Lets [`Log::commit_next`] end once everything staged is committed. Nothing may be staged from now on.
+    pub(crate) fn close(&self) {
+        self.0.closing.set(true);
+        self.0.changed.notify();
+    }
+}
+
+impl<E: Env> Inner<E> {
+    fn count(&self, change: impl FnOnce(&mut LogCounters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+
+    fn assert_watermarks(&self) {
+        let (flushed, committed) = (self.flushed.get(), self.committed.borrow().position);
+        let staged = self.staging.borrow().end();
+        assert!(flushed <= committed && committed <= staged, "{flushed} <= {committed} <= {staged}");
+    }
+}

@@ -1,0 +1,374 @@
+//! Segment files: the log's space on disk.
+//!
+//! `log/<start position, 20 digits>.log`, allocated whole when made, with a checksummed header in its first block.
+//! A log position is the segment's start plus the offset in its file.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions};
+
+use crate::bytes::array;
+use crate::shard::OpenError;
+use crate::signal::Signal;
+use crate::store::STORE_FORMAT;
+use crate::types::ShardId;
+
+/// Bytes of a segment's header block.
+pub(crate) const SEGMENT_HEADER_LEN: u64 = 4096;
+
+/// Smallest segment that makes sense: it holds at least a few frames.
+pub(crate) const MIN_SEGMENT_LEN: u64 = 64 << 10;
+
+const MAGIC: [u8; 8] = *b"RINGSEGM";
+const NEW_FILE: &str = "segment.new";
+
+// Layout of a segment's header, little endian (docs/store-format.md).
+const FORMAT_AT: usize = 8;
+const CRC_AT: usize = 12;
+const STORE_ID_AT: usize = 16;
+const START_AT: usize = 24;
+const LEN_AT: usize = 32;
+const EPOCH_AT: usize = 40;
+const SHARD_AT: usize = 48;
+const HEADER_LEN: usize = 56;
+const _: () = assert!(SHARD_AT + 2 <= HEADER_LEN && HEADER_LEN as u64 <= SEGMENT_HEADER_LEN);
+
+/// The positions that a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentRange {
+    /// Position of the file's first byte.
+    pub start: u64,
+    /// Bytes of the file.
+    pub len: u64,
+}
+
+impl SegmentRange {
+    /// One past the last position.
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.len
+    }
+
+    /// Position of the first frame.
+    pub(crate) fn first_frame(&self) -> u64 {
+        self.start + SEGMENT_HEADER_LEN
+    }
+
+    fn file_name(&self) -> String {
+        format!("{:020}.log", self.start)
+    }
+}
+
+/// How the segments of one log are made and opened.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentConfig {
+    /// Directory of the files.
+    pub dir: PathBuf,
+    /// The shard that the log belongs to.
+    pub shard: ShardId,
+    /// The store that the shard belongs to.
+    pub store_id: u64,
+    /// Whether a completed write must be on the device.
+    pub dsync: bool,
+}
+
+impl SegmentConfig {
+    fn header(&self, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
+        bytes[FORMAT_AT..][..4].copy_from_slice(&STORE_FORMAT.to_le_bytes());
+        bytes[STORE_ID_AT..][..8].copy_from_slice(&self.store_id.to_le_bytes());
+        bytes[START_AT..][..8].copy_from_slice(&range.start.to_le_bytes());
+        bytes[LEN_AT..][..8].copy_from_slice(&range.len.to_le_bytes());
+        bytes[EPOCH_AT..][..8].copy_from_slice(&epoch.to_le_bytes());
+        bytes[SHARD_AT..][..2].copy_from_slice(&self.shard.0.to_le_bytes());
+        let crc = crc32fast::hash(&bytes);
+        bytes[CRC_AT..][..4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Whether `bytes` is the header of this log's segment `range`; otherwise what is wrong.
+    fn check(&self, range: SegmentRange, bytes: &[u8]) -> Result<(), String> {
+        let Some(bytes) = bytes.get(..HEADER_LEN) else { return Err("it is shorter than its header".into()) };
+        let format = u32::from_le_bytes(array(bytes, FORMAT_AT));
+        if bytes.starts_with(&MAGIC) && format > STORE_FORMAT {
+            return Err(format!("it has format {format}, this program reads up to {STORE_FORMAT}"));
+        }
+        let epoch = u64::from_le_bytes(array(bytes, EPOCH_AT));
+        if bytes == self.header(range, epoch) {
+            return Ok(());
+        }
+        let (store, shard) =
+            (u64::from_le_bytes(array(bytes, STORE_ID_AT)), u16::from_le_bytes(array(bytes, SHARD_AT)));
+        Err(format!("its header is damaged or another store's (store {store:016x}, shard {shard})"))
+    }
+}
+
+/// One segment.
+pub(crate) struct Segment<E: Env> {
+    /// What it holds.
+    pub range: SegmentRange,
+    file: RefCell<Option<E::File>>,
+    /// Written since the last flush.
+    dirty: Cell<bool>,
+    /// Everything before this position is zero-filled or has been written.
+    ready_to: Cell<u64>,
+    /// Being zero-filled at the moment: (start, end).
+    filling: Cell<Option<(u64, u64)>>,
+}
+
+/// The segments of one log.
+pub(crate) struct Segments<E: Env> {
+    env: E,
+    config: SegmentConfig,
+    list: RefCell<BTreeMap<u64, Rc<Segment<E>>>>,
+    creating: Cell<bool>,
+    /// Told when a segment was made or a zero-filled slice is done.
+    changed: Signal,
+}
+
+impl<E: Env> Segments<E> {
+    /// Lists the log's segments; what a crash left half made is removed.
+    pub(crate) async fn open(env: E, config: SegmentConfig) -> Result<Segments<E>, OpenError> {
+        let dir = config.dir.clone();
+        env.create_dir_all(&dir).await.map_err(OpenError::at(&dir))?;
+        let mut list = BTreeMap::new();
+        for entry in env.read_dir(&dir).await.map_err(OpenError::at(&dir))? {
+            if entry.name == NEW_FILE {
+                let path = dir.join(NEW_FILE);
+                env.remove_file(&path).await.map_err(OpenError::at(&path))?;
+            } else if let Some(start) = parse_name(&entry.name) {
+                let range = SegmentRange { start, len: entry.len };
+                if entry.len < MIN_SEGMENT_LEN || !entry.len.is_multiple_of(SEGMENT_HEADER_LEN) {
+                    let what = format!("a segment cannot have {} bytes", entry.len);
+                    return Err(OpenError::Damaged { path: dir.join(entry.name), what });
+                }
+                list.insert(start, Rc::new(Segment::new(range, None)));
+            }
+        }
+        let (creating, changed) = (Cell::new(false), Signal::default());
+        Ok(Segments { env, config, list: RefCell::new(list), creating, changed })
+    }
+
+    /// What there is, in log order.
+    pub(crate) fn ranges(&self) -> Vec<SegmentRange> {
+        self.list.borrow().values().map(|segment| segment.range).collect()
+    }
+
+    /// The segment that holds `position`.
+    pub(crate) fn locate(&self, position: u64) -> Option<Rc<Segment<E>>> {
+        let list = self.list.borrow();
+        let (_, segment) = list.range(..=position).next_back()?;
+        (position < segment.range.end()).then(|| Rc::clone(segment))
+    }
+
+    /// Position of the log's first byte; 0 when there is no segment.
+    pub(crate) fn min(&self) -> u64 {
+        self.list.borrow().keys().next().copied().unwrap_or(0)
+    }
+
+    /// The segment's open file; its header is checked the first time.
+    pub(crate) async fn file(&self, segment: &Segment<E>) -> io::Result<E::File> {
+        let open = segment.file.borrow().clone();
+        if let Some(file) = open {
+            return Ok(file);
+        }
+        let path = self.config.dir.join(segment.range.file_name());
+        let file = self.env.open(&path, self.options()).await?;
+        let header = file.read_at(0, SEGMENT_HEADER_LEN as usize).await?;
+        self.config.check(segment.range, &header).map_err(|what| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
+        })?;
+        *segment.file.borrow_mut() = Some(file.clone());
+        Ok(file)
+    }
+
+    /// Reads `len` bytes at `position`; both multiples of the alignment, within one segment.
+    pub(crate) async fn read(&self, position: u64, len: usize) -> io::Result<IoSlice> {
+        let segment = self.locate(position).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("no segment holds log position {position}"))
+        })?;
+        let file = self.file(&segment).await?;
+        file.read_at(position - segment.range.start, len).await
+    }
+
+    /// Writes whole sectors at `position`, within one segment that exists.
+    pub(crate) async fn write(&self, position: u64, data: IoSlice) -> io::Result<()> {
+        let segment = self.locate(position).expect("a segment is made before it is written to");
+        let end = position + data.len() as u64;
+        assert!(position >= segment.range.first_frame() && end <= segment.range.end());
+        self.changed
+            .until(|| segment.filling.get().is_none_or(|(from, to)| end <= from || to <= position))
+            .await;
+        let file = self.file(&segment).await?;
+        segment.dirty.set(true);
+        file.write_at(data, position - segment.range.start).await
+    }
+
+    /// Takes every completed write to the device.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        let dirty: Vec<_> = self.list.borrow().values().filter(|s| s.dirty.replace(false)).cloned().collect();
+        for segment in dirty {
+            self.file(&segment).await?.sync().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes what an earlier process may have left unflushed to the device: that of every segment that is open.
+    pub(crate) async fn flush_all(&self) -> io::Result<()> {
+        for segment in self.list.borrow().values() {
+            segment.dirty.set(segment.file.borrow().is_some());
+        }
+        self.flush().await
+    }
+
+    /// Makes the segment if it does not exist. Durable when it returns; nothing is left behind on an error.
+    pub(crate) async fn ensure(&self, range: SegmentRange, epoch: u64) -> io::Result<()> {
+        self.changed.until(|| !self.creating.get()).await;
+        if self.list.borrow().contains_key(&range.start) {
+            return Ok(());
+        }
+        self.creating.set(true);
+        let made = self.create(range, epoch).await;
+        self.creating.set(false);
+        if let Ok(file) = &made {
+            let segment = Segment::new(range, Some(file.clone()));
+            self.list.borrow_mut().insert(range.start, Rc::new(segment));
+        }
+        self.changed.notify();
+        made.map(|_| ())
+    }
+
+    /// Made under another name first, so that whatever has a segment's name is whole.
+    async fn create(&self, range: SegmentRange, epoch: u64) -> io::Result<E::File> {
+        let new = self.config.dir.join(NEW_FILE);
+        let options = OpenOptions { create: true, ..self.options() };
+        let made = async {
+            let file = self.env.open(&new, options).await?;
+            file.set_len(0).await?;
+            file.allocate(0, range.len).await?;
+            let mut header = AppendBuf::with_capacity(SEGMENT_HEADER_LEN as usize);
+            header.append(SEGMENT_HEADER_LEN as usize)[..HEADER_LEN]
+                .copy_from_slice(&self.config.header(range, epoch));
+            header.publish();
+            file.write_at(header.slice(0, SEGMENT_HEADER_LEN as usize), 0).await?;
+            file.sync().await?;
+            self.env.rename(&new, &self.config.dir.join(range.file_name())).await?;
+            self.env.sync_dir(&self.config.dir).await?;
+            Ok(file)
+        };
+        let made = made.await;
+        if made.is_err() {
+            // Gone already if the rename was what succeeded; the next attempt overwrites it otherwise.
+            let _ = self.env.remove_file(&new).await;
+        }
+        made
+    }
+
+    /// Removes every segment that starts behind `position`: made ahead, or part of what a crash cut off.
+    pub(crate) async fn remove_behind(&self, position: u64) -> io::Result<()> {
+        let behind = self.list.borrow_mut().split_off(&(position + 1));
+        // The last first, so that a crash in between leaves no gap.
+        for segment in behind.values().rev() {
+            self.env.remove_file(&self.config.dir.join(segment.range.file_name())).await?;
+        }
+        if behind.is_empty() { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
+    }
+
+    /// Up to where sectors are zero-filled in the segment that holds `position`; 0 when there is none.
+    pub(crate) fn ready_to(&self, position: u64) -> u64 {
+        self.locate(position).map_or(0, |segment| segment.ready_to.get())
+    }
+
+    /// Zero-fills the next slice of the segment at `position` that is behind `from`, before `until`, and not ready
+    /// yet; false when there is none. What the log has staged lies before `from`.
+    pub(crate) async fn fill(
+        &self,
+        position: u64,
+        from: u64,
+        until: u64,
+        zeros: &IoSlice,
+    ) -> io::Result<bool> {
+        let Some(segment) = self.locate(position) else { return Ok(false) };
+        let start = segment.ready_to.get().max(from.next_multiple_of(SEGMENT_HEADER_LEN));
+        let end = until.min(segment.range.end()).min(start + zeros.len() as u64) / SEGMENT_HEADER_LEN
+            * SEGMENT_HEADER_LEN;
+        if end <= start {
+            return Ok(false);
+        }
+        segment.ready_to.set(end);
+        segment.filling.set(Some((start, end)));
+        let filled = self.write_zeros(&segment, start, zeros.slice(0, (end - start) as usize)).await;
+        segment.filling.set(None);
+        self.changed.notify();
+        filled.map(|()| true)
+    }
+
+    /// Through a descriptor of its own without O_DSYNC: one flush for a whole slice.
+    async fn write_zeros(&self, segment: &Segment<E>, start: u64, zeros: IoSlice) -> io::Result<()> {
+        let path = self.config.dir.join(segment.range.file_name());
+        let options = OpenOptions { write: true, direct: true, ..OpenOptions::default() };
+        let file = self.env.open(&path, options).await?;
+        file.write_at(zeros, start - segment.range.start).await?;
+        file.sync().await
+    }
+
+    fn options(&self) -> OpenOptions {
+        OpenOptions { write: true, dsync: self.config.dsync, direct: true, ..OpenOptions::default() }
+    }
+
+    /// Directory of the files.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.config.dir
+    }
+}
+
+impl<E: Env> Segment<E> {
+    fn new(range: SegmentRange, file: Option<E::File>) -> Segment<E> {
+        Segment {
+            range,
+            file: RefCell::new(file),
+            dirty: Cell::new(false),
+            ready_to: Cell::new(range.first_frame()),
+            filling: Cell::new(None),
+        }
+    }
+}
+
+fn parse_name(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANGE: SegmentRange = SegmentRange { start: 1 << 30, len: 1 << 20 };
+
+    fn config(store_id: u64) -> SegmentConfig {
+        SegmentConfig { dir: PathBuf::new(), shard: ShardId(3), store_id, dsync: true }
+    }
+
+    #[test]
+    fn a_header_is_accepted_for_its_own_segment_only() {
+        let header = config(7).header(RANGE, 9);
+        assert_eq!(config(7).check(RANGE, &header), Ok(()));
+        assert!(config(8).check(RANGE, &header).unwrap_err().contains("another store"));
+        assert!(config(7).check(SegmentRange { start: 0, ..RANGE }, &header).is_err());
+        for at in 0..HEADER_LEN {
+            let mut damaged = header;
+            damaged[at] ^= 1;
+            assert!(config(7).check(RANGE, &damaged).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn only_segments_have_segment_names() {
+        assert_eq!(parse_name(&RANGE.file_name()), Some(RANGE.start));
+        assert_eq!((parse_name("17.log"), parse_name(NEW_FILE)), (None, None));
+    }
+}

@@ -1,0 +1,336 @@
+//! Putting the log's tail together in memory: records into frames, frames into blocks, blocks into what a group
+//! commit writes. No I/O here.
+//!
+//! `LogEnd` marks a place where the log may end: behind a whole frame. The log is written in full sectors; the
+//! bytes of the last, partial one go to the tail journal until it is full.
+
+use std::collections::VecDeque;
+
+use ringmq_env::{AppendBuf, IoSlice};
+
+use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind};
+use super::hot_tail::HotTail;
+use super::segment::{SEGMENT_HEADER_LEN, SegmentRange};
+
+/// Bytes of a block of the tail, unless a unit needs a larger one.
+pub(crate) const BLOCK_LEN: usize = 1 << 20;
+
+/// A unit of records up to this size (or a segment's, if smaller) lies in one frame, and so is there whole or not at
+/// all after a crash.
+pub(crate) const MAX_UNIT: usize = 8 << 20;
+
+/// A place where the log may end.
+#[derive(Clone, Debug)]
+pub(crate) struct LogEnd {
+    /// One past the last frame.
+    pub position: u64,
+    /// Checksum of the last frame.
+    pub chain: u32,
+    /// Bytes from the start of the sector that `position` is in, up to `position`; fewer than a sector.
+    pub sector: IoSlice,
+    /// The segment that `position` is in.
+    pub segment: SegmentRange,
+}
+
+impl LogEnd {
+    /// The end of a log without a frame in `segment` yet.
+    pub(crate) fn at_start_of(segment: SegmentRange, chain: u32) -> LogEnd {
+        let position = segment.first_frame();
+        LogEnd { position, chain, sector: IoSlice::copy_of(&[]), segment }
+    }
+
+    /// Log position of the partial sector; everything before is in the log itself.
+    pub(crate) fn sector_start(&self) -> u64 {
+        self.position - self.sector.len() as u64
+    }
+}
+
+/// A write of whole sectors to the log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogWrite {
+    /// The segment that it lies in, which may have to be made first.
+    pub segment: SegmentRange,
+    /// Log position.
+    pub position: u64,
+    /// Whole sectors.
+    pub data: IoSlice,
+}
+
+/// What one group commit makes durable.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Writes to the log, without order among them; they may lie in different segments.
+    pub writes: Vec<LogWrite>,
+    /// Where the log ends with it.
+    pub end: LogEnd,
+}
+
+/// A finished stretch of one block.
+struct Chunk {
+    write: Option<LogWrite>,
+    end: LogEnd,
+}
+
+struct Block {
+    buf: AppendBuf,
+    start: u64,
+    /// Whole sectors before this position were handed to a group, or are in the log already.
+    handed: u64,
+}
+
+impl Block {
+    fn after(end: &LogEnd, sector: usize) -> Block {
+        Block { buf: filled(&end.sector, 0, sector), start: end.sector_start(), handed: end.sector_start() }
+    }
+
+    fn end(&self) -> u64 {
+        self.start + self.buf.len() as u64
+    }
+}
+
+struct OpenFrame {
+    start: u64,
+    crc: FrameCrc,
+}
+
+/// The tail of one log as it is put together.
+///
+/// Invariant: `handed <= sealed <= end`: what was handed to group commits, what is in closed frames, and all.
+pub(crate) struct Staging {
+    sector: u64,
+    segment_len: u64,
+    epoch: u64,
+    segment: SegmentRange,
+    chain: u32,
+    block: Block,
+    open: Option<OpenFrame>,
+    handed: u64,
+    chunks: VecDeque<Chunk>,
+    hot: HotTail,
+}
+
+impl Staging {
+    /// Goes on behind `end`, in sectors of `sector` bytes and segments of `segment_len`.
+    pub(crate) fn new(sector: usize, segment_len: u64, epoch: u64, end: &LogEnd, hot: HotTail) -> Staging {
+        assert!(end.sector_start().is_multiple_of(sector as u64) && end.sector.len() < sector);
+        Staging {
+            sector: sector as u64,
+            segment_len,
+            epoch,
+            segment: end.segment,
+            chain: end.chain,
+            block: Block::after(end, sector),
+            open: None,
+            handed: end.position,
+            chunks: VecDeque::new(),
+            hot,
+        }
+    }
+
+    /// One past the last staged byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.block.end()
+    }
+
+    /// Whether a group would have anything to commit.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.end() > self.handed || !self.chunks.is_empty()
+    }
+
+    /// The segment that the staged end is in.
+    pub(crate) fn segment(&self) -> SegmentRange {
+        self.segment
+    }
+
+    /// Most bytes of records that can lie in one frame.
+    pub(crate) fn max_unit(&self) -> usize {
+        let room = self.segment_len - SEGMENT_HEADER_LEN - 2 * FRAME_HEADER_LEN as u64;
+        MAX_UNIT.min(usize::try_from(room).unwrap_or(MAX_UNIT))
+    }
+
+    /// Epoch of new frames.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Makes room for records of `len` bytes together in the open frame, ending frame, block or segment if they
+    /// do not fit. Beyond [`MAX_UNIT`] only the next record's room is made, by [`Staging::push`].
+    pub(crate) fn reserve(&mut self, len: usize) {
+        let framed = len + FRAME_HEADER_LEN;
+        let need = if self.open.is_some() { len } else { framed };
+        let fits_block = need + FRAME_HEADER_LEN <= self.block.buf.remaining();
+        // In a new block, or behind a closed frame, the records need a header of their own.
+        if !self.fits_segment(if fits_block { need } else { framed }) {
+            self.roll_segment(framed);
+            assert!(self.fits_segment(framed), "{len} bytes in a segment of {}", self.segment.len);
+        } else if !fits_block {
+            self.roll_block(framed);
+        }
+    }
+
+    /// Whether `len` more bytes leave room for the segment's end frame.
+    fn fits_segment(&self, len: usize) -> bool {
+        self.end() + (len + FRAME_HEADER_LEN) as u64 <= self.segment.end()
+    }
+
+    /// Appends a record of `len` bytes, written by `fill` into zeroed memory; returns its position and CRC32.
+    pub(crate) fn push(&mut self, len: usize, fill: impl FnOnce(u64, &mut [u8])) -> (u64, u32) {
+        self.reserve(len);
+        let frame = self.open.get_or_insert_with(|| {
+            let frame = OpenFrame { start: self.block.end(), crc: FrameCrc::new() };
+            self.block.buf.append(FRAME_HEADER_LEN);
+            frame
+        });
+        let position = self.block.end();
+        let record = self.block.buf.append(len);
+        fill(position, record);
+        let crc = crc32fast::hash(record);
+        frame.crc.record(crc);
+        (position, crc)
+    }
+
+    /// Everything staged, up to about `max_bytes`, to be committed next; `None` when nothing is staged.
+    pub(crate) fn take_group(&mut self, max_bytes: usize) -> Option<Group> {
+        let mut group: Option<Group> = None;
+        let mut bytes = 0;
+        while bytes < max_bytes {
+            if self.chunks.is_empty() {
+                self.seal();
+                self.cut();
+            }
+            let Some(chunk) = self.chunks.pop_front() else { break };
+            bytes += chunk.write.as_ref().map_or(0, |write| write.data.len());
+            let group = group.get_or_insert_with(|| Group { writes: Vec::new(), end: chunk.end.clone() });
+            group.writes.extend(chunk.write);
+            group.end = chunk.end;
+        }
+        group
+    }
+
+    /// A group is in the log up to `end`: memory of older blocks may go.
+    pub(crate) fn committed(&mut self, end: &LogEnd) {
+        self.hot.evict(self.block.buf.capacity(), end.sector_start());
+    }
+
+    /// Drops everything behind `end` and goes on there in a new epoch.
+    pub(crate) fn roll_back(&mut self, end: &LogEnd, epoch: u64) {
+        assert!(epoch > self.epoch && end.position <= self.end());
+        self.open = None;
+        self.chunks.clear();
+        let published = self.handed.max(self.block.start);
+        self.retire_block((published - self.block.start) as usize);
+        self.hot.truncate(end.position);
+        self.block = Block::after(end, self.sector as usize);
+        (self.segment, self.chain) = (end.segment, end.chain);
+        (self.handed, self.epoch) = (end.position, epoch);
+    }
+
+    /// The `len` bytes at `position`, all of them in closed frames, if the tail holds them.
+    pub(crate) fn get(&self, position: u64, len: usize) -> Option<IoSlice> {
+        if position < self.block.start {
+            return self.hot.get(position, len);
+        }
+        let at = (position - self.block.start) as usize;
+        (position + len as u64 <= self.handed).then(|| self.block.buf.slice(at, len))
+    }
+
+    /// Memory held by the tail, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.hot.memory() + self.block.buf.capacity()
+    }
+
+    /// Closes the open frame: its header is written and its bytes are published.
+    fn seal(&mut self) {
+        let Some(frame) = self.open.take() else { return };
+        let end = self.end();
+        let payload = (end - frame.start) as usize - FRAME_HEADER_LEN;
+        self.write_header(frame.start, payload, FrameKind::Data, frame.crc);
+    }
+
+    fn write_header(&mut self, base: u64, payload: usize, kind: FrameKind, crc: FrameCrc) {
+        let payload = u32::try_from(payload).expect("a frame lies in one block");
+        let mut header = FrameHeader { kind, payload, crc: 0, previous: self.chain, base, epoch: self.epoch };
+        header.crc = crc.finish(&header);
+        let at = (base - self.block.start) as usize;
+        self.block.buf.unpublished_mut(at, FRAME_HEADER_LEN).copy_from_slice(&header.encode());
+        self.block.buf.publish();
+        self.chain = header.crc;
+    }
+
+    /// Turns what the block has beyond the last cut into a chunk. The open frame must be closed.
+    fn cut(&mut self) {
+        assert!(self.open.is_none());
+        let position = self.end();
+        if position == self.handed {
+            return;
+        }
+        let sector_start = position - position % self.sector;
+        let sector = self
+            .block
+            .buf
+            .slice((sector_start - self.block.start) as usize, (position - sector_start) as usize);
+        let end = LogEnd { position, chain: self.chain, sector, segment: self.segment };
+        let write = self.hand_out(sector_start);
+        self.chunks.push_back(Chunk { write, end });
+        self.handed = position;
+    }
+
+    /// The block's whole sectors up to `until` that no group has had yet.
+    fn hand_out(&mut self, until: u64) -> Option<LogWrite> {
+        let position = self.block.handed;
+        assert!(position <= until && until.is_multiple_of(self.sector));
+        self.block.handed = until;
+        let (at, len) = ((position - self.block.start) as usize, (until - position) as usize);
+        (len > 0).then(|| LogWrite { segment: self.segment, position, data: self.block.buf.slice(at, len) })
+    }
+
+    /// Begins a new block, with the partial last sector copied over.
+    fn roll_block(&mut self, framed: usize) {
+        self.seal();
+        self.cut();
+        let end = self.end();
+        let start = end - end % self.sector;
+        let sector = self.block.buf.slice((start - self.block.start) as usize, (end - start) as usize);
+        self.retire_block(self.block.buf.len());
+        let buf = filled(&sector, framed, self.sector as usize);
+        self.block = Block { buf, start, handed: start };
+    }
+
+    /// Ends the segment with an end frame, fills up its last sector, and goes on in the next one.
+    fn roll_segment(&mut self, framed: usize) {
+        self.seal();
+        let base = self.end();
+        self.block.buf.append(FRAME_HEADER_LEN);
+        self.write_header(base, 0, FrameKind::End, FrameCrc::new());
+        let until = self.end().next_multiple_of(self.sector);
+        self.block.buf.append((until - self.end()) as usize);
+        self.block.buf.publish();
+        assert!(until <= self.segment.end());
+        let write = self.hand_out(until);
+        self.retire_block(self.block.buf.len());
+
+        self.segment = SegmentRange { start: self.segment.end(), len: self.segment_len };
+        let end = LogEnd::at_start_of(self.segment, self.chain);
+        self.handed = end.position;
+        let buf = filled(&[], framed, self.sector as usize);
+        self.block = Block { buf, start: end.position, handed: end.position };
+        self.chunks.push_back(Chunk { write, end });
+        assert_eq!(self.segment.start + SEGMENT_HEADER_LEN, self.end());
+    }
+
+    /// Hands the block's first `len` bytes, all published, to the hot tail.
+    fn retire_block(&mut self, len: usize) {
+        if len > 0 {
+            self.hot.push(self.block.start, self.block.buf.slice(0, len));
+        }
+    }
+}
+
+/// A block that starts with `bytes`, published, and has room for `framed` more, an end frame and its padding.
+fn filled(bytes: &[u8], framed: usize, sector: usize) -> AppendBuf {
+    let needed = bytes.len() + framed + FRAME_HEADER_LEN + sector;
+    let mut buf = AppendBuf::with_capacity(needed.max(BLOCK_LEN));
+    buf.extend(bytes);
+    buf.publish();
+    buf
+}
