@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::binary_header;
 use crate::frame::{Frame, FrameError, Limits, PREFIX_BYTES};
 use crate::header::{FLAG_ONEWAY, FLAG_RESPONSE, SerializeType};
+use crate::headers::{ExtError, FromExt};
 use crate::language::Language;
 use crate::version;
 use crate::writer::{FieldSink, HeaderWriter, Trailer, fill_prefix};
@@ -70,6 +71,11 @@ impl Command {
     pub fn with_header(mut self, header: &impl crate::headers::ExtHeader) -> Command {
         header.write_to(&mut self.ext);
         self
+    }
+
+    /// The typed header in the ext fields.
+    pub fn header<'a, H: FromExt<'a>>(&'a self) -> Result<H, ExtError> {
+        H::from_fields(self.ext.iter().map(|(name, value)| (name.as_ref(), value.as_str())))
     }
 
     /// The value of an ext field; the last one when it stands twice.
@@ -144,5 +150,23 @@ impl FieldSink for Vec<(Cow<'static, str>, String)> {
 
     fn int(&mut self, name: &'static str, value: i64) {
         self.push((Cow::Borrowed(name), value.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes::request;
+    use crate::headers::UnregisterClientHeader;
+
+    #[test]
+    fn a_typed_header_goes_in_and_comes_out() {
+        let header =
+            UnregisterClientHeader { client_id: "c", producer_group: None, consumer_group: Some("g") };
+        let command = Command::request(request::UNREGISTER_CLIENT, 1).with_header(&header);
+        assert_eq!(command.header::<UnregisterClientHeader>(), Ok(header));
+        let missing = Command::request(request::UNREGISTER_CLIENT, 1);
+        let error = missing.header::<UnregisterClientHeader>().unwrap_err();
+        assert_eq!(error, ExtError::Missing { field: "clientID" });
     }
 }

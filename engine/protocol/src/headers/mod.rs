@@ -30,8 +30,13 @@ pub trait ExtHeader {
 
 /// A header that is read from ext fields.
 pub trait FromExt<'a>: Sized {
-    /// Reads the fields; unknown ones are passed over.
-    fn from_ext(ext: &ExtFields<'a>) -> Result<Self, ExtError>;
+    /// Reads names and values; unknown ones are passed over, and when a name stands twice, the last one counts.
+    fn from_fields(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, ExtError>;
+
+    /// Reads the fields of a header that was received.
+    fn from_ext(ext: &ExtFields<'a>) -> Result<Self, ExtError> {
+        Self::from_fields(ext.iter())
+    }
 }
 
 /// Declares a header: each field with its name on the wire and, behind `or`, what stands for a missing one.
@@ -60,21 +65,25 @@ macro_rules! ext_header {
     };
     (@read $name:ident ($life:lifetime) { $($field:ident = $wire:literal $(or $default:expr)?,)* }) => {
         impl<$life> $crate::headers::FromExt<$life> for $name<$life> {
-            fn from_ext(ext: &$crate::header::ExtFields<$life>) -> Result<Self, $crate::headers::ExtError> {
-                $crate::headers::ext_header!(@body ext { $($field = $wire $(or $default)?,)* })
+            fn from_fields(
+                fields: impl Iterator<Item = (&$life str, &$life str)>,
+            ) -> Result<Self, $crate::headers::ExtError> {
+                $crate::headers::ext_header!(@body fields { $($field = $wire $(or $default)?,)* })
             }
         }
     };
     (@read $name:ident () { $($field:ident = $wire:literal $(or $default:expr)?,)* }) => {
         impl<'a> $crate::headers::FromExt<'a> for $name {
-            fn from_ext(ext: &$crate::header::ExtFields<'a>) -> Result<Self, $crate::headers::ExtError> {
-                $crate::headers::ext_header!(@body ext { $($field = $wire $(or $default)?,)* })
+            fn from_fields(
+                fields: impl Iterator<Item = (&'a str, &'a str)>,
+            ) -> Result<Self, $crate::headers::ExtError> {
+                $crate::headers::ext_header!(@body fields { $($field = $wire $(or $default)?,)* })
             }
         }
     };
-    (@body $ext:ident { $($field:ident = $wire:literal $(or $default:expr)?,)* }) => {{
+    (@body $fields:ident { $($field:ident = $wire:literal $(or $default:expr)?,)* }) => {{
         $(let mut $field = None;)*
-        for (name, value) in $ext.iter() {
+        for (name, value) in $fields {
             match name {
                 $($wire => $field = Some(value),)*
                 _ => {}
