@@ -1,5 +1,6 @@
 //! The end of the process when its environment is beyond repair.
 
+use std::cell::Cell;
 use std::io;
 use std::path::PathBuf;
 
@@ -50,8 +51,32 @@ impl Fatal {
     }
 }
 
-/// Ends the process at once, with the reason's own exit status: nothing is flushed, no destructor runs.
+/// What a simulated node's end unwinds with, so that the simulator stops that node and no other.
+pub(crate) struct NodeStopped(pub(crate) Fatal);
+
+thread_local! {
+    /// Whether this thread simulates nodes.
+    static SIMULATED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `poll` of a simulated task, in which [`fatal`] unwinds instead of ending the process.
+pub(crate) fn in_simulation<T>(poll: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SIMULATED.set(self.0);
+        }
+    }
+    let _restore = Restore(SIMULATED.replace(true));
+    poll()
+}
+
+/// Ends the process at once, with the reason's own exit status: nothing is flushed, no destructor runs. On a
+/// simulated node, ends that node.
 pub fn fatal(reason: Fatal) -> ! {
+    if SIMULATED.get() {
+        std::panic::resume_unwind(Box::new(NodeStopped(reason)));
+    }
     tracing::error!(%reason, "fatal");
     eprintln!("ringmq: fatal: {reason}");
     // SAFETY: ends the process without running anything else, which is what is wanted.
