@@ -1,5 +1,6 @@
 //! The RocketMQ name server: route table and broker liveness.
 
 mod config;
+mod routes;
 
 pub use config::NamesrvConfig;
