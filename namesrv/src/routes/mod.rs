@@ -15,7 +15,9 @@ use std::time::Duration;
 use ringmq_env::Instant;
 
 pub use lists::{Clusters, Route, SystemTopics, UnitFilter};
-pub use register::{Master, Registration, Rejected};
+pub use register::Registration;
+#[cfg(test)]
+pub use register::{Master, Rejected};
 
 /// The broker id of a master.
 pub const MASTER_ID: i64 = 0;
