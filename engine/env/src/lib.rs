@@ -16,6 +16,7 @@ mod buf;
 mod conformance;
 mod fatal;
 pub mod glommio;
+pub mod process;
 pub mod sim;
 
 pub use buf::{AppendBuf, IoSlice};

@@ -21,6 +21,9 @@ const IO_MEMORY: usize = 64 * 1024;
 /// Entries in each of glommio's rings: they only carry timers and wake-ups.
 const RING_DEPTH: usize = 64;
 
+/// Locked memory that one executor registers, in bytes: [`IO_MEMORY`] with each of glommio's three rings.
+pub(crate) const MEMLOCK_PER_CORE: u64 = 3 * IO_MEMORY as u64;
+
 /// How executors run.
 #[derive(Clone, Debug)]
 pub struct CoreOptions {

@@ -10,6 +10,7 @@ mod tests;
 mod watch;
 
 pub use cores::{CoreOptions, Cores, StartError, run_cores};
+pub(crate) use cores::{MEMLOCK_PER_CORE, usable_cpus};
 pub use file::GlommioFile;
 pub use net::{GlommioListener, GlommioReader, GlommioStream, GlommioWriter};
 
