@@ -1,0 +1,77 @@
+//! What a change of the control state means to everybody else: the metadata log and the other cores.
+
+use std::sync::Arc;
+
+use ringmq_protocol::body::{SubscriptionGroupConfig, TopicConfig};
+
+use super::sessions::GroupView;
+
+/// One change of what every core knows. Values are immutable: a copy is a reference count.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// A topic was created, changed, or (without a configuration) deleted.
+    Topic {
+        /// Its name.
+        name: Arc<str>,
+        /// Its configuration now.
+        config: Option<Arc<TopicConfig>>,
+    },
+    /// A consumer group was created, changed, or (without a configuration) deleted.
+    Group {
+        /// Its name.
+        name: Arc<str>,
+        /// Its configuration now.
+        config: Option<Arc<SubscriptionGroupConfig>>,
+    },
+    /// The members of a consumer group changed what they subscribe to, or (without a view) the last one left.
+    Subscriptions {
+        /// The group's name.
+        group: Arc<str>,
+        /// What its members say now.
+        view: Option<Arc<GroupView>>,
+    },
+}
+
+/// A change with its place in the order of all changes of this process, from 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// Grows by one with each update; a copy drops what is not newer than what it has.
+    pub revision: u64,
+    /// What changed.
+    pub change: Change,
+}
+
+/// An entry to put into the metadata log, or (without a value) to delete from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaRecord {
+    /// `t/` or `g/`, and the name.
+    pub key: Vec<u8>,
+    /// The configuration as JSON.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What the metadata log's keys begin with for topics.
+pub(super) const TOPIC_KEY: &[u8] = b"t/";
+/// What the metadata log's keys begin with for consumer groups.
+pub(super) const GROUP_KEY: &[u8] = b"g/";
+
+impl Change {
+    /// The entry that makes the change durable; none for subscriptions, which live as long as their connections.
+    pub fn meta_record(&self) -> Option<MetaRecord> {
+        match self {
+            Change::Topic { name, config } => Some(MetaRecord {
+                key: [TOPIC_KEY, name.as_bytes()].concat(),
+                value: config.as_deref().map(to_json),
+            }),
+            Change::Group { name, config } => Some(MetaRecord {
+                key: [GROUP_KEY, name.as_bytes()].concat(),
+                value: config.as_deref().map(to_json),
+            }),
+            Change::Subscriptions { .. } => None,
+        }
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a configuration has string keys only, so it is always JSON")
+}

@@ -1,0 +1,93 @@
+//! One core's copy of what core 0 knows.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ringmq_protocol::body::{SubscriptionData, SubscriptionGroupConfig, TopicConfig};
+use rustc_hash::FxBuildHasher;
+
+use super::change::{Change, Update};
+use super::sessions::GroupView;
+
+/// Topics, groups and subscriptions as of the last update that has arrived. Every core has its own, and reads it
+/// without asking anybody.
+#[derive(Default)]
+pub struct MetadataCopy {
+    revision: u64,
+    topics: HashMap<Arc<str>, Arc<TopicConfig>, FxBuildHasher>,
+    groups: HashMap<Arc<str>, Arc<SubscriptionGroupConfig>, FxBuildHasher>,
+    subscriptions: HashMap<Arc<str>, Arc<GroupView>, FxBuildHasher>,
+}
+
+impl MetadataCopy {
+    /// A copy that knows nothing yet.
+    pub fn new() -> MetadataCopy {
+        MetadataCopy::default()
+    }
+
+    /// Takes in an update; one that is not newer than the copy is dropped, and `false` returned.
+    pub fn apply(&mut self, update: Update) -> bool {
+        if update.revision <= self.revision {
+            return false;
+        }
+        self.revision = update.revision;
+        match update.change {
+            Change::Topic { name, config } => set(&mut self.topics, name, config),
+            Change::Group { name, config } => set(&mut self.groups, name, config),
+            Change::Subscriptions { group, view } => set(&mut self.subscriptions, group, view),
+        }
+        true
+    }
+
+    /// Revision of the last update that was taken in.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The topic's configuration, with its shared name.
+    pub fn topic(&self, topic: &str) -> Option<(&Arc<str>, &Arc<TopicConfig>)> {
+        self.topics.get_key_value(topic)
+    }
+
+    /// The consumer group's configuration, with its shared name.
+    pub fn group(&self, group: &str) -> Option<(&Arc<str>, &Arc<SubscriptionGroupConfig>)> {
+        self.groups.get_key_value(group)
+    }
+
+    /// What the members of a consumer group say; `None` when nobody of it is online.
+    pub fn view(&self, group: &str) -> Option<&Arc<GroupView>> {
+        self.subscriptions.get(group)
+    }
+
+    /// What the group subscribes to on the topic.
+    pub fn subscription(&self, group: &str, topic: &str) -> Option<&Arc<SubscriptionData>> {
+        self.view(group)?.subscriptions.get(topic)
+    }
+}
+
+fn set<V>(table: &mut HashMap<Arc<str>, V, FxBuildHasher>, name: Arc<str>, value: Option<V>) {
+    match value {
+        Some(value) => table.insert(name, value),
+        None => table.remove(&name),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(revision: u64, config: Option<TopicConfig>) -> Update {
+        Update { revision, change: Change::Topic { name: "t".into(), config: config.map(Arc::new) } }
+    }
+
+    #[test]
+    fn stale_updates_are_dropped() {
+        let mut copy = MetadataCopy::new();
+        assert!(copy.apply(update(2, Some(TopicConfig::default()))));
+        assert!(!copy.apply(update(2, None)) && !copy.apply(update(1, None)));
+        assert!(copy.topic("t").is_some());
+        assert!(copy.apply(update(3, None)));
+        assert!(copy.topic("t").is_none());
+        assert_eq!(copy.revision(), 3);
+    }
+}

@@ -1,0 +1,159 @@
+//! Topic attributes: `+name=value,-name` as RocketMQ's admin tools send them (D.25).
+
+use std::collections::BTreeMap;
+
+use super::super::refusal::Refusal;
+
+/// The `message.type` attribute.
+const MESSAGE_TYPE: &str = "message.type";
+
+/// What a topic attribute may be set to.
+enum Values {
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// Known to RocketMQ, not served by this broker yet whatever its value.
+    Unserved,
+}
+
+/// A topic attribute that RocketMQ knows.
+struct Attribute {
+    name: &'static str,
+    /// Whether it may be changed or removed once the topic exists.
+    changeable: bool,
+    values: Values,
+}
+
+/// The attributes of RocketMQ's `TopicAttributes`, with what this broker can keep of each.
+const ATTRIBUTES: [Attribute; 5] = [
+    Attribute { name: "queue.type", changeable: false, values: Values::OneOf(&["SimpleCQ"]) },
+    Attribute { name: "cleanup.policy", changeable: false, values: Values::OneOf(&["DELETE"]) },
+    Attribute {
+        name: MESSAGE_TYPE,
+        changeable: true,
+        values: Values::OneOf(&["UNSPECIFIED", "NORMAL", "FIFO", "DELAY", "TRANSACTION"]),
+    },
+    Attribute { name: "reserve.time", changeable: true, values: Values::Unserved },
+    Attribute { name: "lite.topic.expiration", changeable: true, values: Values::Unserved },
+];
+
+/// Splits `+key1=value1,-key2` into what is to be set and removed, signs kept.
+pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut parsed = BTreeMap::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let (key, value) = match part.split_once('=') {
+            Some((key, value)) if key.contains('+') => (key, value),
+            Some((key, _)) => return Err(error("add/alter attribute format is wrong: ", key)),
+            None if part.contains('-') => (part, ""),
+            None => return Err(error("delete attribute format is wrong: ", part)),
+        };
+        if parsed.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(error("key duplication: ", key));
+        }
+    }
+    Ok(parsed)
+}
+
+/// Applies signed changes to a topic's attributes. `current` is `None` while the topic is created.
+pub(super) fn alter(
+    current: Option<&BTreeMap<String, String>>,
+    changes: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let creating = current.is_none();
+    let mut altered = current.cloned().unwrap_or_default();
+    let mut seen = Vec::with_capacity(changes.len());
+    for (signed, value) in changes {
+        let key = signed.get(1..).unwrap_or_default();
+        if key.is_empty() || key.contains(['+', '-']) {
+            return Err(Refusal::system_error("kv string format wrong."));
+        }
+        if seen.contains(&key) {
+            return Err(error("alter duplication key. key: ", key));
+        }
+        seen.push(key);
+        match signed.as_bytes()[0] {
+            b'+' => {
+                check(key, Some(value), creating)?;
+                altered.insert(key.to_owned(), value.clone());
+            }
+            _ if creating => {
+                return Err(error("only add attribute is supported while creating topic. key: ", key));
+            }
+            b'-' if altered.contains_key(key) => {
+                check(key, None, creating)?;
+                altered.remove(key);
+            }
+            b'-' => return Err(error("attempt to delete a nonexistent key: ", key)),
+            _ => return Err(error("wrong format key: ", key)),
+        }
+    }
+    Ok(altered)
+}
+
+fn check(key: &str, value: Option<&str>, creating: bool) -> Result<(), Refusal> {
+    let Some(attribute) = ATTRIBUTES.iter().find(|attribute| attribute.name == key) else {
+        return Err(error("unsupported key: ", key));
+    };
+    if !creating && !attribute.changeable {
+        return Err(error("attempt to update an unchangeable attribute. key: ", key));
+    }
+    match (&attribute.values, value) {
+        (_, Some("MIXED")) if key == MESSAGE_TYPE => {
+            Err(Refusal::invalid("MIXED message type is not supported."))
+        }
+        (Values::OneOf(values), Some(value)) if !values.contains(&value) => {
+            Err(Refusal::system_error(format!("value is not in set: [{}]", values.join(", "))))
+        }
+        (Values::Unserved, Some(_)) => {
+            Err(Refusal::system_error(format!("{key} is not supported by this broker")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn error(text: &str, key: &str) -> Refusal {
+    Refusal::system_error(format!("{text}{key}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn altered(current: Option<&[(&str, &str)]>, text: &str) -> Result<Vec<(String, String)>, String> {
+        let current = current.map(|pairs| {
+            pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<BTreeMap<_, _>>()
+        });
+        let changes = parse(text).map_err(|refusal| refusal.remark)?;
+        alter(current.as_ref(), &changes)
+            .map(|map| map.into_iter().collect())
+            .map_err(|refusal| refusal.remark)
+    }
+
+    #[test]
+    fn sets_and_removes() {
+        let fifo = vec![("message.type".to_owned(), "FIFO".to_owned())];
+        assert_eq!(altered(None, "+message.type=FIFO").unwrap(), fifo);
+        assert_eq!(altered(Some(&[("message.type", "NORMAL")]), "+message.type=FIFO").unwrap(), fifo);
+        assert_eq!(altered(Some(&[("message.type", "NORMAL")]), "-message.type").unwrap(), vec![]);
+        assert_eq!(altered(None, "").unwrap(), vec![]);
+    }
+
+    #[test]
+    fn remarks_are_javas() {
+        let remark = |current, text| altered(current, text).unwrap_err();
+        assert_eq!(remark(None, "message.type=FIFO"), "add/alter attribute format is wrong: message.type");
+        assert_eq!(remark(None, "message"), "delete attribute format is wrong: message");
+        assert_eq!(remark(None, "+a=1,+a=2"), "key duplication: +a");
+        assert_eq!(remark(None, "+a=1"), "unsupported key: a");
+        assert_eq!(
+            remark(None, "-message.type"),
+            "only add attribute is supported while creating topic. key: message.type"
+        );
+        assert_eq!(remark(Some(&[]), "-message.type"), "attempt to delete a nonexistent key: message.type");
+        assert_eq!(
+            remark(Some(&[]), "+queue.type=SimpleCQ"),
+            "attempt to update an unchangeable attribute. key: queue.type"
+        );
+        assert_eq!(remark(None, "+message.type=MIXED"), "MIXED message type is not supported.");
+        assert_eq!(remark(None, "+=1"), "kv string format wrong.");
+    }
+}
