@@ -7,9 +7,12 @@
 pub mod change;
 pub mod copy;
 pub mod groups;
+pub mod locks;
 pub mod refusal;
+pub mod runtime_info;
 pub mod sessions;
 mod state;
+pub mod stats;
 pub mod topics;
 
 use ringmq_protocol::body::DataVersion;

@@ -1,0 +1,262 @@
+//! Statistics by name and key (315): `TOPIC_PUT_NUMS` of a topic, `GROUP_GET_NUMS` of `topic@group`, and so on.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use ringmq_protocol::body::{BrokerStatsData, BrokerStatsItem};
+use ringmq_protocol::codes::response;
+use rustc_hash::FxBuildHasher;
+
+use crate::control::refusal::Refusal;
+
+/// Most keys that are counted, over all kinds. Beyond it new keys are not, until idle ones have gone.
+pub const MAX_ITEMS: usize = 50_000;
+const MINUTE: Series = Series { interval_ms: 10_000, samples: 7 };
+const HOUR: Series = Series { interval_ms: 600_000, samples: 7 };
+const DAY: Series = Series { interval_ms: 3_600_000, samples: 25 };
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StatsKind {
+    /// Messages stored, by topic.
+    TopicPutNums,
+    /// Bytes of bodies stored, by topic.
+    TopicPutSize,
+    /// Messages handed out, by `topic@group`.
+    GroupGetNums,
+    /// Bytes of records handed out, by `topic@group`.
+    GroupGetSize,
+    /// Messages stored, by cluster.
+    BrokerPutNums,
+    /// Messages handed out, by cluster.
+    BrokerGetNums,
+}
+
+impl StatsKind {
+    const NAMES: [(&str, StatsKind); 6] = [
+        ("TOPIC_PUT_NUMS", StatsKind::TopicPutNums),
+        ("TOPIC_PUT_SIZE", StatsKind::TopicPutSize),
+        ("GROUP_GET_NUMS", StatsKind::GroupGetNums),
+        ("GROUP_GET_SIZE", StatsKind::GroupGetSize),
+        ("BROKER_PUT_NUMS", StatsKind::BrokerPutNums),
+        ("BROKER_GET_NUMS", StatsKind::BrokerGetNums),
+    ];
+
+    /// The kind that a tool names.
+    pub fn from_name(name: &str) -> Option<StatsKind> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    }
+}
+
+/// What one core has counted of one key since it last told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsDelta {
+    /// What is counted.
+    pub kind: StatsKind,
+    /// Of whom.
+    pub key: Arc<str>,
+    /// How much.
+    pub value: u64,
+    /// How often.
+    pub times: u64,
+}
+
+/// One core's counters; each core has its own, and hands them to core 0 every ten seconds or so.
+#[derive(Default)]
+pub struct StatsRecorder {
+    counts: HashMap<(StatsKind, Arc<str>), (u64, u64), FxBuildHasher>,
+}
+
+impl StatsRecorder {
+    /// Nothing counted yet.
+    pub fn new() -> StatsRecorder {
+        StatsRecorder::default()
+    }
+
+    /// Counts one event of this value.
+    pub fn record(&mut self, kind: StatsKind, key: &Arc<str>, value: u64) {
+        if let Some(counts) = self.counts.get_mut(&(kind, key.clone())) {
+            counts.0 += value;
+            counts.1 += 1;
+        } else if self.counts.len() < MAX_ITEMS {
+            self.counts.insert((kind, key.clone()), (value, 1));
+        }
+    }
+
+    /// What was counted since the last call.
+    pub fn take(&mut self) -> Vec<StatsDelta> {
+        let counts = self.counts.drain();
+        counts.map(|((kind, key), (value, times))| StatsDelta { kind, key, value, times }).collect()
+    }
+}
+
+/// How often a series takes a sample, and how many it keeps.
+struct Series {
+    interval_ms: i64,
+    samples: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    at_ms: i64,
+    value: u64,
+    times: u64,
+}
+
+struct Item {
+    value: u64,
+    times: u64,
+    minute: VecDeque<Sample>,
+    hour: VecDeque<Sample>,
+    day: VecDeque<Sample>,
+}
+
+/// The node's statistics. Lives on core 0.
+#[derive(Default)]
+pub struct StatsTable {
+    items: HashMap<(StatsKind, Arc<str>), Item, FxBuildHasher>,
+}
+
+impl StatsTable {
+    /// Nothing counted yet.
+    pub fn new() -> StatsTable {
+        StatsTable::default()
+    }
+
+    /// Adds what a core has counted.
+    pub fn add(&mut self, delta: StatsDelta, now_ms: i64) {
+        let key = (delta.kind, delta.key);
+        if self.items.len() >= MAX_ITEMS && !self.items.contains_key(&key) {
+            return;
+        }
+        let item = self.items.entry(key).or_insert_with(|| Item::new(now_ms));
+        item.value += delta.value;
+        item.times += delta.times;
+    }
+
+    /// Takes the samples that are due, and forgets keys of which nothing was counted for a day. To be called every
+    /// ten seconds.
+    pub fn sample(&mut self, now_ms: i64) {
+        self.items.retain(|_, item| {
+            item.sample(now_ms);
+            item.day.len() < DAY.samples || item.value > item.day[0].value
+        });
+    }
+
+    /// Events a second in the last minute; 0 of what is not counted.
+    pub fn rate(&self, kind: StatsKind, key: &str) -> f64 {
+        self.items.get(&(kind, Arc::from(key))).map_or(0.0, |item| summary(&item.minute).tps)
+    }
+
+    /// The answer of 315.
+    pub fn view(&self, name: &str, key: &str) -> Result<BrokerStatsData, Refusal> {
+        let item = StatsKind::from_name(name).and_then(|kind| self.items.get(&(kind, Arc::from(key))));
+        let Some(item) = item else {
+            let remark = format!("The stats <{name}> <{key}> not exist");
+            return Err(Refusal::new(response::SYSTEM_ERROR, remark));
+        };
+        Ok(BrokerStatsData {
+            stats_minute: summary(&item.minute),
+            stats_hour: summary(&item.hour),
+            stats_day: summary(&item.day),
+        })
+    }
+
+    /// Forgets what was counted of a topic that is deleted.
+    pub fn forget_topic(&mut self, topic: &str) {
+        self.items.retain(|(_, key), _| key.split('@').next() != Some(topic));
+    }
+}
+
+impl Item {
+    fn new(now_ms: i64) -> Item {
+        // As Java, each series begins with an empty sample one interval ago.
+        let begin = |series: &Series| {
+            VecDeque::from([Sample { at_ms: now_ms - series.interval_ms, value: 0, times: 0 }])
+        };
+        Item { value: 0, times: 0, minute: begin(&MINUTE), hour: begin(&HOUR), day: begin(&DAY) }
+    }
+
+    fn sample(&mut self, now_ms: i64) {
+        let sample = Sample { at_ms: now_ms, value: self.value, times: self.times };
+        for (list, series) in [(&mut self.minute, &MINUTE), (&mut self.hour, &HOUR), (&mut self.day, &DAY)] {
+            let due = list.back().is_none_or(|last| now_ms - last.at_ms >= series.interval_ms);
+            if due {
+                list.push_back(sample);
+            }
+            if list.len() > series.samples {
+                list.pop_front();
+            }
+        }
+    }
+}
+
+fn summary(list: &VecDeque<Sample>) -> BrokerStatsItem {
+    let (Some(first), Some(last)) = (list.front(), list.back()) else { return BrokerStatsItem::default() };
+    if last.at_ms <= first.at_ms {
+        return BrokerStatsItem::default();
+    }
+    let (sum, times) = (last.value - first.value, last.times - first.times);
+    BrokerStatsItem {
+        sum: i64::try_from(sum).unwrap_or(i64::MAX),
+        tps: sum as f64 * 1000.0 / (last.at_ms - first.at_ms) as f64,
+        avgpt: if times > 0 { sum as f64 / times as f64 } else { 0.0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(key: &str, value: u64) -> StatsDelta {
+        StatsDelta { kind: StatsKind::TopicPutNums, key: key.into(), value, times: 2 }
+    }
+
+    #[test]
+    fn a_recorder_hands_over_what_it_counted_once() {
+        let mut recorder = StatsRecorder::new();
+        let topic: Arc<str> = "t".into();
+        recorder.record(StatsKind::TopicPutNums, &topic, 3);
+        recorder.record(StatsKind::TopicPutNums, &topic, 4);
+        assert_eq!(recorder.take(), [StatsDelta { value: 7, ..delta("t", 0) }]);
+        assert_eq!(recorder.take(), []);
+    }
+
+    #[test]
+    fn rates_are_over_a_minute_an_hour_and_a_day() {
+        let mut table = StatsTable::new();
+        for tick in 0..=360 {
+            table.add(delta("t", 100), tick * 10_000);
+            table.sample(tick * 10_000);
+        }
+        assert_eq!(table.rate(StatsKind::TopicPutNums, "t"), 10.0);
+        assert_eq!(table.rate(StatsKind::TopicPutNums, "unknown"), 0.0);
+        let view = table.view("TOPIC_PUT_NUMS", "t").unwrap();
+        assert_eq!((view.stats_minute.sum, view.stats_minute.avgpt), (600, 50.0));
+        assert_eq!(view.stats_hour.sum, 36_000);
+        assert_eq!(view.stats_day.sum, 36_100);
+    }
+
+    #[test]
+    fn what_is_not_counted_is_said_so() {
+        let table = StatsTable::new();
+        assert_eq!(
+            table.view("TOPIC_PUT_NUMS", "t").unwrap_err().remark,
+            "The stats <TOPIC_PUT_NUMS> <t> not exist"
+        );
+        assert_eq!(table.view("NO_SUCH", "t").unwrap_err().code, 1);
+    }
+
+    #[test]
+    fn idle_and_deleted_keys_are_forgotten() {
+        let mut table = StatsTable::new();
+        table.add(delta("idle", 1), 0);
+        table.add(delta("gone@g", 1), 0);
+        table.forget_topic("gone");
+        assert_eq!(table.items.len(), 1);
+        for hour in 0..=26 {
+            table.sample(hour * 3_600_000);
+        }
+        assert!(table.items.is_empty());
+    }
+}
