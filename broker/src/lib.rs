@@ -1,5 +1,6 @@
 //! The RocketMQ broker: connections, processors, sessions, subscriptions, offsets, long polling.
 
+pub mod compat;
 mod config;
 pub mod control;
 
