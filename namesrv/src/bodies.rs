@@ -1,160 +1,112 @@
-//! The JSON of answers, key for key as the Java name server writes it.
-//!
-//! Written by hand for one reason: older clients get broker ids as bare keys (`{0:"…"}`), which is no JSON and which
-//! no JSON library writes. Newer ones, and those that ask for it, get them quoted.
+//! From the tables to the bodies of answers, and from the bodies of requests to the tables.
 
 use std::collections::BTreeMap;
 
-use crate::routes::{BrokerData, Clusters, DataVersion, QueueData, Route, SystemTopics};
+use ringmq_protocol::body::{self, ClusterInfo, RegisterBrokerBody, TopicRouteData};
+use ringmq_protocol::json::{Dialect, to_vec};
+use serde::Serialize;
 
-/// How broker ids are written as keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    /// Bare, as fastjson does by default.
-    Legacy,
-    /// Quoted.
-    Standard,
-}
+use crate::routes::{BrokerData, Clusters, DataVersion, QueueData, Route, SystemTopics};
 
 /// TopicRouteData.
 pub fn route(route: &Route<'_>, order_conf: Option<&str>, dialect: Dialect) -> Vec<u8> {
-    let mut json = String::from("{\"brokerDatas\":[");
-    list(&mut json, &route.brokers, |json, (name, data)| broker(json, name, data, dialect));
-    json.push_str("],\"filterServerTable\":{},");
-    if let Some(order_conf) = order_conf {
-        json.push_str("\"orderTopicConf\":");
-        text(&mut json, order_conf);
-        json.push(',');
-    }
-    json.push_str("\"queueDatas\":[");
-    list(&mut json, &route.queues, |json, (name, data)| queue(json, name, data));
-    json.push_str("]}");
-    json.into_bytes()
+    let data = TopicRouteData {
+        broker_datas: route.brokers.iter().map(|(name, data)| broker(name, data)).collect(),
+        order_topic_conf: order_conf.map(str::to_owned),
+        queue_datas: route.queues.iter().map(|(name, data)| queue(name, data)).collect(),
+        ..TopicRouteData::default()
+    };
+    to_vec(&data, dialect)
 }
 
 /// ClusterInfo, always in the legacy dialect.
 pub fn clusters(clusters: &Clusters<'_>) -> Vec<u8> {
-    let mut json = String::from("{\"brokerAddrTable\":{");
-    list(&mut json, clusters.brokers, |json, (name, data)| {
-        text(json, name);
-        json.push(':');
-        broker(json, name, data, Dialect::Legacy);
-    });
-    json.push_str("},\"clusterAddrTable\":{");
-    list(&mut json, clusters.clusters, |json, (cluster, names)| {
-        text(json, cluster);
-        json.push_str(":[");
-        list(json, names, |json, name| text(json, name));
-        json.push(']');
-    });
-    json.push_str("}}");
-    json.into_bytes()
+    let brokers = clusters.brokers.iter().map(|(name, data)| (name.clone(), broker(name, data)));
+    let names = clusters.clusters.iter().map(|(name, of)| (name.clone(), of.iter().cloned().collect()));
+    let info = ClusterInfo { broker_addr_table: brokers.collect(), cluster_addr_table: names.collect() };
+    to_vec(&info, Dialect::Java)
 }
 
 /// GetBrokerMemberGroupResponseBody.
 pub fn member_group(cluster: &str, name: &str, data: Option<&BrokerData>) -> Vec<u8> {
-    let mut json = String::from("{\"brokerMemberGroup\":{\"brokerAddrs\":");
-    addrs(&mut json, data.map_or(&BTreeMap::new(), |data| &data.addrs), Dialect::Legacy);
-    json.push_str(",\"brokerName\":");
-    text(&mut json, name);
-    json.push_str(",\"cluster\":");
-    text(&mut json, cluster);
-    json.push_str("}}");
-    json.into_bytes()
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Group<'a> {
+        broker_addrs: &'a BTreeMap<i64, String>,
+        broker_name: &'a str,
+        cluster: &'a str,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body<'a> {
+        broker_member_group: Group<'a>,
+    }
+    let broker_addrs = data.map_or(const { &BTreeMap::new() }, |data| &data.addrs);
+    to_vec(&Body { broker_member_group: Group { broker_addrs, broker_name: name, cluster } }, Dialect::Java)
 }
 
 /// TopicList.
-pub fn topic_list(topics: &[String]) -> Vec<u8> {
-    topic_list_of(None, topics)
+pub fn topic_list(topic_list: Vec<String>) -> Vec<u8> {
+    to_vec(&body::TopicList { broker_addr: None, topic_list }, Dialect::Java)
 }
 
 /// TopicList with the address of a broker.
-pub fn system_topics(topics: &SystemTopics) -> Vec<u8> {
-    topic_list_of(topics.broker_addr.as_deref(), &topics.names)
-}
-
-fn topic_list_of(broker_addr: Option<&str>, topics: &[String]) -> Vec<u8> {
-    let mut json = String::from("{");
-    if let Some(addr) = broker_addr {
-        json.push_str("\"brokerAddr\":");
-        text(&mut json, addr);
-        json.push(',');
-    }
-    json.push_str("\"topicList\":[");
-    list(&mut json, topics, |json, topic| text(json, topic));
-    json.push_str("]}");
-    json.into_bytes()
+pub fn system_topics(topics: SystemTopics) -> Vec<u8> {
+    let SystemTopics { names: topic_list, broker_addr } = topics;
+    to_vec(&body::TopicList { broker_addr, topic_list }, Dialect::Java)
 }
 
 /// KVTable.
 pub fn kv_table(entries: &BTreeMap<String, String>) -> Vec<u8> {
-    let mut json = String::from("{\"table\":{");
-    list(&mut json, entries, |json, (key, value)| {
-        text(json, key);
-        json.push(':');
-        text(json, value);
-    });
-    json.push_str("}}");
-    json.into_bytes()
+    to_vec(&body::KvTable { table: entries.clone() }, Dialect::Java)
 }
 
-/// DataVersion.
-pub fn data_version(version: &DataVersion) -> Vec<u8> {
-    let DataVersion { counter, state_version, timestamp } = version;
-    format!("{{\"counter\":{counter},\"stateVersion\":{state_version},\"timestamp\":{timestamp}}}")
-        .into_bytes()
-}
-
-fn broker(json: &mut String, name: &str, data: &BrokerData, dialect: Dialect) {
-    json.push_str("{\"brokerAddrs\":");
-    addrs(json, &data.addrs, dialect);
-    json.push_str(",\"brokerName\":");
-    text(json, name);
-    json.push_str(",\"cluster\":");
-    text(json, &data.cluster);
-    json.push_str(",\"enableActingMaster\":");
-    json.push_str(if data.acting_master { "true" } else { "false" });
-    if let Some(zone) = &data.zone {
-        json.push_str(",\"zoneName\":");
-        text(json, zone);
+fn broker(name: &str, data: &BrokerData) -> body::BrokerData {
+    body::BrokerData {
+        broker_addrs: data.addrs.clone(),
+        broker_name: name.to_owned(),
+        cluster: data.cluster.clone(),
+        enable_acting_master: data.acting_master,
+        zone_name: data.zone.clone(),
     }
-    json.push('}');
 }
 
-fn addrs(json: &mut String, addrs: &BTreeMap<i64, String>, dialect: Dialect) {
-    json.push('{');
-    list(json, addrs, |json, (id, addr)| {
-        let key = match dialect {
-            Dialect::Legacy => format!("{id}:"),
-            Dialect::Standard => format!("\"{id}\":"),
+fn queue(broker_name: &str, data: &QueueData) -> body::QueueData {
+    body::QueueData {
+        broker_name: broker_name.to_owned(),
+        perm: data.perm,
+        read_queue_nums: data.read_queue_nums,
+        topic_sys_flag: data.topic_sys_flag,
+        write_queue_nums: data.write_queue_nums,
+    }
+}
+
+/// The topics that a registration states.
+pub fn registered_topics(body: RegisterBrokerBody) -> (DataVersion, BTreeMap<String, QueueData>) {
+    let wrapper = body.topic_config_serialize_wrapper;
+    let topics = wrapper.topic_config_table.into_iter().map(|(name, topic)| {
+        let data = QueueData {
+            read_queue_nums: topic.read_queue_nums,
+            write_queue_nums: topic.write_queue_nums,
+            perm: topic.perm,
+            topic_sys_flag: topic.topic_sys_flag,
         };
-        json.push_str(&key);
-        text(json, addr);
+        (name, data)
     });
-    json.push('}');
+    (wrapper.data_version, topics.collect())
 }
 
-fn queue(json: &mut String, broker_name: &str, queue: &QueueData) {
-    json.push_str("{\"brokerName\":");
-    text(json, broker_name);
-    let QueueData { perm, read_queue_nums, topic_sys_flag, write_queue_nums } = queue;
-    json.push_str(&format!(
-        ",\"perm\":{perm},\"readQueueNums\":{read_queue_nums},\"topicSysFlag\":{topic_sys_flag},\
-         \"writeQueueNums\":{write_queue_nums}}}"
-    ));
-}
-
-fn list<T>(json: &mut String, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut String, T)) {
-    for (index, item) in items.into_iter().enumerate() {
-        if index > 0 {
-            json.push(',');
-        }
-        write(json, item);
-    }
-}
-
-fn text(json: &mut String, text: &str) {
-    json.push_str(&serde_json::to_string(text).expect("text is always JSON"));
+/// The queues that an administrator states for a topic, with their broker names.
+pub fn stated_queues(route: TopicRouteData) -> impl Iterator<Item = (String, QueueData)> {
+    route.queue_datas.into_iter().map(|queue| {
+        let data = QueueData {
+            read_queue_nums: queue.read_queue_nums,
+            write_queue_nums: queue.write_queue_nums,
+            perm: queue.perm,
+            topic_sys_flag: queue.topic_sys_flag,
+        };
+        (queue.broker_name, data)
+    })
 }
 
 #[cfg(test)]
@@ -195,7 +147,7 @@ mod tests {
         let golden = r#"{"brokerDatas":[{"brokerAddrs":{"0":"10.0.0.1:10911","1":"10.0.0.2:10911"},"brokerName":"broker-a","cluster":"DefaultCluster","enableActingMaster":false},{"brokerAddrs":{"0":"10.0.0.3:10911"},"brokerName":"broker-b","cluster":"C/<é","enableActingMaster":true,"zoneName":"z1"}],"filterServerTable":{},"orderTopicConf":"broker-a:4;é<>/'\"&(","queueDatas":[{"brokerName":"broker-a","perm":6,"readQueueNums":8,"topicSysFlag":0,"writeQueueNums":8},{"brokerName":"broker-b","perm":6,"readQueueNums":8,"topicSysFlag":3,"writeQueueNums":8}]}"#;
         assert_eq!(show(route(&found, Some(order), Dialect::Standard)), golden);
         let legacy = golden.replace("\"0\":", "0:").replace("\"1\":", "1:");
-        assert_eq!(show(route(&found, Some(order), Dialect::Legacy)), legacy);
+        assert_eq!(show(route(&found, Some(order), Dialect::Java)), legacy);
     }
 
     #[test]
@@ -214,12 +166,9 @@ mod tests {
         let golden =
             r#"{"brokerMemberGroup":{"brokerAddrs":{},"brokerName":"broker-x","cluster":"DefaultCluster"}}"#;
         assert_eq!(show(member_group("DefaultCluster", "broker-x", None)), golden);
-        assert_eq!(show(topic_list(&[])), r#"{"topicList":[]}"#);
+        assert_eq!(show(topic_list(vec![])), r#"{"topicList":[]}"#);
         let system = SystemTopics { names: vec!["C".into(), "b".into()], broker_addr: Some("a:1".into()) };
-        assert_eq!(show(system_topics(&system)), r#"{"brokerAddr":"a:1","topicList":["C","b"]}"#);
-        let version = DataVersion { counter: 1, state_version: 0, timestamp: 1_700_000_000_000 };
-        let golden = r#"{"counter":1,"stateVersion":0,"timestamp":1700000000000}"#;
-        assert_eq!(show(data_version(&version)), golden);
+        assert_eq!(show(system_topics(system)), r#"{"brokerAddr":"a:1","topicList":["C","b"]}"#);
         let entries = BTreeMap::from([("T".to_owned(), "broker-a:4;é<>/'\"&(".to_owned())]);
         assert_eq!(show(kv_table(&entries)), r#"{"table":{"T":"broker-a:4;é<>/'\"&("}}"#);
     }

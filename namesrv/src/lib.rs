@@ -8,7 +8,6 @@ mod config;
 mod connection;
 mod kv;
 mod processor;
-mod registration;
 mod routes;
 mod server;
 

@@ -3,20 +3,24 @@
 use ringmq_env::Instant;
 use ringmq_options::file::parse_properties;
 use ringmq_options::{SettingError, Settings};
+use ringmq_protocol::body::{DataVersion, RegisterBodyError, RegisterBrokerBody, TopicRouteData};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::Frame;
 use ringmq_protocol::header::ExtFields;
 use ringmq_protocol::headers::{ExtError, FromExt};
+use ringmq_protocol::json::{self, Dialect, JsonError};
 use ringmq_protocol::{headers, version};
+use serde::de::DeserializeOwned;
 
-use crate::bodies::{self, Dialect};
+use crate::bodies;
 use crate::kv::{KvChange, KvTable, ORDER_TOPIC_CONFIG};
-use crate::registration::{self, BodyError};
 use crate::routes::{ConnectionId, DEFAULT_SILENCE, Departure, Registration, RouteTables, UnitFilter};
 
-/// What follows "See" in remarks of Java.
+/// What ends many of Java's remarks.
 const FAQ: &str = "\nSee https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details.";
+/// Most bytes that a compressed registration may grow to: far more than a broker's table, far less than memory.
+const MAX_INFLATED: usize = 64 << 20;
 
 /// All that the name server knows.
 #[derive(Debug)]
@@ -43,8 +47,10 @@ pub enum Outcome {
 enum Failure {
     #[error(transparent)]
     Header(#[from] ExtError),
+    #[error("the body: {0}")]
+    Body(#[from] JsonError),
     #[error(transparent)]
-    Body(#[from] BodyError),
+    Registration(#[from] RegisterBodyError),
     #[error(transparent)]
     Setting(#[from] SettingError),
     #[error("{0}")]
@@ -136,14 +142,14 @@ impl State {
             request::GET_HAS_UNIT_SUB_TOPIC_LIST => self.unit_topics(UnitFilter::UnitSub)?,
             request::GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST => self.unit_topics(UnitFilter::UnitSubNotUnit)?,
             request::GET_SYSTEM_TOPIC_LIST_FROM_NS => {
-                return body(request, bodies::system_topics(&self.tables.system_topics()));
+                return body(request, bodies::system_topics(self.tables.system_topics()));
             }
             code => {
                 let remark = format!(" request type {code} not supported");
                 return Err(Failure::Code(response::REQUEST_CODE_NOT_SUPPORTED, remark));
             }
         };
-        body(request, bodies::topic_list(&topics))
+        body(request, bodies::topic_list(topics))
     }
 
     fn all_topics(&self) -> Result<Vec<String>, Failure> {
@@ -178,7 +184,7 @@ impl State {
         if let Some(zone) = zone(request.ext()) {
             route.keep_zone(zone);
             // Java's zone hook encodes the body again, with its defaults.
-            dialect = Dialect::Legacy;
+            dialect = Dialect::Java;
         }
         let order_conf = match self.settings.switch("order-message-enable") {
             true => self.kv.get(ORDER_TOPIC_CONFIG, topic),
@@ -193,14 +199,11 @@ impl State {
         if header.body_crc32 != 0 && header.body_crc32 != sum {
             return Err(Failure::Text("crc32 not match"));
         }
-        let stated = match header.compressed {
-            true => {
-                let with_mappings = request.frame.header.version >= version::V5_0_0;
-                registration::parse_compressed(request.body(), with_mappings)?
-            }
-            false => registration::parse(request.body())?,
+        let stated = match request.body() {
+            [] => RegisterBrokerBody::default(),
+            body => RegisterBrokerBody::decode(body, header.compressed, MAX_INFLATED)?,
         };
-        let complete = self.settings.switch("delete-topic-with-registration") && !stated.has_static_topics;
+        let complete = self.settings.switch("delete-topic-with-registration");
         let registration = registration_of(&header, stated, complete);
         let master = self.tables.register(registration, request.connection, request.now);
         let master = master.map_err(|_| Failure::Text("register broker failed"))?;
@@ -234,13 +237,13 @@ impl State {
 
     fn data_version(&mut self, request: &Request<'_, '_>) -> Handled {
         let header: headers::BrokerIdentityHeader = request.header()?;
-        let version = registration::parse_version(request.body())?;
+        let version: DataVersion = parsed(request.body())?;
         let (cluster, addr) = (header.cluster_name, header.broker_addr);
         let changed = self.tables.version_changed(cluster, addr, &version);
         self.tables.heartbeat(cluster, addr, request.now);
         let mut answer = request.success().with_ext("changed", changed);
         if let Some(known) = self.tables.data_version(cluster, addr) {
-            answer = answer.with_body(bodies::data_version(&known));
+            answer = answer.with_body(json::to_vec(&known, Dialect::Java));
         }
         Ok(Outcome::Answer(answer))
     }
@@ -271,7 +274,8 @@ impl State {
 
     fn register_topic(&mut self, request: &Request<'_, '_>) -> Handled {
         let topic = request.ext().get("topic").ok_or(ExtError::Missing { field: "topic" })?;
-        self.tables.register_topic(topic, registration::parse_queues(request.body())?);
+        let route: TopicRouteData = parsed(request.body())?;
+        self.tables.register_topic(topic, bodies::stated_queues(route));
         done(request)
     }
 
@@ -324,9 +328,10 @@ impl State {
 
 fn registration_of(
     header: &headers::RegisterBrokerHeader<'_>,
-    stated: registration::Topics,
+    stated: RegisterBrokerBody,
     complete: bool,
 ) -> Registration {
+    let (data_version, topics) = bodies::registered_topics(stated);
     let silence = header.heartbeat_timeout_millis.and_then(|ms| u64::try_from(ms).ok());
     Registration {
         cluster: header.cluster_name.to_owned(),
@@ -337,10 +342,15 @@ fn registration_of(
         zone: header.zone_name.map(str::to_owned),
         acting_master: header.enable_acting_master,
         silence: silence.map_or(DEFAULT_SILENCE, std::time::Duration::from_millis),
-        data_version: stated.data_version,
-        topics: stated.topics,
+        data_version,
+        topics,
         complete,
     }
+}
+
+/// A body of JSON; an empty one is all defaults.
+fn parsed<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, JsonError> {
+    if body.is_empty() { Ok(T::default()) } else { json::from_slice(body) }
 }
 
 /// Clients from 4.9.4 on, and those that ask for it, read standard JSON.
@@ -349,7 +359,7 @@ fn dialect(request: &Request<'_, '_>) -> Dialect {
     let asked = asked.is_some_and(|value| value.eq_ignore_ascii_case("true"));
     match asked || request.frame.header.version >= version::V4_9_4 {
         true => Dialect::Standard,
-        false => Dialect::Legacy,
+        false => Dialect::Java,
     }
 }
 

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ringmq_env::Instant;
+pub use ringmq_protocol::body::DataVersion;
 
 pub use lists::{Clusters, Route, SystemTopics, UnitFilter};
 pub use register::Registration;
@@ -32,17 +33,6 @@ pub const DEFAULT_SILENCE: Duration = Duration::from_secs(120);
 /// A connection of this process, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
-
-/// Version of a broker's topic table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DataVersion {
-    /// Counts changes.
-    pub counter: i64,
-    /// Counts changes of the broker's role.
-    pub state_version: i64,
-    /// When it last changed, in ms.
-    pub timestamp: i64,
-}
 
 /// A topic's queues on one broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use super::write;
 pub enum Dialect {
     /// Integers and objects as keys stand without quotes; non-ASCII as it is.
     Java,
-    /// Standard JSON: all keys quoted; non-ASCII and a few other characters as `\u` (fastjson's BrowserCompatible).
+    /// Standard JSON: all keys quoted. The name server 5.5.0 asks fastjson2 for BrowserCompatible text too, and gets
+    /// non-ASCII as it is.
     Standard,
 }
 
@@ -41,10 +42,7 @@ struct Writer {
 
 impl Writer {
     fn string(&mut self, text: &str) {
-        match self.dialect {
-            Dialect::Java => write::string(&mut self.out, text),
-            Dialect::Standard => write::browser_string(&mut self.out, text),
-        }
+        write::string(&mut self.out, text);
     }
 
     fn open(&mut self, bracket: u8) -> Members<'_> {
@@ -357,7 +355,7 @@ mod tests {
         let text = to_vec(&body(), Dialect::Standard);
         assert_eq!(
             String::from_utf8(text).unwrap(),
-            r#"{"by_key":{"{\"a\":1}":2.0,"{\"a\":2}":null},"by_number":{"-1":"y","0":"x"},"list":[true,null],"text":"\u00FC\"\u003C\n"}"#
+            r#"{"by_key":{"{\"a\":1}":2.0,"{\"a\":2}":null},"by_number":{"-1":"y","0":"x"},"list":[true,null],"text":"ü\"<\n"}"#
         );
     }
 }

@@ -44,18 +44,3 @@ pub(crate) fn unicode(out: &mut BytesMut, unit: u16) {
 pub(crate) fn int(out: &mut BytesMut, value: i64) {
     out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
-
-/// Appends `text` as fastjson's BrowserCompatible does: non-ASCII characters and `<>()` as `\u` besides.
-pub(crate) fn browser_string(out: &mut BytesMut, text: &str) {
-    out.put_u8(b'"');
-    for c in text.chars() {
-        match c {
-            '<' | '>' | '(' | ')' | '\u{7f}'.. => {
-                c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| unicode(out, *unit));
-            }
-            ' '..='~' if c != '"' && c != '\\' => out.put_u8(c as u8),
-            _ => escape(out, c as u8),
-        }
-    }
-    out.put_u8(b'"');
-}
