@@ -24,6 +24,8 @@ const RING_DEPTH: usize = 64;
 /// Locked memory that one executor registers, in bytes: [`IO_MEMORY`] with each of glommio's three rings.
 pub(crate) const MEMLOCK_PER_CORE: u64 = 3 * IO_MEMORY as u64;
 
+const _: () = assert!(8 * MEMLOCK_PER_CORE <= 8 << 20, "8 cores fit the usual limit of 8 MiB");
+
 /// How executors run.
 #[derive(Clone, Debug)]
 pub struct CoreOptions {
@@ -31,19 +33,13 @@ pub struct CoreOptions {
     pub pin: bool,
     /// How long an idle executor looks for work before it sleeps: lower latency for a busy CPU. Zero: not at all.
     pub spin_before_park: Duration,
-    /// Whether a thread looks after lost wake-ups. Off only to show in a test what it is there for.
-    pub(crate) watchdog: bool,
+    /// As [`PREEMPT_TIMER`]; shorter only in a test that wants wake-ups to be lost.
     pub(crate) preempt_timer: Duration,
 }
 
 impl Default for CoreOptions {
     fn default() -> CoreOptions {
-        CoreOptions {
-            pin: true,
-            spin_before_park: Duration::ZERO,
-            watchdog: true,
-            preempt_timer: PREEMPT_TIMER,
-        }
+        CoreOptions { pin: true, spin_before_park: Duration::ZERO, preempt_timer: PREEMPT_TIMER }
     }
 }
 
@@ -69,7 +65,7 @@ pub enum StartError {
 /// Running executors.
 pub struct Cores {
     handles: Vec<ExecutorJoinHandle<()>>,
-    _watchdog: Option<Watchdog>,
+    _watchdog: Watchdog,
 }
 
 impl Cores {
@@ -104,8 +100,7 @@ where
         let cpu = if options.pin && cores <= cpus.len() { Some(cpus[core]) } else { None };
         handles.push(start(core, cpu, options, Arc::clone(watch), main.clone())?);
     }
-    let watchdog = options.watchdog.then(|| Watchdog::start(watches));
-    let watchdog = watchdog.transpose().map_err(StartError::Watchdog)?;
+    let watchdog = Watchdog::start(watches).map_err(StartError::Watchdog)?;
     Ok(Cores { handles, _watchdog: watchdog })
 }
 

@@ -2,6 +2,8 @@
 
 mod cores;
 mod file;
+#[cfg(test)]
+mod guards;
 mod net;
 mod pool;
 mod ring;
