@@ -118,3 +118,58 @@ fn topic(line: &[u8]) -> Result<TopicConfig, RegisterBodyError> {
         ..TopicConfig::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// The layout of Java's `RegisterBrokerBody.encode(true)`.
+    fn compressed(topics: &[&str]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        let mut put = |text: &str| {
+            plain.extend((text.len() as i32).to_be_bytes());
+            plain.extend(text.as_bytes());
+        };
+        put(r#"{"counter":3,"stateVersion":1,"timestamp":9}"#);
+        plain.extend((topics.len() as i32).to_be_bytes());
+        for text in topics.iter().chain(&[r#"["f:1"]"#]) {
+            plain.extend((text.len() as i32).to_be_bytes());
+            plain.extend(text.as_bytes());
+        }
+        plain.extend(0i32.to_be_bytes());
+        let mut deflater = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        deflater.write_all(&plain).unwrap();
+        deflater.finish().unwrap()
+    }
+
+    #[test]
+    fn compressed_registrations_are_read() {
+        let body = compressed(&[
+            "T 8 4 6 SINGLE_TAG {\"+k\":\"v w\"}",
+            "U 1 1 2 MULTI_TAG {}",
+            "V 1 1 2 SINGLE_TAG",
+        ]);
+        let read = RegisterBrokerBody::decode(&body, true, 1024).unwrap();
+        let wrapper = &read.topic_config_serialize_wrapper;
+        assert_eq!((wrapper.data_version.counter, wrapper.data_version.state_version), (3, 1));
+        let topic = &wrapper.topic_config_table["T"];
+        assert_eq!((topic.read_queue_nums, topic.write_queue_nums, topic.perm), (8, 4, 6));
+        assert_eq!(topic.attributes["+k"], "v w");
+        assert_eq!(wrapper.topic_config_table["U"].topic_filter_type, TopicFilterType::MultiTag);
+        assert_eq!(
+            (wrapper.topic_config_table.len(), &read.filter_server_list[..]),
+            (3, &["f:1".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn broken_registrations_are_errors() {
+        let error = |body: &[u8], limit| RegisterBrokerBody::decode(body, true, limit).unwrap_err();
+        let body = compressed(&["T 8 4 x SINGLE_TAG {}"]);
+        assert_eq!(error(&body, 1024), RegisterBodyError::BadTopic { line: "T 8 4 x SINGLE_TAG {}".into() });
+        assert_eq!(error(&body, 50), RegisterBodyError::TooLong { limit: 50 });
+        assert!(matches!(error(b"no zlib", 50), RegisterBodyError::Inflate(_)));
+    }
+}

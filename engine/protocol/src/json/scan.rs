@@ -63,6 +63,9 @@ pub(crate) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
 /// Skips white space and commas: fastjson takes several commas for one.
 #[inline]
 pub(crate) fn skip_commas(bytes: &[u8], mut at: usize) -> usize {
+    if let Some([b',', b'"']) = bytes.get(at..at + 2) {
+        return at + 1;
+    }
     loop {
         at = skip_space(bytes, at);
         if bytes.get(at) != Some(&b',') {
@@ -80,17 +83,39 @@ pub(crate) fn quoted(bytes: &[u8], at: usize) -> Result<(Span, bool), SyntaxErro
     let start = at + 1;
     let (mut from, mut escaped) = (start, false);
     loop {
-        let rest = bytes.get(from..).unwrap_or_default();
-        let Some(found) = memchr::memchr2(quote, b'\\', rest) else {
+        let Some(end) = find_either(bytes, from, quote, b'\\') else {
             return Err(SyntaxError::Ended { within: "a string", at: bytes.len() });
         };
-        let end = from + found;
         if bytes[end] == quote {
             return Ok((Span { start, end }, escaped));
         }
         escaped = true;
         from = end + 2;
     }
+}
+
+/// Where `a` or `b` stands next, from `from` on.
+///
+/// Most strings of a header are short: 32 bytes are looked at in words before the call of `memchr` pays.
+#[inline]
+fn find_either(bytes: &[u8], from: usize, a: u8, b: u8) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let rest = bytes.get(from..)?;
+    for (i, word) in rest.as_chunks::<8>().0.iter().take(4).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let (a, b) = (word ^ (ONES * u64::from(a)), word ^ (ONES * u64::from(b)));
+        // The lowest set bit marks the first zero byte of `a` or `b`.
+        let zeros = (a.wrapping_sub(ONES) & !a | b.wrapping_sub(ONES) & !b) & (ONES << 7);
+        if zeros != 0 {
+            return Some(from + i * 8 + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    let looked_at = rest.len().min(32) / 8 * 8;
+    let found = match rest.len() - looked_at {
+        0..8 => rest[looked_at..].iter().position(|c| *c == a || *c == b),
+        _ => memchr::memchr2(a, b, &rest[looked_at..]),
+    };
+    found.map(|i| from + looked_at + i)
 }
 
 /// A token without quotes: a number, `true`, `null`, a bare key.
@@ -151,18 +176,20 @@ pub(crate) fn skip_value(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> 
 /// Replaces the escapes of a string's text by what they stand for, in place, and returns the new length (never
 /// longer). What is left over behind it becomes spaces, so that the buffer as a whole stays UTF-8.
 pub(crate) fn unescape(text: &mut [u8]) -> Result<usize, SyntaxError> {
-    let Some(first) = memchr::memchr(b'\\', text) else { return Ok(text.len()) };
-    let (mut from, mut to) = (first, first);
+    let next_escape = |text: &[u8], from| find_either(text, from, b'\\', b'\\').unwrap_or(text.len());
+    let mut from = next_escape(text, 0);
+    let mut to = from;
     while from < text.len() {
         let (c, next) = escape(text, from)?;
-        let mut utf8 = [0u8; 4];
-        let encoded = c.encode_utf8(&mut utf8).as_bytes();
-        text[to..to + encoded.len()].copy_from_slice(encoded);
-        to += encoded.len();
-        let plain = memchr::memchr(b'\\', &text[next..]).unwrap_or(text.len() - next);
-        text.copy_within(next..next + plain, to);
-        to += plain;
-        from = next + plain;
+        if c.is_ascii() {
+            text[to] = c as u8;
+            to += 1;
+        } else {
+            to += c.encode_utf8(&mut text[to..]).len();
+        }
+        from = next_escape(text, next);
+        text.copy_within(next..from, to);
+        to += from - next;
     }
     text[to..].fill(b' ');
     Ok(to)
@@ -205,10 +232,29 @@ fn unicode(text: &[u8], at: usize, unit: u32) -> (char, usize) {
 }
 
 /// `count` hexadecimal digits as a number.
+#[inline]
 fn hex(text: &[u8], at: usize, count: usize) -> Option<u32> {
     let digits = text.get(at..at + count)?;
-    digits.iter().try_fold(0u32, |n, d| Some(n * 16 + char::from(*d).to_digit(16)?))
+    let (number, all) = digits.iter().fold((0, 0), |(number, all), digit| {
+        let value = HEX[usize::from(*digit)];
+        (number << 4 | u32::from(value), all | value)
+    });
+    (all & 0xf0 == 0).then_some(number)
 }
+
+const NO_HEX: u8 = 0xff;
+
+/// The value of each hexadecimal digit.
+const HEX: [u8; 256] = {
+    let mut table = [NO_HEX; 256];
+    let mut i = 0;
+    while i < 16 {
+        table[b"0123456789abcdef"[i] as usize] = i as u8;
+        table[b"0123456789ABCDEF"[i] as usize] = i as u8;
+        i += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
