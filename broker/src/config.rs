@@ -169,6 +169,8 @@ pub struct BrokerConfig {
 }
 
 const MIB: u64 = 1 << 20;
+/// As many as the option takes.
+const MAX_SHARDS: usize = 255;
 /// What a send carries besides its body: headers and properties.
 const FRAME_OVERHEAD: u64 = 256 << 10;
 const MAX_TAIL: u64 = 256 * MIB;
@@ -178,7 +180,7 @@ impl BrokerConfig {
     /// Fills a configuration from `settings` (of `ringmq broker` or `ringmq server`) on this machine.
     pub fn from_settings(settings: &Settings, machine: &Machine) -> Result<BrokerConfig, ConfigError> {
         let cores = settings.maybe_integer("cores").map_or(machine.cores, |cores| cores as usize).max(1);
-        let shards = settings.maybe_integer("shards").map_or(cores, |shards| shards as usize);
+        let shards = settings.maybe_integer("shards").map_or(cores.min(MAX_SHARDS), |n| n as usize);
         let (memory, memory_origin) = memory_limit(settings, machine)?;
         let sync_flush = settings.choice("flush") == "sync";
         let bind = settings.maybe_ip("bind").unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -270,7 +272,8 @@ fn memory_limit(settings: &Settings, machine: &Machine) -> Result<(u64, MemoryOr
     };
     match found < MIN_MEMORY {
         true => Err(ConfigError::TooLittleMemory { found, origin }),
-        false => Ok((found, origin)),
+        // In whole MiB, because people read it.
+        false => Ok((found / MIB * MIB, origin)),
     }
 }
 

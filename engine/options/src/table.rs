@@ -110,7 +110,7 @@ pub static OPTIONS: &[OptionDef] = &[
     OptionDef::new(
         "shards",
         Roles::BROKER,
-        Kind::Integer { min: 1, max: 256 },
+        Kind::Integer { min: 1, max: 255 },
         "",
         "Shards of the store, each with a log of its own. Fixed when the store is created.",
     )

@@ -95,11 +95,9 @@ impl RouteTables {
         self.topics_where(|brokers| brokers.keys().any(|name| names.contains(name)))
     }
 
-    /// Unit topics: Java looks at the first broker's flags.
+    /// Unit topics, by the flags of any broker (Java looks at whichever comes first in a hash table).
     pub fn unit_topics(&self, filter: UnitFilter) -> Vec<String> {
-        self.topics_where(|brokers| {
-            brokers.values().next().is_some_and(|queue| filter.takes(queue.topic_sys_flag))
-        })
+        self.topics_where(|brokers| brokers.values().any(|queue| filter.takes(queue.topic_sys_flag)))
     }
 
     fn topics_where(&self, takes: impl Fn(&BTreeMap<String, QueueData>) -> bool) -> Vec<String> {

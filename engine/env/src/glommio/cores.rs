@@ -43,6 +43,13 @@ impl Default for CoreOptions {
     }
 }
 
+impl CoreOptions {
+    /// As by default, but the kernel may move the executors: for programs with little to do.
+    pub fn unpinned() -> CoreOptions {
+        CoreOptions { pin: false, ..CoreOptions::default() }
+    }
+}
+
 /// Why the executors did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

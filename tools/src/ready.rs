@@ -1,0 +1,107 @@
+//! What is printed on stdout once everything serves.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use ringmq_broker::BrokerConfig;
+use ringmq_options::show_size;
+
+/// A broker that is ready.
+pub struct ReadyBroker<'a> {
+    /// What it was told.
+    pub config: &'a BrokerConfig,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Shards of its store.
+    pub shards: usize,
+    /// Name servers that it registers with.
+    pub namesrv: &'a [String],
+}
+
+/// The block for a name server, a broker, or both. `ready_ms`: since the process started.
+pub fn block(
+    namesrv: Option<SocketAddr>,
+    broker: Option<&ReadyBroker<'_>>,
+    data: &Path,
+    ready_ms: u128,
+) -> String {
+    let mut text = format!(
+        "RingMQ {}, process {}, ready after {ready_ms} ms\n",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id()
+    );
+    let mut line = |name: &str, value: &dyn std::fmt::Display| {
+        writeln!(text, "  {name:<12} {value}").expect("writing to a string cannot fail");
+    };
+    if let Some(addr) = namesrv {
+        line("name server", &addr);
+    }
+    if let Some(broker) = broker {
+        broker_lines(&mut line, broker);
+    }
+    line("data", &data.display());
+    // Scripts and tests of Java's wait for these words.
+    if let Some(addr) = namesrv {
+        text.push_str(&format!("The Name Server boot success. serializeType=JSON, address {addr}\n"));
+    }
+    if let Some(broker) = broker {
+        let (name, told) = (&broker.config.broker_name, broker.config.advertised(broker.addr.port()));
+        let namesrv = match broker.namesrv {
+            [] => String::new(),
+            some => format!(" and name server is {}", some.join(";")),
+        };
+        text.push_str(&format!("The broker[{name}, {told}] boot success. serializeType=JSON{namesrv}\n"));
+    }
+    text
+}
+
+fn broker_lines(line: &mut dyn FnMut(&str, &dyn std::fmt::Display), broker: &ReadyBroker<'_>) {
+    let config = broker.config;
+    let vip = config.vip_port().map(|port| format!(" and {port}")).unwrap_or_default();
+    line("broker", &format!("{}{vip}, {} in {}", broker.addr, config.broker_name, config.cluster));
+    line("clients", &format!("are told {}", config.advertised(broker.addr.port())));
+    let flush = match config.sync_flush {
+        true => "sync: a send is acknowledged once it is on the device".to_owned(),
+        false => format!(
+            "async: a send is acknowledged once it is written, and on the device within {} ms",
+            config.flush_interval.as_millis()
+        ),
+    };
+    line("flush", &flush);
+    line("cores", &format!("{}, shards {}", config.cores, broker.shards));
+    line("memory", &format!("at most {} ({})", show_size(config.memory), config.memory_origin));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringmq_broker::Machine;
+    use ringmq_options::{Role, Settings};
+
+    #[test]
+    fn the_block_says_what_was_asked_for() {
+        let mut settings = Settings::new(Role::Server);
+        settings.apply_set("memory=1GiB").unwrap();
+        let machine = Machine { cores: 2, memory: 8 << 30, cgroup_memory: None, address: None };
+        let config = BrokerConfig::from_settings(&settings, &machine).unwrap();
+        let addr = "127.0.0.1:10911".parse().unwrap();
+        let namesrv = ["127.0.0.1:9876".to_owned()];
+        let broker = ReadyBroker { config: &config, addr, shards: 2, namesrv: &namesrv };
+        let text = block("127.0.0.1:9876".parse().ok(), Some(&broker), Path::new("./data"), 23);
+        for part in [
+            "ready after 23 ms",
+            "name server  127.0.0.1:9876\n",
+            "broker       127.0.0.1:10911 and 10909, broker-a in DefaultCluster\n",
+            "clients      are told 127.0.0.1:10911\n",
+            "flush        sync: ",
+            "cores        2, shards 2\n",
+            "memory       at most 1GiB (as given)\n",
+            "data         ./data\n",
+            "The Name Server boot success. serializeType=JSON, address 127.0.0.1:9876\n",
+            "The broker[broker-a, 127.0.0.1:10911] boot success. serializeType=JSON and name server is 127.0.0.1:9876\n",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+}
