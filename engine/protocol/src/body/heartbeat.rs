@@ -139,3 +139,15 @@ pub struct CheckClientRequestBody {
     /// The subscription to check.
     pub subscription_data: SubscriptionData,
 }
+
+/// Answer to QUERY_SUBSCRIPTION_BY_CONSUMER (345).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct QuerySubscriptionResponseBody {
+    /// The consumer group.
+    pub group: String,
+    /// What it subscribes to; missing when it does not.
+    pub subscription_data: Option<SubscriptionData>,
+    /// The topic.
+    pub topic: String,
+}
