@@ -88,7 +88,7 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(40, "NOTIFY_CONSUMER_IDS_CHANGED", Pushed("to the members of a group when one joins or leaves")),
     row(41, "LOCK_BATCH_MQ", Served("")),
     row(42, "UNLOCK_BATCH_MQ", Served("")),
-    row(43, "GET_ALL_CONSUMER_OFFSET", Refused(ADMIN_LATER)),
+    row(43, "GET_ALL_CONSUMER_OFFSET", Served("")),
     row(45, "GET_ALL_DELAY_OFFSET", Refused(TIMERS)),
     row(46, "CHECK_CLIENT_CONFIG", Served("SQL92 expressions are refused")),
     row(47, "GET_CLIENT_CONFIG", Refused(DEAD)),

@@ -4,11 +4,13 @@
 //! Everything here is sans-I/O: a call changes the state in memory and says what is to be done about it, and the
 //! node does that. The time comes in as an argument.
 
+pub mod answers;
 pub mod change;
 pub mod copy;
 pub mod groups;
 pub mod locks;
 pub mod refusal;
+pub mod requests;
 pub mod runtime_info;
 pub mod sessions;
 mod state;
@@ -20,7 +22,7 @@ use ringmq_protocol::body::DataVersion;
 pub use change::{Change, MetaRecord, Update};
 pub use copy::MetadataCopy;
 pub use refusal::{FAQ, Refusal};
-pub use state::{ControlSettings, ControlState, Effects, Notify, RestoreError};
+pub use state::{ControlSettings, ControlState, Effects, Forget, Notify, RestoreError};
 
 /// Most entries of one slice of the topic or group list (Java's splitMetadataSize).
 pub const MAX_PAGE: usize = 2000;

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmq_protocol::body::{
-    ConsumerData, HeartbeatData, MessageModel, SubscriptionGroupConfig, TopicConfig,
+    ConsumerData, DataVersion, HeartbeatData, MessageModel, SubscriptionGroupConfig, TopicConfig,
 };
 use ringmq_protocol::names;
 
 use super::change::{Change, GROUP_KEY, MetaRecord, TOPIC_KEY, Update};
 use super::groups::GroupTable;
+use super::locks::LockTable;
 use super::refusal::Refusal;
 use super::sessions::{
     Client, Clock, ConnectionId, ConsumerTable, GroupLeft, Heard, Membership, ProducerTable, Subscriptions,
 };
-use super::topics::{AutoCreate, TopicSettings, TopicTable};
+use super::stats::StatsTable;
+use super::topics::{AutoCreate, MAX_QUEUES, TopicSettings, TopicTable};
+use crate::config::BrokerConfig;
 
 /// The options that the control state depends on.
 #[derive(Clone, Debug)]
@@ -26,6 +29,29 @@ pub struct ControlSettings {
     pub auto_create_group: bool,
     /// A client that sends no heartbeat for so long is taken for gone.
     pub channel_expired: Duration,
+    /// A queue lock that is not renewed for so long is anybody's.
+    pub lock_expiry: Duration,
+    /// The options in force, as Java properties (26).
+    pub config_text: String,
+}
+
+impl ControlSettings {
+    /// Of a broker's configuration; `config_text` is what 26 shows of it.
+    pub fn new(config: &BrokerConfig, config_text: String) -> ControlSettings {
+        ControlSettings {
+            topics: TopicSettings {
+                cluster: config.cluster.clone(),
+                broker_name: config.broker_name.clone(),
+                default_topic_queue_nums: i32::try_from(config.default_topic_queues).unwrap_or(MAX_QUEUES),
+                auto_create_topic: config.auto_create_topic,
+                trace_topic: false,
+            },
+            auto_create_group: config.auto_create_group,
+            channel_expired: config.channel_expiry,
+            lock_expiry: config.lock_expiry,
+            config_text,
+        }
+    }
 }
 
 /// Everything that core 0 owns. Changes go through its methods, so that each has its [`Effects`].
@@ -34,7 +60,12 @@ pub struct ControlState {
     groups: GroupTable,
     consumers: ConsumerTable,
     producers: ProducerTable,
+    locks: LockTable,
+    stats: StatsTable,
     channel_expired: Duration,
+    config_text: String,
+    /// Version of the options: they are read once, at the start.
+    config_version: DataVersion,
     /// Revision of the last update.
     revision: u64,
 }
@@ -46,14 +77,25 @@ pub struct ControlState {
 pub struct Effects {
     /// For the metadata log.
     pub records: Vec<MetaRecord>,
-    /// For every core's copy. Topics without a configuration are deleted: shards forget their queues and offsets.
+    /// For every core's copy.
     pub updates: Vec<Update>,
     /// Topics changed: register with the name servers at once.
     pub register: bool,
     /// Members to tell (NOTIFY_CONSUMER_IDS_CHANGED, 40, oneway) that their group changed.
     pub notify: Vec<Notify>,
+    /// What every shard is to forget, before the answer.
+    pub forget: Vec<Forget>,
     /// Connections to close: their clients have been silent for too long.
     pub close: Vec<ConnectionId>,
+}
+
+/// What shards keep of something that is deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forget {
+    /// The topic's queues, and every group's offsets in them.
+    Topic(Arc<str>),
+    /// The group's offsets.
+    Offsets(Arc<str>),
 }
 
 /// One NOTIFY_CONSUMER_IDS_CHANGED to send.
@@ -81,7 +123,11 @@ impl ControlState {
             groups: GroupTable::new(settings.auto_create_group, boot_ms),
             consumers: ConsumerTable::new(),
             producers: ProducerTable::new(),
+            locks: LockTable::new(settings.lock_expiry),
+            stats: StatsTable::new(),
             channel_expired: settings.channel_expired,
+            config_text: settings.config_text.clone(),
+            config_version: DataVersion { timestamp: boot_ms, ..DataVersion::default() },
             revision: 0,
         }
     }
@@ -136,6 +182,36 @@ impl ControlState {
         &self.producers
     }
 
+    /// The queue locks.
+    pub fn locks(&self) -> &LockTable {
+        &self.locks
+    }
+
+    /// The queue locks, to lock and unlock: nothing follows from that.
+    pub fn locks_mut(&mut self) -> &mut LockTable {
+        &mut self.locks
+    }
+
+    /// The statistics.
+    pub fn stats(&self) -> &StatsTable {
+        &self.stats
+    }
+
+    /// The statistics, to count: nothing follows from that.
+    pub fn stats_mut(&mut self) -> &mut StatsTable {
+        &mut self.stats
+    }
+
+    /// The options in force, as Java properties.
+    pub fn config_text(&self) -> &str {
+        &self.config_text
+    }
+
+    /// Version of the options.
+    pub fn config_version(&self) -> DataVersion {
+        self.config_version
+    }
+
     // --- topics and groups ---
 
     /// Creates or changes topics, all or none (17, 18).
@@ -147,7 +223,10 @@ impl ControlState {
     /// Deletes a topic (215).
     pub fn delete_topic(&mut self, topic: &str, now_ms: i64) -> Result<Effects, Refusal> {
         let change = self.topics.delete(topic, now_ms)?;
-        Ok(self.effects(change))
+        self.stats.forget_topic(topic);
+        let mut effects = self.effects(change);
+        effects.forget.push(Forget::Topic(topic.into()));
+        Ok(effects)
     }
 
     /// The topic of a send, created if it is not there and may be.
@@ -186,10 +265,12 @@ impl ControlState {
         Some((config, self.effects(change)))
     }
 
-    /// Deletes a consumer group (207).
-    pub fn delete_group(&mut self, group: &str, now_ms: i64) -> Effects {
+    /// Deletes a consumer group (207), with its offsets if that is wanted.
+    pub fn delete_group(&mut self, group: &str, clean_offset: bool, now_ms: i64) -> Effects {
         let change = self.groups.delete(group, now_ms);
-        self.effects(change)
+        let mut effects = self.effects(change);
+        effects.forget.extend(clean_offset.then(|| Forget::Offsets(group.into())));
+        effects
     }
 
     // --- sessions ---
@@ -294,7 +375,7 @@ impl ControlState {
         effects
     }
 
-    /// Forgets who has been silent for too long. To be called every ten seconds or so.
+    /// Forgets who has been silent for too long, and expired locks. To be called every ten seconds or so.
     pub fn expire_sessions(&mut self, clock: Clock) -> Effects {
         let mut silent: BTreeSet<ConnectionId> = self.consumers.silent(clock.now, self.channel_expired);
         silent.append(&mut self.producers.silent(clock.now, self.channel_expired));
@@ -303,6 +384,7 @@ impl ControlState {
             effects.merge(self.connection_closed(connection));
             effects.close.push(connection);
         }
+        self.locks.sweep(clock.now);
         effects
     }
 
@@ -348,6 +430,7 @@ impl Effects {
         self.updates.append(&mut later.updates);
         self.register |= later.register;
         self.notify.append(&mut later.notify);
+        self.forget.append(&mut later.forget);
         self.close.append(&mut later.close);
     }
 }

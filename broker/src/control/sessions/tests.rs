@@ -16,8 +16,13 @@ fn state() -> ControlState {
         auto_create_topic: true,
         trace_topic: false,
     };
-    let settings =
-        ControlSettings { topics, auto_create_group: true, channel_expired: Duration::from_secs(120) };
+    let settings = ControlSettings {
+        topics,
+        auto_create_group: true,
+        channel_expired: Duration::from_secs(120),
+        lock_expiry: Duration::from_secs(60),
+        config_text: String::new(),
+    };
     ControlState::new(&settings, BOOT)
 }
 
