@@ -1,0 +1,47 @@
+package interop;
+
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
+
+/** A push consumer, concurrent or orderly, that prints what it gets until its standard input ends. */
+public final class Consume {
+    private Consume() { }
+
+    public static void main(String[] argv) throws Exception {
+        Args args = new Args(argv);
+        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(args.get("group"));
+        consumer.setNamesrvAddr(args.get("namesrv"));
+        // MessageModel moved to another package in 5.x: its name stays out of this source.
+        var model = consumer.getMessageModel().getDeclaringClass();
+        consumer.setMessageModel(Enum.valueOf(model, args.get("model", "clustering").toUpperCase()));
+        consumer.setConsumeFromWhere(args.get("from", "first").equals("first")
+            ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
+        consumer.subscribe(args.get("topic"), args.get("tags", "*"));
+        // A rebalance right after the start can leave the broker with an older subscription than the pulls name, until
+        // the next heartbeat (after 30 s by default).
+        consumer.setHeartbeatBrokerInterval(3000);
+        consumer.setConsumeThreadMin(4);
+        consumer.setConsumeThreadMax(4);
+        if (args.get("order", "concurrent").equals("orderly")) {
+            consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
+                Report.messages("message", messages);
+                return ConsumeOrderlyStatus.SUCCESS;
+            });
+        } else {
+            consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+                Report.messages("message", messages);
+                return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+            });
+        }
+        consumer.start();
+        Report.event("ready");
+        Report.waitForEndOfInput();
+        consumer.shutdown();
+        Report.event("stopped");
+        System.exit(0);
+    }
+}

@@ -1,0 +1,135 @@
+package interop;
+
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicBoolean;
+
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.MessageQueueSelector;
+import org.apache.rocketmq.client.producer.SendCallback;
+import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.common.message.Message;
+
+/** Sends {@code --count} messages (0: until standard input ends) as {@code --mode} sync, async, oneway or batch. */
+public final class Send {
+    private final Args args;
+    private final int count;
+    private final String mode;
+    private final int keys;
+    private final String[] tags;
+    private final DefaultMQProducer producer;
+
+    private Send(Args args) {
+        this.args = args;
+        count = args.number("count", 1);
+        mode = args.get("mode", "sync");
+        keys = args.number("sharding", 0);
+        tags = args.get("tags", "").split(",");
+        producer = new DefaultMQProducer(args.get("group"));
+        producer.setNamesrvAddr(args.get("namesrv"));
+    }
+
+    public static void main(String[] argv) throws Exception {
+        Send send = new Send(new Args(argv));
+        send.producer.start();
+        Report.event("ready");
+        send.run();
+        Report.event("done");
+        send.producer.shutdown();
+        System.exit(0);
+    }
+
+    private void run() throws Exception {
+        if (mode.equals("batch")) {
+            batch();
+        } else if (mode.equals("async")) {
+            async();
+        } else {
+            oneByOne();
+        }
+    }
+
+    private Message message(int n) {
+        StringBuilder body = new StringBuilder(String.format("%s-%05d", args.get("prefix", "m"), n));
+        for (int size = args.number("size", 0); body.length() < size; ) {
+            body.append((char) ('a' + (body.length() * 7 + n) % 26));
+        }
+        Message m = new Message(args.get("topic"), body.toString().getBytes(StandardCharsets.UTF_8));
+        if (!tags[n % tags.length].isEmpty()) {
+            m.setTags(tags[n % tags.length]);
+        }
+        m.setKeys("key-" + body.substring(0, Math.min(body.length(), 60)));
+        m.putUserProperty("color", "blågrønn 青");
+        return m;
+    }
+
+    private static String body(Message m) {
+        return new String(m.getBody(), StandardCharsets.UTF_8);
+    }
+
+    private void oneByOne() throws Exception {
+        AtomicBoolean stopped = new AtomicBoolean();
+        if (count == 0) {
+            Report.onEndOfInput(() -> stopped.set(true));
+        }
+        for (int n = 0; count == 0 ? !stopped.get() : n < count; n++) {
+            Message m = message(n);
+            try {
+                one(n, m);
+            } catch (Exception e) {
+                Report.event("failed", "n", n, "body", body(m), "error", e);
+            }
+            Thread.sleep(args.number("interval", 0));
+        }
+    }
+
+    private void one(int n, Message m) throws Exception {
+        if (mode.equals("oneway")) {
+            producer.sendOneway(m);
+            Report.event("sent", "n", n, "body", body(m));
+        } else if (keys > 0) {
+            MessageQueueSelector byKey = (queues, message, key) -> queues.get((Integer) key % queues.size());
+            Report.sent(n, body(m), producer.send(m, byKey, n % keys));
+        } else {
+            Report.sent(n, body(m), producer.send(m));
+        }
+    }
+
+    private void async() throws Exception {
+        CountDownLatch open = new CountDownLatch(count);
+        for (int i = 0; i < count; i++) {
+            int n = i;
+            Message m = message(n);
+            producer.send(m, new SendCallback() {
+                @Override
+                public void onSuccess(SendResult result) {
+                    Report.sent(n, body(m), result);
+                    open.countDown();
+                }
+
+                @Override
+                public void onException(Throwable e) {
+                    Report.event("failed", "n", n, "body", body(m), "error", e);
+                    open.countDown();
+                }
+            });
+        }
+        open.await();
+    }
+
+    private void batch() throws Exception {
+        List<Message> messages = new ArrayList<>();
+        for (int n = 0; n < count; n++) {
+            messages.add(message(n));
+        }
+        SendResult result = producer.send(messages);
+        String[] ids = result.getMsgId().split(",");
+        for (int n = 0; n < count; n++) {
+            Report.event("sent", "n", n, "body", body(messages.get(n)), "id", ids[n],
+                "broker", result.getMessageQueue().getBrokerName(), "queue", result.getMessageQueue().getQueueId(),
+                "offset", result.getQueueOffset() + n);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+'use strict';
+
+// A push consumer that prints what it gets until its standard input ends.
+
+const { Consumer } = require('ali-ons');
+const { event, options, endOfInput, main } = require('./client');
+
+main(async a => {
+  const consumer = new Consumer({
+    ...options(a),
+    consumerGroup: a.group,
+    isBroadcast: a.model === 'broadcasting',
+    consumeFromWhere: a.from === 'last' ? 'CONSUME_FROM_LAST_OFFSET' : 'CONSUME_FROM_FIRST_OFFSET',
+    rebalanceInterval: 1000, // this client does not listen to the broker's "members changed"
+  });
+  consumer.on('error', err => console.error(err));
+  consumer.subscribe(a.topic, a.tags || '*', async (m, queue) => {
+    event('message', { topic: m.topic, body: m.body.toString(), tag: m.tags, keys: m.keys, color: m.properties.color,
+      id: m.properties.UNIQ_KEY || m.msgId, broker: queue.brokerName, queue: Number(m.queueId), offset: Number(m.queueOffset) });
+  });
+  await consumer.ready();
+  event('ready');
+  await endOfInput();
+  await consumer.close();
+  event('stopped');
+});

@@ -1,0 +1,81 @@
+"""Just enough of RocketMQ's remoting protocol for the runner itself: readiness, topics with a fixed number of queues,
+and single messages to a chosen queue. What is under test is sent by the real clients, not from here."""
+import json
+import re
+import socket
+import struct
+
+SEND_MESSAGE, UPDATE_AND_CREATE_TOPIC, GET_MAX_OFFSET, GET_ROUTE, GET_CLUSTER_INFO = 10, 17, 30, 105, 106
+SUCCESS = 0
+TIMEOUT = 5.0
+
+
+class RemotingError(Exception):
+    pass
+
+
+def call(address, code, ext=None, body=b""):
+    """One request on a connection of its own; returns (response code, header, body)."""
+    host, port = address.rsplit(":", 1)
+    header = json.dumps({"code": code, "language": "OTHER", "version": 479, "opaque": 1, "flag": 0,
+                         "serializeTypeCurrentRPC": "JSON", "extFields": ext or {}}).encode()
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
+        connection.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
+        length, header_length = struct.unpack(">II", read(connection, 8))
+        frame = read(connection, length - 4)
+    header = json.loads(frame[:header_length & 0xFFFFFF])
+    return header["code"], header, frame[header_length & 0xFFFFFF:]
+
+
+def read(connection, size):
+    data = b""
+    while len(data) < size:
+        piece = connection.recv(size - len(data))
+        if not piece:
+            raise RemotingError("connection closed after %d of %d bytes" % (len(data), size))
+        data += piece
+    return data
+
+
+def expect_success(address, code, ext=None, body=b""):
+    status, header, body = call(address, code, ext, body)
+    if status != SUCCESS:
+        raise RemotingError("request %d to %s: code %d, %s" % (code, address, status, header.get("remark")))
+    return header, body
+
+
+def masters(namesrv):
+    """{broker name: address} of all brokers that the name server knows."""
+    _, body = expect_success(namesrv, GET_CLUSTER_INFO)
+    text = body.decode()  # Java writes integer keys without quotes, so this is no JSON for Python
+    found = {}
+    for broker in re.findall(r'\{[^{}]*"brokerAddrs":\{[^{}]*\}[^{}]*\}', text):
+        name = re.search(r'"brokerName":"([^"]+)"', broker).group(1)
+        found[name] = re.search(r'"?0"?:"([^"]+)"', broker).group(1)
+    return found
+
+
+def route(namesrv, topic):
+    """{broker name: number of queues} or {} when the name server does not know the topic."""
+    status, _, body = call(namesrv, GET_ROUTE, {"topic": topic, "acceptStandardJsonOnly": "true"})
+    if status != SUCCESS:
+        return {}
+    return {queues["brokerName"]: queues["writeQueueNums"] for queues in json.loads(body)["queueDatas"]}
+
+
+def create_topic(address, topic, queues):
+    expect_success(address, UPDATE_AND_CREATE_TOPIC, {
+        "topic": topic, "defaultTopic": "TBW102", "readQueueNums": str(queues), "writeQueueNums": str(queues),
+        "perm": "6", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false"})
+
+
+def send(address, topic, queue, text):
+    expect_success(address, SEND_MESSAGE, {
+        "producerGroup": "interop-runner", "topic": topic, "defaultTopic": "TBW102", "defaultTopicQueueNums": "4",
+        "queueId": str(queue), "sysFlag": "0", "bornTimestamp": "0", "flag": "0", "properties": "",
+        "reconsumeTimes": "0", "unitMode": "false"}, text.encode())
+
+
+def max_offset(address, topic, queue):
+    header, _ = expect_success(address, GET_MAX_OFFSET, {"topic": topic, "queueId": str(queue)})
+    return int(header["extFields"]["offset"])

@@ -1,0 +1,105 @@
+"""Cases during which the brokers are restarted. They run together, so that one restart serves them all."""
+import signal
+import threading
+import time
+
+from .context import CASE_SECONDS, check, check_content, check_once, check_sent, got
+from .processes import Failure
+
+
+SECONDS = {"ringmq": CASE_SECONDS, "java": 180}  # the Java broker needs 20 s to end and be ready again
+
+OFFSETS_FLUSHED = {"ringmq": 2, "java": 12}  # once a second; the Java broker begins with that 10 s after its start
+
+
+class Gate:
+    """Lets the restart happen when every case that still runs has come to it."""
+
+    def __init__(self, cluster, parties, report):
+        self.cluster, self.running, self.report = cluster, parties, report
+        self.changed = threading.Condition()
+        self.waiting = 0
+        self.round = 0
+        self.failure = None
+
+    def pass_with(self, how, deadline):
+        with self.changed:
+            mine = self.round
+            self.waiting += 1
+            self._open(how)
+            while self.round == mine:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self.waiting -= 1
+                    raise Failure("ran out of time waiting for the other cases before a restart")
+                self.changed.wait(min(left, 0.2))
+                if self.round == mine:
+                    self._open(how)
+            if self.failure:
+                raise Failure("restart: %s" % self.failure)
+
+    def leave(self):
+        with self.changed:
+            self.running -= 1
+            self.changed.notify_all()
+
+    def _open(self, how):
+        if self.waiting < self.running:
+            return
+        try:
+            ended, ready = self.cluster.restart(how)
+            self.report("      brokers restarted with %s: ended in %.2f s, ready again after %.2f s" % (
+                how.name, ended, ready))
+        except Failure as failure:
+            self.failure = failure
+        self.round += 1
+        self.waiting = 0
+        self.changed.notify_all()
+
+
+def offsets(t, gate):
+    """Committed offsets outlive the broker: after a clean stop, and after a kill once they had time to be flushed."""
+    t.create_topic()
+    for number, how in enumerate((signal.SIGTERM, signal.SIGKILL, None)):
+        sent = t.send(count=40, prefix="round-%d" % number)
+        check_sent(sent)
+        consumer = t.consumer()
+        t.until_consumed(sent, consumer)
+        t.quiet(0.5)
+        consumer.stop()
+        check_once(sent, consumer)
+        if how == signal.SIGKILL:
+            t.quiet(OFFSETS_FLUSHED[t.suite.peer])
+        if how:
+            gate.pass_with(how, t.deadline)
+
+
+def live(t, gate):
+    """A producer and a consumer live through a clean restart and a kill: all that was acknowledged comes."""
+    t.create_topic()
+    producer = t.producer(count=0, interval=25)
+    consumer = t.consumer()
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        progress(t, producer, consumer)
+        gate.pass_with(how, t.deadline)
+    progress(t, producer, consumer)
+    sent = producer.stop("done").all("sent")
+    t.until_consumed(sent, consumer)
+    attempted = sent + producer.all("failed")
+    known = {m["body"] for m in attempted}
+    check(all(m["body"] in known for m in got(consumer)), "messages came that were never sent")
+    places = {(m.get("broker"), m["queue"], m["offset"]): m["body"] for m in got(consumer)}
+    for m in got(consumer):
+        check(places[(m.get("broker"), m["queue"], m["offset"])] == m["body"], "two messages share a place: %s" % m)
+    # A send whose answer was lost may be repeated by the client, so the id and place of such a message may differ.
+    check_content([{"body": m["body"]} for m in attempted], got(consumer))
+
+
+def progress(t, producer, consumer):
+    """Waits until messages sent from now on come to the consumer."""
+    seen = len(producer.all("sent"))
+    t.until(lambda: len(producer.all("sent")) >= seen + 20, "the producer to go on")
+    t.until_consumed(producer.all("sent")[seen:], consumer)
+
+
+CASES = [("restart-offsets", "clustering", offsets), ("restart-live", "sync", live)]

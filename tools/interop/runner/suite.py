@@ -1,0 +1,91 @@
+"""Runs the cases: several at a time, those that restart the brokers last and all together."""
+import os
+import shutil
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+from . import admin, cases, cluster, restarts
+from .clients import ADMIN, CLIENTS
+from .context import CASE_SECONDS, Context
+from .install import place
+from .processes import Failure, Group
+
+PEER, RINGMQ = "java", "ringmq"
+
+
+class Suite:
+    def __init__(self, peer, brokers, cores, jobs, only):
+        self.peer, self.jobs, self.only = peer, jobs, only
+        self.group = Group()
+        self.tag = "%x" % (time.time_ns() // 1_000_000)
+        self.directory = place("run-%s-%d" % (peer, os.getpid()))
+        shutil.rmtree(self.directory, ignore_errors=True)
+        os.makedirs(self.directory)
+        self.brokers, self.cores = brokers, cores
+        self.cluster = None
+        self.printing = threading.Lock()
+        self.passed = self.failed = 0
+
+    def say(self, text):
+        with self.printing:
+            print(text, flush=True)
+
+    def start_cluster(self, libraries_or_binary):
+        if self.peer == PEER:
+            self.cluster = cluster.Java(self.group, self.directory, self.brokers, libraries_or_binary)
+        else:
+            self.cluster = cluster.RingMQ(self.group, self.directory, self.brokers, libraries_or_binary, self.cores)
+        self.say("%s: %d broker(s) ready after %.2f s, name server %s, logs in %s" % (
+            self.peer, self.brokers, self.cluster.start(), self.cluster.namesrv,
+            os.path.relpath(self.directory)))
+
+    def wanted(self, client, case):
+        return not self.only or any(only in (client, "%s/%s" % (client, case), "*/" + case) for only in self.only)
+
+    def run(self):
+        steady = [(client, name, function) for name, needs, function in cases.CASES for client in CLIENTS.values()
+                  if needs in client.can and self.wanted(client.name, name)]
+        steady += [(CLIENTS["java-5.5.0"], name, function, ADMIN) for name, function in admin.CASES if self.wanted(ADMIN, name)]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            list(pool.map(lambda chosen: self.one(*chosen), steady))
+        together = [(client, name, function) for name, needs, function in restarts.CASES for client in CLIENTS.values()
+                    if needs in client.can and self.wanted(client.name, name)]
+        if together:
+            gate = restarts.Gate(self.cluster, len(together), self.say)
+            with ThreadPoolExecutor(len(together)) as pool:
+                list(pool.map(lambda chosen: self.restarting(gate, *chosen), together))
+        return self.failed == 0
+
+    def restarting(self, gate, client, name, function):
+        try:
+            self.one(client, name, lambda t: function(t, gate), seconds=restarts.SECONDS[self.peer])
+        finally:
+            gate.leave()
+
+    def one(self, client, name, function, shown=None, seconds=CASE_SECONDS):
+        begun = time.monotonic()
+        label = "%s/%s" % (shown or client.name, name)
+        context, reason = None, None
+        try:
+            context = Context(self, client, name, seconds)
+            function(context)
+        except Failure as failure:
+            reason = str(failure)
+        except Exception:  # a bug of the runner, or a broken answer: this case fails, the others go on
+            reason = traceback.format_exc()
+        finally:
+            if context:
+                context.close()
+        with self.printing:
+            self.passed += reason is None
+            self.failed += reason is not None
+        self.say("%-6s %-34s %6.1f s%s" % (
+            "FAIL" if reason else "ok", label, time.monotonic() - begun, ": " + reason if reason else ""))
+
+    def stop(self):
+        """Ends all processes; logs and data are kept for a look when something failed."""
+        self.group.kill_all()
+        if not self.failed:
+            shutil.rmtree(self.directory, ignore_errors=True)
