@@ -18,6 +18,7 @@ func send(a args) {
 		producer.WithNameServer(primitive.NamesrvAddr{a["namesrv"]}),
 		producer.WithGroupName(a["group"]),
 		producer.WithRetry(2),
+		producer.WithSendMsgTimeout(10 * time.Second),
 	}
 	if a.number("sharding", 0) > 0 {
 		options = append(options, producer.WithQueueSelector(shardingSelector{}))

@@ -30,7 +30,7 @@ async function one(producer, a, n) {
 }
 
 main(async a => {
-  const producer = new Producer({ ...options(a), producerGroup: a.group });
+  const producer = new Producer({ ...options(a), producerGroup: a.group, sendMsgTimeout: 10000 });
   producer.on('error', err => console.error(err));
   await producer.ready();
   event('ready');

@@ -82,6 +82,7 @@ def main():
     a = scenario.args()
     producer = Producer(a["group"])
     producer.set_namesrv_addr(a["namesrv"])
+    producer.set_timeout(10000)
     producer.start()
     scenario.event("ready")
     {"async": send_async, "batch": send_batch}.get(a.get("mode"), send_one_by_one)(producer, a)

@@ -227,8 +227,9 @@ def from_last_empty(t):
 
 @case("pull", "pull")
 def pull(t):
-    """Explicit pulls read every queue to its end, in order."""
-    t.create_topic()
+    """Explicit pulls read every queue to its end, in order. (The C++ client's binding keeps one offset for queues of
+    the same number, so its topic is on one broker.)"""
+    t.create_topic(brokers=t.cluster.names if t.client.name == "go" else t.cluster.names[:1])
     sent = t.send(count=40)
     messages = []
     for broker in (t.cluster.names if t.client.name == "go" else [None]):
@@ -236,10 +237,9 @@ def pull(t):
     check(sorted(m["body"] for m in messages) == sorted(m["body"] for m in sent), "%d of %d messages" % (
         len(messages), len(sent)))
     check_content(sent, messages)
-    for _, queue in t.queues():
-        if len(t.cluster.names) == 1:
-            offsets = [m["offset"] for m in messages if m["queue"] == queue]
-            check(offsets == list(range(len(offsets))), "offsets of queue %d: %s" % (queue, offsets))
+    for broker, queue in t.queues():
+        offsets = [m["offset"] for m in messages if (m.get("broker", broker), m["queue"]) == (broker, queue)]
+        check(offsets == list(range(len(offsets))), "offsets of %s/%d: %s" % (broker, queue, offsets))
 
 
 @case("lite-pull-assign", "lite-pull")

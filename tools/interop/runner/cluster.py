@@ -9,7 +9,7 @@ import time
 from . import remoting
 from .processes import Failure
 
-READY_SECONDS = 40
+READY_SECONDS = 90
 STOP_SECONDS = 20
 BROKERS = ["broker-a", "broker-b", "broker-c"]
 

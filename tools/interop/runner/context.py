@@ -27,13 +27,14 @@ class Context:
 
     # --- topics ---------------------------------------------------------------------------------------------------
 
-    def create_topic(self, queues=4, topic=None):
-        topic = topic or self.topic
+    def create_topic(self, queues=4, brokers=None):
+        """Makes the case's topic on these brokers (all of them by default)."""
         addresses = self.cluster.addresses()
-        for address in addresses.values():
-            remoting.create_topic(address, topic, queues)
-        self.until(lambda: remoting.route(self.cluster.namesrv, topic) == {name: queues for name in addresses},
-                   "the route of %s" % topic)
+        names = brokers or list(addresses)
+        for name in names:
+            remoting.create_topic(addresses[name], self.topic, queues)
+        self.until(lambda: remoting.route(self.cluster.namesrv, self.topic) == dict.fromkeys(names, queues),
+                   "the route of " + self.topic)
 
     def queues(self):
         return [(broker, queue) for broker, count in sorted(remoting.route(self.cluster.namesrv, self.topic).items())

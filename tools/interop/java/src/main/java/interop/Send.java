@@ -29,6 +29,7 @@ public final class Send {
         tags = args.get("tags", "").split(",");
         producer = new DefaultMQProducer(args.get("group"));
         producer.setNamesrvAddr(args.get("namesrv"));
+        producer.setSendMsgTimeout(10_000); // several virtual machines start at once on few cores
     }
 
     public static void main(String[] argv) throws Exception {
