@@ -88,6 +88,7 @@ impl Parser<'_> {
     }
 
     /// Reads the next member's name and its colon; `None` at the `}`.
+    #[inline]
     fn name(&mut self) -> Result<Option<Span>, SyntaxError> {
         self.at = scan::skip_commas(self.bytes, self.at);
         let name = match self.bytes.get(self.at) {
@@ -113,6 +114,7 @@ impl Parser<'_> {
     }
 
     /// Reads a string whose quote is at hand, unescaped.
+    #[inline]
     fn string(&mut self) -> Result<Span, SyntaxError> {
         let (mut span, escaped) = scan::quoted(self.bytes, self.at)?;
         self.at = span.end + 1;
@@ -122,6 +124,7 @@ impl Parser<'_> {
         Ok(span)
     }
 
+    #[inline]
     fn bare(&mut self) -> Result<Span, SyntaxError> {
         let span = scan::bare(self.bytes, self.at)?;
         self.at = span.end;
@@ -130,6 +133,7 @@ impl Parser<'_> {
 
     /// Reads any value as text: a string's content, a number or boolean as it stands, the JSON of an object or array;
     /// `None` for null.
+    #[inline]
     fn scalar(&mut self) -> Result<Option<Span>, SyntaxError> {
         match self.bytes.get(self.at) {
             Some(b'"' | b'\'') => self.string().map(Some),
