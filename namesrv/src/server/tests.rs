@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ringmq_env::glommio::{CoreOptions, run_cores};
-use ringmq_env::{Env, Stream, StreamReader, StreamWriter};
+use ringmq_env::sim::{Crash, Sim, SimEnv};
+use ringmq_env::{Env, File, IoSlice, OpenOptions, Stream, StreamReader, StreamWriter};
 use ringmq_options::{Role, Settings};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
@@ -34,6 +35,47 @@ fn on_machine<F: Future<Output = ()> + 'static>(
     });
     end.recv_timeout(LIMIT).expect("the test ends in time");
     cores.unwrap().join();
+}
+
+/// Runs `test` on one node of a simulated machine room.
+fn in_simulator<F: Future<Output = ()> + 'static>(seed: u64, test: impl FnOnce(SimEnv, PathBuf) -> F) {
+    let sim = Sim::new(seed);
+    let env = sim.node("a");
+    let (ended, end) = flume::bounded(1);
+    let task = test(env.clone(), PathBuf::from("/data"));
+    env.spawn(async move {
+        task.await;
+        ended.send(()).unwrap();
+    });
+    sim.run(async move { end.recv_async().await.expect("the test ends") });
+}
+
+/// Each test runs on the real machine and in the simulator.
+macro_rules! on_both {
+    ($($test:ident,)*) => {
+        mod machine {
+            $(#[test]
+            fn $test() {
+                super::on_machine(|env, dir| super::$test(env, dir));
+            })*
+        }
+
+        mod simulator {
+            $(#[test]
+            fn $test() {
+                (0..20).for_each(|seed| super::in_simulator(seed, |env, dir| super::$test(env, dir)));
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_broker_is_gone_with_its_connection_and_with_its_silence,
+    kv_configuration_outlives_the_server,
+    a_damaged_kv_file_is_not_passed_over,
+    requests_are_answered_in_order_however_they_are_cut,
+    bad_peers_are_closed_and_harm_nobody,
+    connections_are_limited,
 }
 
 fn settings(data: &Path, sets: &[&str]) -> Settings {
@@ -111,6 +153,15 @@ fn route() -> Command {
     Command::request(request::GET_ROUTEINFO_BY_TOPIC, 2).with_ext("topic", "T")
 }
 
+fn put_kv(value: &str) -> Command {
+    let command = Command::request(request::PUT_KV_CONFIG, 3).with_ext("namespace", "N");
+    command.with_ext("key", "k").with_ext("value", value)
+}
+
+fn get_kv() -> Command {
+    Command::request(request::GET_KV_CONFIG, 4).with_ext("namespace", "N").with_ext("key", "k")
+}
+
 /// Asks for T's route until its code is `code`.
 async fn until_route<E: Env>(env: &E, client: &mut Client<E>, code: i32) {
     while client.call(&route()).await.code != code {
@@ -118,127 +169,139 @@ async fn until_route<E: Env>(env: &E, client: &mut Client<E>, code: i32) {
     }
 }
 
-#[test]
-fn a_broker_is_gone_with_its_connection_and_with_its_silence() {
-    on_machine(|env, dir| async move {
-        let server = start(&env, settings(&dir, &["broker-scan-interval=100ms"])).await;
-        let mut client = Client::new(&env, server.local_addr()).await;
-        let mut broker = Client::new(&env, server.local_addr()).await;
-        assert_eq!(broker.call(&register("a", 120_000)).await.code, response::SUCCESS);
-        assert_eq!(client.call(&route()).await.code, response::SUCCESS);
-        drop(broker);
-        until_route(&env, &mut client, response::TOPIC_NOT_EXIST).await;
-        let mut broker = Client::new(&env, server.local_addr()).await;
-        assert_eq!(broker.call(&register("a", 50)).await.code, response::SUCCESS);
-        until_route(&env, &mut client, response::TOPIC_NOT_EXIST).await;
-        server.stop().await;
-        assert_eq!(client.receive().await, None);
-    });
+async fn a_broker_is_gone_with_its_connection_and_with_its_silence<E: Env>(env: E, dir: PathBuf) {
+    let server = start(&env, settings(&dir, &["broker-scan-interval=100ms"])).await;
+    let mut client = Client::new(&env, server.local_addr()).await;
+    let mut broker = Client::new(&env, server.local_addr()).await;
+    assert_eq!(broker.call(&register("a", 120_000)).await.code, response::SUCCESS);
+    assert_eq!(client.call(&route()).await.code, response::SUCCESS);
+    drop(broker);
+    until_route(&env, &mut client, response::TOPIC_NOT_EXIST).await;
+    let mut broker = Client::new(&env, server.local_addr()).await;
+    assert_eq!(broker.call(&register("a", 50)).await.code, response::SUCCESS);
+    until_route(&env, &mut client, response::TOPIC_NOT_EXIST).await;
+    server.stop().await;
+    assert_eq!(client.receive().await, None);
 }
 
-#[test]
-fn kv_configuration_outlives_the_server() {
-    on_machine(|env, dir| async move {
-        let put = |value: &str| {
-            let command = Command::request(request::PUT_KV_CONFIG, 3).with_ext("namespace", "N");
-            command.with_ext("key", "k").with_ext("value", value)
-        };
-        let get = Command::request(request::GET_KV_CONFIG, 4).with_ext("namespace", "N").with_ext("key", "k");
-        for value in ["first", "second"] {
-            let server = start(&env, settings(&dir, &[])).await;
-            let mut client = Client::new(&env, server.local_addr()).await;
-            assert_eq!(client.call(&put(value)).await.code, response::SUCCESS);
-            server.stop().await;
-            let server = start(&env, settings(&dir, &[])).await;
-            let mut client = Client::new(&env, server.local_addr()).await;
-            assert_eq!(client.call(&get).await.get("value"), Some(value));
-            server.stop().await;
-        }
-        let file = std::fs::read_to_string(dir.join("namesrv/kvConfig.json")).unwrap();
-        assert_eq!(file, r#"{"configTable":{"N":{"k":"second"}}}"#);
-    });
-}
-
-#[test]
-fn a_damaged_kv_file_is_not_passed_over() {
-    on_machine(|env, dir| async move {
-        std::fs::create_dir_all(dir.join("namesrv")).unwrap();
-        std::fs::write(dir.join("namesrv/kvConfig.json"), "{\"configTable\":").unwrap();
-        let settings = settings(&dir, &[]);
-        let config = NamesrvConfig::from_settings(&settings);
-        let error = Namesrv::start(env, config, settings).await.err().unwrap().to_string();
-        assert!(error.contains("kvConfig.json is damaged"), "{error}");
-    });
-}
-
-#[test]
-fn requests_are_answered_in_order_however_they_are_cut() {
-    on_machine(|env, dir| async move {
+async fn kv_configuration_outlives_the_server<E: Env>(env: E, dir: PathBuf) {
+    for value in ["first", "second"] {
         let server = start(&env, settings(&dir, &[])).await;
         let mut client = Client::new(&env, server.local_addr()).await;
-        let mut bytes = BytesMut::new();
-        for opaque in 0..50 {
-            let code =
-                if opaque % 10 == 9 { request::PUT_KV_CONFIG } else { request::GET_BROKER_CLUSTER_INFO };
-            let command = Command::request(code, opaque).with_ext("namespace", "N").with_ext("key", "k");
-            command.with_ext("value", "v").encode_json(&mut bytes);
-            Command::oneway(request::GET_BROKER_CLUSTER_INFO, opaque).encode_json(&mut bytes);
-        }
-        for piece in bytes.chunks(701) {
-            client.send(piece).await;
-            env.yield_now().await;
-        }
-        for opaque in 0..50 {
-            let answer = client.receive().await.unwrap();
-            assert_eq!((answer.opaque, answer.code), (opaque, response::SUCCESS));
-        }
+        assert_eq!(client.call(&put_kv(value)).await.code, response::SUCCESS);
         server.stop().await;
-    });
+        let server = start(&env, settings(&dir, &[])).await;
+        let mut client = Client::new(&env, server.local_addr()).await;
+        assert_eq!(client.call(&get_kv()).await.get("value"), Some(value));
+        server.stop().await;
+    }
+    let file = env.open(&dir.join("namesrv/kvConfig.json"), OpenOptions::default()).await.unwrap();
+    assert_eq!(&*file.read_at(0, 1000).await.unwrap(), br#"{"configTable":{"N":{"k":"second"}}}"#);
 }
 
-#[test]
-fn bad_peers_are_closed_and_harm_nobody() {
-    on_machine(|env, dir| async move {
-        let server = start(&env, settings(&dir, &["max-frame-size=64KiB", "idle-timeout=1s"])).await;
-        let addr = server.local_addr();
-        let mut good = Client::new(&env, addr).await;
-        let answered = Rc::new(Cell::new(0));
-        let bad: [&[u8]; 5] = [
-            b"GET / HTTP/1.1\r\n\r\n",
-            &[0xff; 64],
-            &[0, 0, 0, 1, 0, 0, 0, 0],
-            &[0, 1, 0, 1, 0, 0, 0, 0],
-            &[0, 0, 0, 20, 0, 0, 0, 90, b'{'],
-        ];
-        for bytes in bad {
-            let mut client = Client::new(&env, addr).await;
-            client.send(bytes).await;
-            assert_eq!(client.receive().await, None, "{bytes:?}");
-            assert_eq!(good.call(&route()).await.code, response::TOPIC_NOT_EXIST);
-            answered.set(answered.get() + 1);
-        }
-        let mut slow = Client::new(&env, addr).await;
-        slow.send(&[0, 0]).await;
-        assert_eq!(slow.receive().await, None, "idle connections are closed");
-        assert_eq!(answered.get(), bad.len());
-        server.stop().await;
-    });
+async fn a_damaged_kv_file_is_not_passed_over<E: Env>(env: E, dir: PathBuf) {
+    env.create_dir_all(&dir.join("namesrv")).await.unwrap();
+    let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+    let file = env.open(&dir.join("namesrv/kvConfig.json"), options).await.unwrap();
+    file.write_at(IoSlice::copy_of(b"{\"configTable\":"), 0).await.unwrap();
+    let settings = settings(&dir, &[]);
+    let config = NamesrvConfig::from_settings(&settings);
+    let error = Namesrv::start(env, config, settings).await.err().unwrap().to_string();
+    assert!(error.contains("kvConfig.json is damaged"), "{error}");
 }
 
+async fn requests_are_answered_in_order_however_they_are_cut<E: Env>(env: E, dir: PathBuf) {
+    let server = start(&env, settings(&dir, &[])).await;
+    let mut client = Client::new(&env, server.local_addr()).await;
+    let mut bytes = BytesMut::new();
+    for opaque in 0..50 {
+        let code = if opaque % 10 == 9 { request::PUT_KV_CONFIG } else { request::GET_BROKER_CLUSTER_INFO };
+        let command = Command::request(code, opaque).with_ext("namespace", "N").with_ext("key", "k");
+        command.with_ext("value", "v").encode_json(&mut bytes);
+        Command::oneway(request::GET_BROKER_CLUSTER_INFO, opaque).encode_json(&mut bytes);
+    }
+    for piece in bytes.chunks(701) {
+        client.send(piece).await;
+        env.yield_now().await;
+    }
+    for opaque in 0..50 {
+        let answer = client.receive().await.unwrap();
+        assert_eq!((answer.opaque, answer.code), (opaque, response::SUCCESS));
+    }
+    server.stop().await;
+}
+
+async fn bad_peers_are_closed_and_harm_nobody<E: Env>(env: E, dir: PathBuf) {
+    let server = start(&env, settings(&dir, &["max-frame-size=64KiB", "idle-timeout=1s"])).await;
+    let addr = server.local_addr();
+    let mut good = Client::new(&env, addr).await;
+    let answered = Rc::new(Cell::new(0));
+    let bad: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0xff; 64],
+        &[0, 0, 0, 1, 0, 0, 0, 0],
+        &[0, 1, 0, 1, 0, 0, 0, 0],
+        &[0, 0, 0, 20, 0, 0, 0, 90, b'{'],
+    ];
+    for bytes in bad {
+        let mut client = Client::new(&env, addr).await;
+        client.send(bytes).await;
+        assert_eq!(client.receive().await, None, "{bytes:?}");
+        assert_eq!(good.call(&route()).await.code, response::TOPIC_NOT_EXIST);
+        answered.set(answered.get() + 1);
+    }
+    let mut slow = Client::new(&env, addr).await;
+    slow.send(&[0, 0]).await;
+    assert_eq!(slow.receive().await, None, "idle connections are closed");
+    assert_eq!(answered.get(), bad.len());
+    server.stop().await;
+}
+
+async fn connections_are_limited<E: Env>(env: E, dir: PathBuf) {
+    let server = start(&env, settings(&dir, &["max-connections=2"])).await;
+    let mut first = Client::new(&env, server.local_addr()).await;
+    let mut second = Client::new(&env, server.local_addr()).await;
+    first.call(&route()).await;
+    second.call(&route()).await;
+    let mut third = Client::new(&env, server.local_addr()).await;
+    assert_eq!(third.receive().await, None);
+    drop(first);
+    env.sleep(Duration::from_millis(100)).await;
+    let mut third = Client::new(&env, server.local_addr()).await;
+    assert_eq!(third.call(&route()).await.code, response::TOPIC_NOT_EXIST);
+    server.stop().await;
+}
+
+/// Whatever a crash keeps of unsynced writes, the last answered value is there, or the one that was on its way.
 #[test]
-fn connections_are_limited() {
-    on_machine(|env, dir| async move {
-        let server = start(&env, settings(&dir, &["max-connections=2"])).await;
-        let mut first = Client::new(&env, server.local_addr()).await;
-        let mut second = Client::new(&env, server.local_addr()).await;
-        first.call(&route()).await;
-        second.call(&route()).await;
-        let mut third = Client::new(&env, server.local_addr()).await;
-        assert_eq!(third.receive().await, None);
-        drop(first);
-        env.sleep(Duration::from_millis(100)).await;
-        let mut third = Client::new(&env, server.local_addr()).await;
-        assert_eq!(third.call(&route()).await.code, response::TOPIC_NOT_EXIST);
-        server.stop().await;
-    });
+fn answered_kv_configuration_survives_power_loss() {
+    for seed in 0..40 {
+        let sim = Sim::new(seed);
+        let answered = Rc::new(Cell::new(0_u32));
+        let (env, counted) = (sim.node("a"), Rc::clone(&answered));
+        let task = env.clone();
+        env.spawn(async move {
+            let server = start(&task, settings(Path::new("/data"), &[])).await;
+            let mut client = Client::new(&task, server.local_addr()).await;
+            for value in 1.. {
+                assert_eq!(client.call(&put_kv(&value.to_string())).await.code, response::SUCCESS);
+                counted.set(value);
+            }
+        });
+        let moment = Duration::from_micros(5_000 + sim.random() % 50_000);
+        sim.run(sim.sleep(moment));
+        sim.crash("a", if seed % 2 == 0 { Crash::PowerLosingAll } else { Crash::Power });
+        let (kept, told) = flume::bounded(1);
+        let env = sim.node("a");
+        let task = env.clone();
+        env.spawn(async move {
+            let server = start(&task, settings(Path::new("/data"), &[])).await;
+            let mut client = Client::new(&task, server.local_addr()).await;
+            let value = client.call(&get_kv()).await.get("value").map(|value| value.parse::<u32>().unwrap());
+            kept.send(value.unwrap_or_default()).unwrap();
+        });
+        let kept = sim.run(async { told.recv_async().await.unwrap() });
+        let answered = answered.get();
+        assert!(kept == answered || kept == answered + 1, "seed {seed}: {answered} answered, {kept} kept");
+    }
 }
