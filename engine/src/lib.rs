@@ -6,7 +6,7 @@
 
 mod bytes;
 mod gate;
-#[allow(dead_code, reason = "the shard begins to use it with its log")]
+#[allow(dead_code, unused_imports, reason = "the shard begins to use it with its log")]
 mod index;
 #[allow(dead_code, reason = "the shard begins to use it with the index")]
 mod log;

@@ -1,1 +1,180 @@
+//! A shard's index: for each queue where its messages lie (RocketMQ's ConsumeQueue), and where the messages of a
+//! key lie (its IndexFile). All of it is derived from the log.
+//!
+//! What was committed lately is in memory. Now and then it is written as an immutable *run*, which covers a
+//! contiguous range of the log; the runs together cover the log up to [`Index::indexed_upto`], from where recovery
+//! scans the log. A run that is damaged or missing is dropped with all that are newer, and costs only time. What the
+//! log cannot tell (deleted topics, the next offset of queues whose messages have all expired) is in a
+//! [`MetaLog`].
+
+mod build;
+mod cache;
+mod flush;
+mod format;
+mod keys;
+mod open;
+mod retain;
+mod run;
+mod search;
 mod table;
+
+use std::cell::RefCell;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use ringmq_env::Env;
+
+use crate::gate::Gate;
+use crate::meta::MetaLog;
+use crate::types::{LogPosition, QueueId, QueueOffset, QueueRange};
+use keys::{HotKey, HotKeys};
+use run::{Reader, Run};
+use table::Table;
+
+pub(crate) use search::KeySearch;
+pub(crate) use table::{IndexEntry, QueueSlot};
+
+/// Index entries of one queue without a gap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entries {
+    /// Offset of the first entry; above what was asked for where entries are missing (damage) or expired.
+    pub first: QueueOffset,
+    /// The entries; none at the end of the queue.
+    pub entries: Vec<IndexEntry>,
+}
+
+/// The index of one shard. Lives on its core; cheap to clone: clones are the same index.
+pub(crate) struct Index<E: Env>(Rc<Inner<E>>);
+
+impl<E: Env> Clone for Index<E> {
+    fn clone(&self) -> Self {
+        Index(Rc::clone(&self.0))
+    }
+}
+
+struct Inner<E: Env> {
+    env: E,
+    dir: PathBuf,
+    reader: Reader<E>,
+    /// What the log cannot tell.
+    marks: MetaLog<E>,
+    /// Held by whoever changes the set of runs.
+    changing_runs: Gate,
+    state: RefCell<State>,
+}
+
+struct State {
+    table: Table,
+    keys: HotKeys,
+    /// Ordered by the range of the log that they cover, without a gap.
+    runs: Rc<Vec<Rc<Run>>>,
+    /// One past the log position that the runs cover; what is before is in the runs, what is behind is in memory.
+    indexed: u64,
+    log_min: u64,
+    bytes_written: u64,
+}
+
+impl<E: Env> Index<E> {
+    /// Everything before this log position is in a run: recovery scans the log from here.
+    pub(crate) fn indexed_upto(&self) -> LogPosition {
+        LogPosition(self.0.state.borrow().indexed)
+    }
+
+    /// The queue's slot; an unknown queue is made (and does not exist for readers until its first message).
+    pub(crate) fn slot(&self, topic: &str, queue: QueueId) -> QueueSlot {
+        self.0.state.borrow_mut().table.slot(topic, queue)
+    }
+
+    /// Topic and number of the slot's queue.
+    pub(crate) fn name(&self, slot: QueueSlot) -> (Rc<str>, QueueId) {
+        let state = self.0.state.borrow();
+        let (topic, queue) = state.table.name(slot);
+        (Rc::clone(topic), queue)
+    }
+
+    /// Assigns the next offset of the queue to a message that is staged. Use the slot at once: after a deletion of
+    /// its topic it cannot be staged any more.
+    pub(crate) fn stage(&self, slot: QueueSlot) -> QueueOffset {
+        self.0.state.borrow_mut().table.stage(slot)
+    }
+
+    /// Takes back all offsets that were staged and not pushed.
+    pub(crate) fn unstage_all(&self) {
+        self.0.state.borrow_mut().table.unstage_all();
+    }
+
+    /// Adds a committed message, in log order, with the offset it was staged with. Dropped if its topic was deleted
+    /// since.
+    pub(crate) fn push(&self, slot: QueueSlot, offset: QueueOffset, entry: IndexEntry) {
+        self.0.state.borrow_mut().table.push(slot, offset, entry);
+    }
+
+    /// Adds a key of a committed message, in log order.
+    pub(crate) fn push_key(&self, topic: &str, key: &str, position: LogPosition, store_ms: i64) {
+        let key = HotKey { hash: keys::key_hash(topic, key), position: position.0, store_ms };
+        self.0.state.borrow_mut().keys.push(key);
+    }
+
+    /// Adds a message that recovery found in the log, scanning from [`Index::indexed_upto`]. False: it is not
+    /// wanted (deleted, or known), and neither are its keys.
+    pub(crate) fn recover(
+        &self,
+        topic: &str,
+        queue: QueueId,
+        offset: QueueOffset,
+        entry: IndexEntry,
+    ) -> bool {
+        let mut state = self.0.state.borrow_mut();
+        entry.position.0 >= state.indexed && state.table.recover(topic, queue, offset, entry)
+    }
+
+    /// The readable range; `None` when the queue never had a message.
+    pub(crate) fn range(&self, topic: &str, queue: QueueId) -> Option<QueueRange> {
+        let state = self.0.state.borrow();
+        state.table.find(topic, queue).and_then(|slot| state.table.range(slot))
+    }
+
+    /// Appends to `out` up to `max` entries without a gap, the first at or after `offset`, and returns the offset of
+    /// the first (the queue's end if there is none). `None`: they are on disk, ask [`Index::entries`].
+    pub(crate) fn entries_hot(
+        &self,
+        topic: &str,
+        queue: QueueId,
+        offset: QueueOffset,
+        max: usize,
+        out: &mut Vec<IndexEntry>,
+    ) -> Option<QueueOffset> {
+        let state = self.0.state.borrow();
+        let Some(slot) = state.table.find(topic, queue) else { return Some(offset) };
+        let is_hot = offset.0 >= state.table.hot_start(slot);
+        is_hot.then(|| QueueOffset(state.table.entries(slot, offset.0, max, out)))
+    }
+
+    /// Forgets the topic's queues. Its messages before `at`, the end of what is staged, are gone at once, and a queue
+    /// made from now on starts at 0; durable when this returns `Ok`. Without disk space it fails: call it again.
+    pub(crate) async fn delete_topic(&self, topic: &str, at: LogPosition) -> io::Result<()> {
+        self.0.state.borrow_mut().delete_topic(topic, at.0, &self.0.marks);
+        self.0.marks.flush().await
+    }
+
+    /// Queues known.
+    pub(crate) fn queues(&self) -> usize {
+        self.0.state.borrow().table.len()
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn memory(&self) -> usize {
+        let state = self.0.state.borrow();
+        let runs: usize = state.runs.iter().map(|run| run.memory()).sum();
+        state.table.memory() + state.keys.memory() + runs + self.0.reader.memory()
+    }
+
+    /// Bytes written to runs since start.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.0.state.borrow().bytes_written
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ pub(crate) struct QueueSlot(pub(super) u32);
 /// Entries that a chunk may hold; the first chunk of a queue is small, the next ones double up to this.
 const CHUNK_MAX: usize = 512;
 const CHUNK_MIN: usize = 4;
+/// Longest topic, in bytes.
+const MAX_TOPIC: usize = 255;
 
 /// Contiguous entries of one queue, allocated once and never copied.
 struct Chunk {
@@ -59,6 +61,8 @@ pub(super) struct Queue {
     staging: u32,
     /// Deleted; kept until nothing staged can name the slot any more.
     dead: bool,
+    /// On the list [`Table::hot`], or on the one taken from it.
+    hot: bool,
     /// First offset kept.
     pub(super) min: i64,
     /// One past the last committed offset; 0: never had a message.
@@ -68,6 +72,8 @@ pub(super) struct Queue {
     pub(super) since: u64,
     /// One past the position of the newest entry, in a run or here: what is before is known already.
     pub(super) seen: u64,
+    /// [`Queue::next`] as last marked when all its messages had expired; 0: never.
+    pub(super) marked: i64,
     chunks: Vec<Chunk>,
 }
 
@@ -89,7 +95,7 @@ pub(super) struct Table {
     free_queues: Vec<u32>,
     /// Dead slots, and the log position from which on nothing can name them.
     dying: Vec<(u32, u64)>,
-    /// Slots with chunks.
+    /// Slots with chunks, and some that lost theirs.
     hot: Vec<u32>,
     /// Counts roll-backs, so that each is O(1).
     stagings: u32,
@@ -136,6 +142,7 @@ impl Table {
         if let Some(slot) = self.find(topic, queue) {
             return slot;
         }
+        assert!(topic.len() <= MAX_TOPIC, "a topic of {} bytes", topic.len());
         let owner = self.intern(topic);
         let since = self.topics[owner as usize].deleted_at;
         let staging = self.stagings;
@@ -144,11 +151,13 @@ impl Table {
             id: queue,
             staging,
             dead: false,
+            hot: false,
             min: 0,
             next: 0,
             staged: 0,
             since,
             seen: since,
+            marked: 0,
             chunks: Vec::new(),
         };
         let slot = place(&mut self.queues, &mut self.free_queues, fresh);
@@ -240,7 +249,7 @@ impl Table {
     ) -> bool {
         let gone =
             self.find_topic(topic).is_some_and(|t| entry.position.0 < self.topics[t as usize].deleted_at);
-        if gone || offset.0 < 0 {
+        if gone || offset.0 < 0 || topic.len() > MAX_TOPIC {
             return false;
         }
         let slot = self.slot(topic, id);
@@ -258,8 +267,9 @@ impl Table {
             );
             self.restart(slot, entry.position.0);
         }
-        if self.queue(slot).next == 0 {
-            self.queue_mut(slot).min = offset.0;
+        let queue = self.queue_mut(slot);
+        if queue.min == queue.next {
+            queue.min = offset.0;
         }
         self.put(slot, offset.0, entry);
         true
@@ -271,14 +281,16 @@ impl Table {
         self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
         (queue.min, queue.next, queue.staged) = (0, 0, 0);
         queue.since = position;
-        self.hot.retain(|other| *other != slot.0);
     }
 
     fn put(&mut self, slot: QueueSlot, offset: i64, entry: IndexEntry) {
         let queue = &mut self.queues[slot.0 as usize];
         if queue.chunks.last().is_none_or(|chunk| chunk.is_full() || chunk.end() != offset) {
-            if queue.chunks.is_empty() {
+            if !queue.hot {
+                queue.hot = true;
                 self.hot.push(slot.0);
+            }
+            if queue.chunks.is_empty() {
                 queue.chunks.reserve_exact(1);
             }
             let doubled = queue.chunks.last().map_or(CHUNK_MIN, |chunk| chunk.entries.capacity() * 2);
@@ -328,54 +340,52 @@ impl Table {
         first
     }
 
-    /// Takes the list of slots with entries in memory; [`Table::release`] gives back those that still have some.
+    /// Takes the list of slots with entries in memory, for a flush; [`Table::release`] gives them back.
     pub(super) fn take_hot(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.hot)
     }
 
     /// Gives the slots of [`Table::take_hot`] back unchanged, after a failure.
-    pub(super) fn restore_hot(&mut self, slots: &[u32]) {
-        let queues = &self.queues;
-        self.hot.extend(slots.iter().filter(|slot| !queues[**slot as usize].chunks.is_empty()));
+    pub(super) fn restore_hot(&mut self, slots: Vec<u32>) {
+        self.hot.extend(slots);
     }
 
-    /// Drops the entries of the slot that lie before `upto`: a run holds them now.
+    /// Drops the entries of a slot of [`Table::take_hot`] that lie before `upto`: a run holds them now.
     pub(super) fn release(&mut self, slot: u32, upto: u64) {
+        self.cut(slot, upto);
         let queue = &mut self.queues[slot as usize];
-        let whole = queue.chunks.partition_point(|c| c.entries.last().is_none_or(|e| e.position.0 < upto));
-        self.chunk_memory -= queue.chunks.drain(..whole).map(|chunk| chunk.memory()).sum::<usize>();
-        if let Some(chunk) = queue.chunks.first_mut() {
-            let part = chunk.entries.partition_point(|entry| entry.position.0 < upto);
-            chunk.entries.drain(..part);
-            chunk.first += part as i64;
+        queue.hot = !queue.chunks.is_empty();
+        if queue.hot {
             self.hot.push(slot);
-        } else {
-            queue.chunks = Vec::new();
         }
     }
 
-    /// Calls `each` with the contiguous pieces of the slot's entries that lie before `upto`.
-    pub(super) fn pieces(&self, slot: u32, upto: u64, mut each: impl FnMut(i64, &[IndexEntry])) {
-        for chunk in &self.queues[slot as usize].chunks {
-            let part = chunk.entries.partition_point(|entry| entry.position.0 < upto);
-            if part > 0 {
-                each(chunk.first, &chunk.entries[..part]);
+    fn cut(&mut self, slot: u32, upto: u64) {
+        let chunks = &mut self.queues[slot as usize].chunks;
+        let whole = chunks.partition_point(|c| c.entries.last().is_none_or(|e| e.position.0 < upto));
+        self.chunk_memory -= chunks.drain(..whole).map(|chunk| chunk.memory()).sum::<usize>();
+        match chunks.first_mut() {
+            Some(chunk) => {
+                let part = chunk.entries.partition_point(|entry| entry.position.0 < upto);
+                chunk.entries.drain(..part);
+                chunk.first += part as i64;
             }
+            None => *chunks = Vec::new(),
         }
     }
 
-    /// Raises the queue's minimum over the entries in memory that lie before `log_min`; the others keep theirs.
+    /// Drops the queue's entries in memory that lie before `log_min` and raises its minimum over them.
     pub(super) fn raise_min(&mut self, slot: QueueSlot, log_min: u64) {
-        let queue = self.queue_mut(slot);
+        let queue = &mut self.queues[slot.0 as usize];
+        let had = queue.chunks.first().map(|chunk| chunk.first);
         if queue.seen <= log_min {
             queue.min = queue.next;
-            return;
         }
-        let at = queue.chunks.partition_point(|c| c.entries.last().is_none_or(|e| e.position.0 < log_min));
-        let Some(chunk) = queue.chunks.get(at) else { return };
-        let part = chunk.entries.partition_point(|entry| entry.position.0 < log_min);
-        if at > 0 || part > 0 {
-            queue.min = queue.min.max(chunk.first + part as i64);
+        self.cut(slot.0, log_min);
+        let queue = &mut self.queues[slot.0 as usize];
+        let has = queue.chunks.first().map(|chunk| chunk.first);
+        if let (true, Some(has)) = (had != has, has) {
+            queue.min = queue.min.max(has);
         }
     }
 
@@ -384,24 +394,33 @@ impl Table {
         self.queues.get(slot as usize).is_some_and(|queue| !queue.dead && queue.next > 0)
     }
 
-    /// Forgets the topic's queues: entries before `at` are deleted, a queue made from now on starts at 0.
-    pub(super) fn delete_topic(&mut self, name: &str, at: u64) {
-        let topic = self.intern(name);
-        let owner = &mut self.topics[topic as usize];
-        owner.deleted_at = owner.deleted_at.max(at);
-        for slot in std::mem::take(&mut owner.queues) {
+    /// Forgets the topic's queues: entries before `at` are deleted, a queue made from now on starts at 0. Returns
+    /// those of its queues that were marked as expired; `None` when the topic is not known.
+    pub(super) fn delete_topic(&mut self, name: &str, at: u64) -> Option<Vec<QueueId>> {
+        let topic = self.find_topic(name)?;
+        self.mark_deleted(name, at);
+        let slots = std::mem::take(&mut self.topics[topic as usize].queues);
+        let mut marked = Vec::new();
+        for slot in slots {
             let queue = &mut self.queues[slot as usize];
-            let hash = queue_hash(name, queue.id);
-            if let Ok(found) = self.queue_lookup.find_entry(hash, |other| *other == slot) {
-                found.remove();
-            }
+            assert!(queue.seen <= at, "a topic is deleted at the end of the log");
+            let found = self.queue_lookup.find_entry(queue_hash(name, queue.id), |other| *other == slot);
+            found.expect("a live queue is in the lookup").remove();
             self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
-            queue.dead = true;
             queue.chunks = Vec::new();
+            queue.dead = true;
+            if queue.marked > 0 {
+                marked.push(queue.id);
+            }
             self.dying.push((slot, at));
         }
-        let queues = &self.queues;
-        self.hot.retain(|slot| !queues[*slot as usize].dead);
+        Some(marked)
+    }
+
+    /// Remembers that what the topic had before `at` is deleted.
+    pub(super) fn mark_deleted(&mut self, name: &str, at: u64) {
+        let topic = self.intern(name) as usize;
+        self.topics[topic].deleted_at = self.topics[topic].deleted_at.max(at);
     }
 
     /// Reuses the slots of queues deleted before `committed`. Not while a list from [`Table::take_hot`] is out.

@@ -1,0 +1,241 @@
+//! Writing runs: section after section into a temporary file, in slices.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ringmq_env::{AppendBuf, Env, File, OpenOptions};
+use rustc_hash::FxBuildHasher;
+
+use super::format::*;
+use super::table::IndexEntry;
+
+/// Bytes in one write.
+const WRITE_SIZE: usize = 64 * BLOCK;
+/// Items sorted or distributed between two yields: well below a millisecond.
+const SORT_SLICE: usize = 4096;
+
+/// Fills blocks with records and writes them.
+struct BlockWriter<F: File> {
+    file: F,
+    run: u64,
+    /// Number of the block being filled, and the block.
+    number: u32,
+    data: Vec<u8>,
+    /// Whole blocks that are not written yet.
+    buf: AppendBuf,
+    written: u64,
+}
+
+impl<F: File> BlockWriter<F> {
+    fn new(file: F, run: u64) -> BlockWriter<F> {
+        let buf = AppendBuf::with_capacity(WRITE_SIZE);
+        BlockWriter { file, run, number: 1, data: Vec::with_capacity(DATA), buf, written: BLOCK as u64 }
+    }
+
+    /// Adds a record, which never crosses into the next block; true when it is the first of its block.
+    async fn add(&mut self, record: &[u8]) -> io::Result<bool> {
+        if self.data.len() + record.len() > DATA {
+            self.end_block().await?;
+        }
+        self.data.extend_from_slice(record);
+        Ok(self.data.len() == record.len())
+    }
+
+    /// The next record begins a block of its own.
+    async fn end_block(&mut self) -> io::Result<()> {
+        if self.data.is_empty() {
+            return Ok(());
+        }
+        self.data.resize(DATA, 0);
+        let crc = block_crc(self.run, self.number, &self.data);
+        self.buf.extend(&self.data);
+        self.buf.extend(&crc.to_le_bytes());
+        self.data.clear();
+        self.number += 1;
+        if self.buf.remaining() == 0 { self.write().await } else { Ok(()) }
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
+        let mut buf = std::mem::replace(&mut self.buf, AppendBuf::with_capacity(WRITE_SIZE));
+        buf.publish();
+        let len = buf.len();
+        if len > 0 {
+            self.file.write_at(buf.slice(0, len), self.written).await?;
+            self.written += len as u64;
+        }
+        Ok(())
+    }
+}
+
+/// A run being written. Queues are added in the order of their hashes, then the keys in theirs.
+pub(super) struct RunBuilder<E: Env> {
+    env: E,
+    temporary: PathBuf,
+    header: Header,
+    blocks: BlockWriter<E::File>,
+    extents: Vec<Extent>,
+    names: Vec<u8>,
+    /// Where the topics are in `names`.
+    name_places: HashMap<std::rc::Rc<str>, u32, FxBuildHasher>,
+    fences: Vec<u64>,
+}
+
+/// A run that is on disk.
+pub(super) struct Built {
+    pub header: Header,
+    pub fences: Vec<u64>,
+    pub extents: Vec<Extent>,
+    pub bytes: u64,
+}
+
+/// The queue that entries are added for.
+pub(super) struct QueueName<'a> {
+    pub hash: u64,
+    pub topic: &'a std::rc::Rc<str>,
+    pub queue: u32,
+}
+
+impl<E: Env> RunBuilder<E> {
+    pub(super) async fn create(env: E, temporary: PathBuf, header: Header) -> io::Result<RunBuilder<E>> {
+        let options = OpenOptions { write: true, create: true, direct: true, ..OpenOptions::default() };
+        let file = env.open(&temporary, options).await?;
+        file.set_len(0).await?;
+        let blocks = BlockWriter::new(file, header.id);
+        let (extents, names, fences) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(RunBuilder {
+            env,
+            temporary,
+            header,
+            blocks,
+            extents,
+            names,
+            name_places: HashMap::default(),
+            fences,
+        })
+    }
+
+    /// Adds consecutive entries of a queue; `first` is the offset of the first.
+    pub(super) async fn add(
+        &mut self,
+        name: &QueueName<'_>,
+        first: i64,
+        entries: &[IndexEntry],
+    ) -> io::Result<()> {
+        for (at, entry) in entries.iter().enumerate() {
+            let offset = first + at as i64;
+            let continues = |e: &&mut Extent| {
+                e.hash == name.hash && e.queue == name.queue && e.end() == offset && e.fits(entry)
+            };
+            let place = self.name_place(name.topic);
+            let extent = match self.extents.last_mut().filter(|e| e.name == place).filter(continues) {
+                Some(extent) => extent,
+                None => {
+                    self.extents.push(Extent {
+                        hash: name.hash,
+                        first: offset,
+                        base_position: entry.position.0,
+                        last_position: entry.position.0,
+                        base_ms: entry.store_ms,
+                        entry: self.header.entries,
+                        count: 0,
+                        name: place,
+                        queue: name.queue,
+                    });
+                    self.extents.last_mut().expect("just pushed")
+                }
+            };
+            extent.count += 1;
+            extent.last_position = entry.position.0;
+            let bytes = extent.encode_entry(entry);
+            self.header.entries += 1;
+            self.blocks.add(&bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Where the topic's name is; it is added if it is new. No name crosses into the next block.
+    fn name_place(&mut self, topic: &std::rc::Rc<str>) -> u32 {
+        if let Some(place) = self.name_places.get(topic) {
+            return *place;
+        }
+        let len = u16::try_from(topic.len()).expect("topics are at most 255 bytes");
+        let room = DATA - self.names.len() % DATA;
+        if room < 2 + topic.len() {
+            self.names.resize(self.names.len() + room, 0);
+        }
+        let place = self.names.len() as u32;
+        self.names.extend_from_slice(&len.to_le_bytes());
+        self.names.extend_from_slice(topic.as_bytes());
+        self.name_places.insert(std::rc::Rc::clone(topic), place);
+        place
+    }
+
+    /// Writes the other sections and puts the run in its place, durably.
+    pub(super) async fn finish(mut self, keys: &[PackedKey], place: &Path) -> io::Result<Built> {
+        self.blocks.end_block().await?;
+        let directory = std::mem::take(&mut self.extents);
+        for extent in &directory {
+            if self.blocks.add(&extent.encode()).await? {
+                self.fences.push(extent.hash);
+            }
+        }
+        self.blocks.end_block().await?;
+        for data in self.names.chunks(DATA) {
+            self.blocks.add(data).await?;
+        }
+        self.blocks.end_block().await?;
+        for key in keys {
+            if self.blocks.add(&key.encode()).await? {
+                self.fences.push(key.hash);
+            }
+        }
+        self.blocks.end_block().await?;
+        for fence in &self.fences {
+            self.blocks.add(&fence.to_le_bytes()).await?;
+        }
+        self.blocks.end_block().await?;
+        self.header.extents = directory.len() as u32;
+        self.header.names = self.names.len() as u32;
+        self.header.keys = keys.len() as u32;
+        assert!(
+            self.header.layout().end == self.blocks.number,
+            "the sections are as long as the header says"
+        );
+        self.put_in_place(place).await?;
+        let bytes = self.blocks.written;
+        Ok(Built { header: self.header, fences: self.fences, extents: directory, bytes })
+    }
+
+    async fn put_in_place(&mut self, place: &Path) -> io::Result<()> {
+        self.blocks.write().await?;
+        self.blocks.file.write_at(ringmq_env::IoSlice::copy_of(&self.header.encode()), 0).await?;
+        self.blocks.file.sync().await?;
+        self.env.rename(&self.temporary, place).await?;
+        let dir = place.parent().expect("a run is in a directory");
+        self.env.sync_dir(dir).await
+    }
+}
+
+/// Sorts without holding the core for long: spreads the items over buckets by their hash, sorts each.
+pub(super) async fn sort_sliced<E: Env, T: Ord + Copy>(
+    env: &E,
+    items: Vec<T>,
+    hash: impl Fn(&T) -> u64,
+) -> Vec<T> {
+    let bits = (items.len() / SORT_SLICE).next_power_of_two().ilog2();
+    let mut buckets = vec![Vec::new(); 1 << bits];
+    for part in items.chunks(SORT_SLICE) {
+        for item in part {
+            buckets[hash(item).checked_shr(64 - bits).unwrap_or(0) as usize].push(*item);
+        }
+        env.yield_now().await;
+    }
+    let mut sorted = Vec::with_capacity(items.len());
+    for mut bucket in buckets {
+        bucket.sort_unstable();
+        sorted.append(&mut bucket);
+        env.yield_now().await;
+    }
+    sorted
+}

@@ -1,0 +1,167 @@
+//! Writing what is in memory as a run, while messages go on coming in.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use ringmq_env::{Env, Fatal, fatal};
+
+use super::Index;
+use super::build::{Built, QueueName, RunBuilder, sort_sliced};
+use super::format::{FORMAT, Header, MAX_SPAN, PackedKey};
+use super::keys::HotKey;
+use super::run::Run;
+use super::table::{QueueSlot, queue_hash};
+use crate::meta::is_full;
+use crate::types::LogPosition;
+
+/// A run is due when this much of the log is not in one,
+const FLUSH_LOG: u64 = 64 << 20;
+/// or when entries and keys take this many bytes of memory.
+const FLUSH_MEMORY: usize = 32 << 20;
+/// Entries of one queue handled between two yields.
+const SLICE: usize = 2048;
+
+/// File name of the run of a range of the log.
+pub(super) fn run_path(dir: &Path, from: u64, to: u64) -> PathBuf {
+    dir.join(format!("{from:020}-{to:020}.run"))
+}
+
+impl<E: Env> Index<E> {
+    /// Whether so much is in memory, or would have to be scanned after a crash, that a run should be written;
+    /// `log_end` is the log's committed end.
+    pub(crate) fn flush_due(&self, log_end: LogPosition) -> bool {
+        let state = self.0.state.borrow();
+        let memory = state.table.chunk_memory() + state.keys.memory();
+        log_end.0.saturating_sub(state.indexed) >= FLUSH_LOG || memory >= FLUSH_MEMORY
+    }
+
+    /// Writes everything before `upto` as a run; messages may be pushed meanwhile. `upto` must be durable in the log
+    /// and all before it pushed. Without disk space it fails, and all stays in memory: call it again later. Any
+    /// other failure of a write ends the process.
+    pub(crate) async fn flush(&self, upto: LogPosition) -> io::Result<()> {
+        let pass = self.0.changing_runs.enter().await;
+        let from = self.0.state.borrow().indexed;
+        let to = upto.0.min(from.saturating_add(MAX_SPAN));
+        if to <= from {
+            return Ok(());
+        }
+        let slots = self.0.state.borrow_mut().table.take_hot();
+        let header = Header { format: FORMAT, id: self.0.env.random(), from, to, ..Header::default() };
+        let place = run_path(&self.0.dir, from, to);
+        let temporary = place.with_extension("tmp");
+        match self.write_run(header, &slots, &temporary, &place).await {
+            Ok(built) => self.publish(built, slots, place).await,
+            Err(error) if is_full(&error) => {
+                self.0.state.borrow_mut().table.restore_hot(slots);
+                self.0.env.remove_file(&temporary).await?;
+                return Err(error);
+            }
+            Err(error) => fatal(Fatal::Write { path: temporary, error }),
+        }
+        drop(pass);
+        Ok(())
+    }
+
+    async fn write_run(
+        &self,
+        mut header: Header,
+        slots: &[u32],
+        temporary: &Path,
+        place: &Path,
+    ) -> io::Result<Built> {
+        let keys = self.pack_keys(&mut header).await;
+        let by_hash = self.slots_by_hash(slots).await;
+        let mut builder = RunBuilder::create(self.0.env.clone(), temporary.to_path_buf(), header).await?;
+        for (hash, slot) in by_hash {
+            self.add_queue(&mut builder, hash, QueueSlot(slot), header.to).await?;
+        }
+        builder.finish(&keys, place).await
+    }
+
+    /// The keys of the run's range, sorted. Sets the range of their store times.
+    async fn pack_keys(&self, header: &mut Header) -> Vec<PackedKey> {
+        let (mut hot, mut chunk) = (Vec::new(), 0);
+        loop {
+            let done = {
+                let state = self.0.state.borrow();
+                let keys = state.keys.chunk(chunk).unwrap_or_default();
+                let part = keys.partition_point(|key| key.position < header.to);
+                hot.extend_from_slice(&keys[..part]);
+                part == 0
+            };
+            if done {
+                break;
+            }
+            chunk += 1;
+            self.0.env.yield_now().await;
+        }
+        let times = |key: &HotKey| key.store_ms;
+        header.keys_from_ms = hot.iter().map(times).min().unwrap_or_default();
+        header.keys_to_ms = hot.iter().map(times).max().unwrap_or_default();
+        let packed =
+            hot.iter().map(|key| PackedKey::new(key.hash, key.position, key.store_ms, header)).collect();
+        sort_sliced(&self.0.env, packed, |key: &PackedKey| key.hash).await
+    }
+
+    async fn slots_by_hash(&self, slots: &[u32]) -> Vec<(u64, u32)> {
+        let mut hashed = Vec::with_capacity(slots.len());
+        for part in slots.chunks(SLICE) {
+            let state = self.0.state.borrow();
+            hashed.extend(part.iter().map(|slot| {
+                let (topic, queue) = state.table.name(QueueSlot(*slot));
+                (queue_hash(topic, queue), *slot)
+            }));
+            drop(state);
+            self.0.env.yield_now().await;
+        }
+        sort_sliced(&self.0.env, hashed, |(hash, _)| *hash).await
+    }
+
+    async fn add_queue(
+        &self,
+        builder: &mut RunBuilder<E>,
+        hash: u64,
+        slot: QueueSlot,
+        to: u64,
+    ) -> io::Result<()> {
+        let (topic, queue) = self.name(slot);
+        let name = QueueName { hash, topic: &topic, queue: queue.0 };
+        let mut entries = Vec::new();
+        let mut next = 0;
+        loop {
+            entries.clear();
+            let first = self.0.state.borrow().table.entries(slot, next, SLICE, &mut entries);
+            entries.truncate(entries.partition_point(|entry| entry.position.0 < to));
+            if entries.is_empty() {
+                return Ok(());
+            }
+            builder.add(&name, first, &entries).await?;
+            next = first + entries.len() as i64;
+        }
+    }
+
+    /// The run takes the place of what it holds in memory.
+    async fn publish(&self, built: Built, slots: Vec<u32>, place: PathBuf) {
+        let to = built.header.to;
+        let hashes = built.extents.iter().map(|extent| extent.hash);
+        let run = Rc::new(Run::new(built.header, place, built.fences, hashes));
+        {
+            let mut state = self.0.state.borrow_mut();
+            assert!(state.indexed == run.header.from, "runs follow one another");
+            let mut runs = state.runs.to_vec();
+            runs.push(run);
+            state.runs = Rc::new(runs);
+            state.indexed = to;
+            state.bytes_written += built.bytes;
+            state.keys.release(to);
+        }
+        for part in slots.chunks(SLICE) {
+            let mut state = self.0.state.borrow_mut();
+            part.iter().for_each(|slot| state.table.release(*slot, to));
+            drop(state);
+            self.0.env.yield_now().await;
+        }
+        self.0.state.borrow_mut().table.reclaim(to);
+    }
+}

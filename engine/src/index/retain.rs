@@ -1,0 +1,282 @@
+//! What goes: expired messages, deleted topics, and the marks that remember what the log cannot tell.
+
+use std::io;
+use std::rc::Rc;
+
+use ringmq_env::Env;
+
+use super::format::Extent;
+use super::run::{Run, RunError};
+use super::table::{QueueSlot, Table, queue_hash};
+use super::{Index, State};
+use crate::bytes::array;
+use crate::meta::MetaLog;
+use crate::types::{LogPosition, QueueId};
+
+/// Queues looked at between two yields.
+const SLICE: u32 = 4096;
+
+const DELETED: u8 = b't';
+const EXPIRED: u8 = b'q';
+const LOG_MIN: u8 = b'm';
+const DAMAGED: u8 = b'd';
+
+/// What a mark says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// The topic's messages before the position are deleted.
+    Deleted { topic: String, at: u64 },
+    /// The queue's messages before the position have all expired; the next offset was `next`.
+    Expired { topic: String, queue: QueueId, next: i64, seen: u64 },
+    /// Messages before the position have expired, whether the log still has them or not.
+    LogMin(u64),
+    /// The run that begins at the position was found damaged.
+    Damaged(u64),
+}
+
+impl Mark {
+    /// `None` if it makes no sense.
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> Option<Mark> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        match (key.first()?, value.len()) {
+            (&DELETED, 8) => {
+                Some(Mark::Deleted { topic: text(&key[1..])?, at: u64::from_le_bytes(array(value, 0)) })
+            }
+            (&EXPIRED, 16) if key.len() >= 5 => Some(Mark::Expired {
+                topic: text(&key[5..])?,
+                queue: QueueId(u32::from_le_bytes(array(key, 1))),
+                next: i64::from_le_bytes(array(value, 0)),
+                seen: u64::from_le_bytes(array(value, 8)),
+            }),
+            (&LOG_MIN, 8) if key.len() == 1 => Some(Mark::LogMin(u64::from_le_bytes(array(value, 0)))),
+            (&DAMAGED, 0) if key.len() == 9 => Some(Mark::Damaged(u64::from_le_bytes(array(key, 1)))),
+            _ => None,
+        }
+    }
+}
+
+/// Key of [`Mark::Damaged`].
+pub(super) fn damaged_key(from: u64) -> Vec<u8> {
+    [&[DAMAGED][..], &from.to_le_bytes()].concat()
+}
+
+fn deleted_key(topic: &str) -> Vec<u8> {
+    [&[DELETED], topic.as_bytes()].concat()
+}
+
+fn expired_key(topic: &str, queue: QueueId) -> Vec<u8> {
+    [&[EXPIRED][..], &queue.0.to_le_bytes(), topic.as_bytes()].concat()
+}
+
+impl State {
+    pub(super) fn delete_topic<E: Env>(&mut self, topic: &str, at: u64, marks: &MetaLog<E>) {
+        let Some(marked) = self.table.delete_topic(topic, at) else { return };
+        for queue in marked {
+            marks.delete(&expired_key(topic, queue));
+        }
+        marks.put(&deleted_key(topic), &at.to_le_bytes());
+    }
+
+    /// Marks the expired ones of some slots.
+    fn mark_expired<E: Env>(&mut self, slots: std::ops::Range<u32>, marks: &MetaLog<E>) {
+        let log_min = self.log_min;
+        for slot in slots {
+            let slot = QueueSlot(slot);
+            if let Some(next) = self.table.mark_if_expired(slot, log_min) {
+                let (topic, queue) = self.table.name(slot);
+                let value = [next.to_le_bytes(), log_min.to_le_bytes()].concat();
+                marks.put(&expired_key(topic, queue), &value);
+            }
+        }
+    }
+}
+
+impl<E: Env> Index<E> {
+    /// Messages before `min` are not served any more, and the queues' minimum offsets follow. To be called before
+    /// the log's segments are removed: when this returns `Ok`, nothing about them is needed any more. Without disk
+    /// space it fails: call it again.
+    pub(crate) async fn set_log_min(&self, min: LogPosition) -> io::Result<()> {
+        let pass = self.0.changing_runs.enter().await;
+        {
+            let mut state = self.0.state.borrow_mut();
+            if min.0 > state.log_min {
+                state.log_min = min.0;
+                self.0.marks.put(&[LOG_MIN], &min.0.to_le_bytes());
+            }
+        }
+        self.raise_in_runs().await?;
+        self.raise_in_memory().await;
+        self.0.marks.flush().await?;
+        self.remove_expired_runs().await?;
+        drop(pass);
+        Ok(())
+    }
+
+    /// Raises the minimum of the queues in the runs that begin before the log does.
+    async fn raise_in_runs(&self) -> io::Result<()> {
+        let (runs, log_min) = {
+            let state = self.0.state.borrow();
+            (Rc::clone(&state.runs), state.log_min)
+        };
+        for run in runs.iter().take_while(|run| run.header.from < log_min) {
+            match self.raise_in_run(run, log_min).await {
+                Ok(()) => {}
+                Err(RunError::Io(error)) => return Err(error),
+                Err(error) => self.report_damage(run, &error).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn raise_in_run(&self, run: &Run, log_min: u64) -> Result<(), RunError> {
+        let directory = self.0.reader.directory(run).await?;
+        let mut damage = Ok(());
+        for (at, extent) in directory.extents.iter().enumerate() {
+            if at % SLICE as usize == 0 {
+                self.0.env.yield_now().await;
+            }
+            if extent.base_position >= log_min {
+                continue;
+            }
+            let topic = directory.topic(extent).ok_or(RunError::Damaged(0))?;
+            match self.first_kept(run, extent, log_min).await {
+                Ok(min) => self.0.state.borrow_mut().table.raise_known_min(topic, extent, min),
+                Err(RunError::Io(error)) => return Err(error.into()),
+                Err(error) => damage = Err(error),
+            }
+        }
+        damage
+    }
+
+    /// First offset of the extent whose message is kept; its end when none is.
+    async fn first_kept(&self, run: &Run, extent: &Extent, log_min: u64) -> Result<i64, RunError> {
+        if extent.last_position < log_min {
+            return Ok(extent.end());
+        }
+        let (mut low, mut high) = (0, extent.count);
+        let mut entry = Vec::new();
+        while low < high {
+            let middle = low + (high - low) / 2;
+            entry.clear();
+            self.0.reader.entries(run, extent, middle, 1, &mut entry).await?;
+            if entry.iter().any(|entry| entry.position.0 < log_min) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(extent.first + i64::from(low))
+    }
+
+    /// Drops what is in memory and expired, and marks the queues that have nothing left.
+    async fn raise_in_memory(&self) {
+        let (slots, log_min) = {
+            let mut state = self.0.state.borrow_mut();
+            let log_min = state.log_min;
+            if log_min > state.indexed {
+                state.keys.release(log_min);
+                state.indexed = log_min;
+            }
+            (state.table.slots(), log_min)
+        };
+        for first in (0..slots).step_by(SLICE as usize) {
+            let range = first..slots.min(first + SLICE);
+            let mut state = self.0.state.borrow_mut();
+            range.clone().for_each(|slot| state.table.raise_min(QueueSlot(slot), log_min));
+            state.mark_expired(range, &self.0.marks);
+            drop(state);
+            self.0.env.yield_now().await;
+        }
+    }
+
+    async fn remove_expired_runs(&self) -> io::Result<()> {
+        let expired = {
+            let mut state = self.0.state.borrow_mut();
+            let count = state.runs.partition_point(|run| run.header.to <= state.log_min);
+            let expired = state.runs[..count].to_vec();
+            state.runs = Rc::new(state.runs[count..].to_vec());
+            let oldest = state.runs.first().map_or(state.log_min, |run| run.header.from.min(state.log_min));
+            for topic in state.table.forget_deletions(oldest) {
+                self.0.marks.delete(&deleted_key(&topic));
+            }
+            expired
+        };
+        for run in &expired {
+            self.0.reader.forget(run);
+            self.0.env.remove_file(&run.path).await?;
+        }
+        if expired.is_empty() { Ok(()) } else { self.0.env.sync_dir(&self.0.dir).await }
+    }
+
+    /// Tells of a damaged run and marks it, so that the next start rebuilds it from the log. Until then what is
+    /// whole in it is served.
+    pub(super) async fn report_damage(&self, run: &Run, error: &RunError) {
+        tracing::warn!(path = %run.path.display(), %error, "index run is damaged: rebuilt from the log at the next start");
+        self.0.marks.put(&damaged_key(run.header.from), &[]);
+        if let Err(error) = self.0.marks.flush().await {
+            tracing::warn!(path = %run.path.display(), %error, "cannot mark the damaged run");
+        }
+    }
+}
+
+impl Table {
+    /// Raises the minimum of a queue that has messages in a run.
+    fn raise_known_min(&mut self, topic: &str, extent: &Extent, min: i64) {
+        if let Some(slot) = self.find(topic, QueueId(extent.queue)) {
+            let queue = self.queue_mut(slot);
+            if queue.since <= extent.base_position {
+                queue.min = queue.min.max(min).min(queue.next);
+            }
+        }
+    }
+
+    /// The queue's next offset, if everything that it had has expired and that was not said before.
+    fn mark_if_expired(&mut self, slot: QueueSlot, log_min: u64) -> Option<i64> {
+        if !self.is_live(slot.0) {
+            return None;
+        }
+        let queue = self.queue_mut(slot);
+        let due = queue.seen <= log_min && queue.marked != queue.next;
+        due.then(|| {
+            queue.marked = queue.next;
+            queue.next
+        })
+    }
+
+    /// Adds what a mark says; deletions come before expired queues.
+    pub(super) fn apply_mark(&mut self, mark: &Mark) {
+        match mark {
+            Mark::Deleted { topic, at } => self.mark_deleted(topic, *at),
+            Mark::Expired { topic, queue, next, seen } => {
+                if *next > 0 && *seen > self.deleted_at(topic) {
+                    let slot = self.slot(topic, *queue);
+                    let queue = self.queue_mut(slot);
+                    (queue.min, queue.next, queue.marked) = (*next, *next, *next);
+                    queue.seen = *seen;
+                }
+            }
+            Mark::LogMin(_) | Mark::Damaged(_) => {}
+        }
+    }
+
+    /// Adds an extent of a run, in log order.
+    pub(super) fn apply_extent(&mut self, topic: &str, extent: &Extent) {
+        if extent.base_position < self.deleted_at(topic) {
+            return;
+        }
+        debug_assert_eq!(extent.hash, queue_hash(topic, QueueId(extent.queue)));
+        let slot = self.slot(topic, QueueId(extent.queue));
+        if extent.base_position < self.queue(slot).seen {
+            return;
+        }
+        if extent.first < self.queue(slot).next {
+            self.restart(slot, extent.base_position);
+        }
+        let queue = self.queue_mut(slot);
+        if queue.min == queue.next {
+            queue.min = extent.first;
+        }
+        queue.next = extent.end();
+        queue.seen = extent.last_position + 1;
+    }
+}

@@ -1,0 +1,311 @@
+//! Reading runs: blocks are checked when they come from disk, and kept in a cache.
+
+use std::cell::RefCell;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ringmq_env::{Env, File, IoSlice, OpenOptions};
+
+use super::cache::Cache;
+use super::format::{self, *};
+use super::table::IndexEntry;
+use crate::bytes::array;
+
+/// Bytes of blocks that the cache of one shard may hold.
+const BLOCK_CACHE: usize = 4 << 20;
+/// Files of one shard that stay open.
+const OPEN_FILES: usize = 64;
+/// Blocks read at a time when a whole section is read.
+const SECTION_BLOCKS: u32 = 64;
+/// Bits of the filter for each extent.
+const FILTER_BITS: usize = 10;
+
+/// Why a run cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("block {0} is damaged")]
+    Damaged(u32),
+}
+
+/// An immutable run, and what is kept of it in memory.
+pub(super) struct Run {
+    pub header: Header,
+    pub path: PathBuf,
+    layout: Layout,
+    /// First hash of each block of the directory and of the keys.
+    directory_fences: Vec<u64>,
+    key_fences: Vec<u64>,
+    filter: Filter,
+}
+
+impl Run {
+    pub(super) fn new(
+        header: Header,
+        path: PathBuf,
+        fences: Vec<u64>,
+        hashes: impl Iterator<Item = u64>,
+    ) -> Run {
+        let layout = header.layout();
+        let mut directory_fences = fences;
+        let key_fences = directory_fences.split_off((layout.names - layout.directory) as usize);
+        assert!(key_fences.len() == (layout.fences - layout.keys) as usize);
+        let mut filter = Filter::new(header.extents as usize);
+        hashes.for_each(|hash| filter.add(hash));
+        Run { header, path, layout, directory_fences, key_fences, filter }
+    }
+
+    /// False when the run surely has nothing of a queue with this hash.
+    pub(super) fn may_have(&self, hash: u64) -> bool {
+        self.filter.may_have(hash)
+    }
+
+    /// Bytes of memory.
+    pub(super) fn memory(&self) -> usize {
+        let fences = self.directory_fences.capacity() + self.key_fences.capacity() + self.filter.bits.len();
+        size_of::<Run>() + fences * 8 + self.path.as_os_str().len()
+    }
+
+    /// The blocks of a section (`first` its first block) that may hold records with this hash.
+    fn blocks_with(fences: &[u64], first: u32, hash: u64) -> std::ops::Range<u32> {
+        let after = fences.partition_point(|fence| *fence <= hash);
+        let before = fences[..after].partition_point(|fence| *fence < hash).saturating_sub(1);
+        first + before as u32..first + after as u32
+    }
+
+    pub(super) fn directory_blocks(&self, hash: u64) -> std::ops::Range<u32> {
+        Run::blocks_with(&self.directory_fences, self.layout.directory, hash)
+    }
+
+    pub(super) fn key_blocks(&self, hash: u64) -> std::ops::Range<u32> {
+        Run::blocks_with(&self.key_fences, self.layout.keys, hash)
+    }
+
+    /// The keys in one of [`Run::key_blocks`].
+    pub(super) fn keys_in(&self, block: &[u8], number: u32) -> impl DoubleEndedIterator<Item = PackedKey> {
+        let before = (number - self.layout.keys) as usize * KEYS_PER_BLOCK;
+        let count = KEYS_PER_BLOCK.min(self.header.keys as usize - before);
+        block[..count * KEY].chunks_exact(KEY).map(PackedKey::decode)
+    }
+}
+
+/// A Bloom filter over the queues of a run.
+struct Filter {
+    bits: Vec<u64>,
+}
+
+impl Filter {
+    fn new(items: usize) -> Filter {
+        Filter { bits: vec![0; (items * FILTER_BITS).div_ceil(64)] }
+    }
+
+    fn places(&self, hash: u64) -> impl Iterator<Item = (usize, u64)> {
+        let len = self.bits.len() as u64 * 64;
+        (0..4).map(move |probe| {
+            let place = (hash.wrapping_add(hash.rotate_left(32).wrapping_mul(2 * probe + 1))) % len.max(1);
+            ((place / 64) as usize, 1 << (place % 64))
+        })
+    }
+
+    fn add(&mut self, hash: u64) {
+        for (word, bit) in self.places(hash).collect::<smallvec::SmallVec<[_; 4]>>() {
+            self.bits[word] |= bit;
+        }
+    }
+
+    fn may_have(&self, hash: u64) -> bool {
+        !self.bits.is_empty() && self.places(hash).all(|(word, bit)| self.bits[word] & bit != 0)
+    }
+}
+
+/// Directory and names of a run, read whole.
+pub(super) struct Directory {
+    pub extents: Vec<Extent>,
+    names: Vec<u8>,
+}
+
+impl Directory {
+    /// Topic of an extent; `None` if the names do not make sense.
+    pub(super) fn topic(&self, extent: &Extent) -> Option<&str> {
+        format::name_at(&self.names, extent.name)
+    }
+}
+
+/// Access to the blocks of a shard's runs.
+pub(super) struct Reader<E: Env> {
+    env: E,
+    blocks: RefCell<Cache<(u64, u32), IoSlice>>,
+    files: RefCell<Cache<u64, E::File>>,
+}
+
+impl<E: Env> Reader<E> {
+    pub(super) fn new(env: E) -> Reader<E> {
+        Reader {
+            env,
+            blocks: RefCell::new(Cache::new(BLOCK_CACHE)),
+            files: RefCell::new(Cache::new(OPEN_FILES)),
+        }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn memory(&self) -> usize {
+        self.blocks.borrow().cost()
+    }
+
+    /// Closes the run's file.
+    pub(super) fn forget(&self, run: &Run) {
+        self.files.borrow_mut().remove(&run.header.id, 1);
+    }
+
+    async fn open(&self, path: &Path) -> io::Result<E::File> {
+        self.env.open(path, OpenOptions { direct: true, ..OpenOptions::default() }).await
+    }
+
+    async fn file(&self, run: &Run) -> io::Result<E::File> {
+        let id = run.header.id;
+        let cached = self.files.borrow_mut().get(id, 1);
+        if let Some(file) = cached {
+            return Ok(file);
+        }
+        let file = self.open(&run.path).await?;
+        self.files.borrow_mut().insert(id, file.clone(), 1);
+        Ok(file)
+    }
+
+    /// One block of a run, checked.
+    pub(super) async fn block(&self, run: &Run, number: u32) -> Result<IoSlice, RunError> {
+        let key = (run.header.id, number);
+        let cached = self.blocks.borrow_mut().get(key, BLOCK);
+        if let Some(block) = cached {
+            return Ok(block);
+        }
+        let file = self.file(run).await?;
+        let block = file.read_at(u64::from(number) * BLOCK as u64, BLOCK).await?;
+        if !is_whole(run.header.id, number, &block) {
+            return Err(RunError::Damaged(number));
+        }
+        self.blocks.borrow_mut().insert(key, block.clone(), BLOCK);
+        Ok(block)
+    }
+
+    /// Opens the run at `path` and reads its directory; everything but entries and keys is checked.
+    pub(super) async fn load(&self, path: &Path) -> Result<(Run, Directory), RunError> {
+        let file = self.open(path).await?;
+        let block = file.read_at(0, BLOCK).await?;
+        let header = Header::decode(&block).ok_or(RunError::Damaged(0))?;
+        let layout = header.layout();
+        if file.size().await? < u64::from(layout.end) * BLOCK as u64 {
+            return Err(RunError::Damaged(layout.end - 1));
+        }
+        let directory = read_directory(&file, &header).await?;
+        let mut fences = Vec::new();
+        for (_, data) in section(&file, &header, layout.fences..layout.end).await? {
+            fences.extend(
+                data[..FENCES_PER_BLOCK * FENCE].chunks_exact(FENCE).map(|f| u64::from_le_bytes(array(f, 0))),
+            );
+        }
+        fences.truncate((layout.names - layout.directory + layout.fences - layout.keys) as usize);
+        let hashes = directory.extents.iter().map(|extent| extent.hash);
+        Ok((Run::new(header, path.to_path_buf(), fences, hashes), directory))
+    }
+
+    /// Reads the directory of a known run.
+    pub(super) async fn directory(&self, run: &Run) -> Result<Directory, RunError> {
+        read_directory(&self.file(run).await?, &run.header).await
+    }
+
+    /// The queue's extents in the run, in order.
+    pub(super) async fn extents(
+        &self,
+        run: &Run,
+        hash: u64,
+        topic: &str,
+        queue: u32,
+    ) -> Result<Vec<Extent>, RunError> {
+        let mut found = Vec::new();
+        for number in run.directory_blocks(hash) {
+            let block = self.block(run, number).await?;
+            let before = (number - run.layout.directory) as usize * EXTENTS_PER_BLOCK;
+            let count = EXTENTS_PER_BLOCK.min(run.header.extents as usize - before);
+            for bytes in block[..count * EXTENT].chunks_exact(EXTENT) {
+                let extent = Extent::decode(bytes, &run.header).ok_or(RunError::Damaged(number))?;
+                if extent.hash == hash && extent.queue == queue && self.name_is(run, &extent, topic).await? {
+                    found.push(extent);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn name_is(&self, run: &Run, extent: &Extent, topic: &str) -> Result<bool, RunError> {
+        let number = run.layout.names + extent.name / DATA as u32;
+        let block = self.block(run, number).await?;
+        let name = format::name_at(&block[..DATA], extent.name % DATA as u32);
+        Ok(name.ok_or(RunError::Damaged(number))? == topic)
+    }
+
+    /// Appends up to `max` entries of the extent, from its `skip`th on.
+    pub(super) async fn entries(
+        &self,
+        run: &Run,
+        extent: &Extent,
+        skip: u32,
+        max: usize,
+        out: &mut Vec<IndexEntry>,
+    ) -> Result<(), RunError> {
+        let mut at = (extent.entry + skip) as usize;
+        let end = ((extent.entry + extent.count) as usize).min(at.saturating_add(max));
+        while at < end {
+            let (block, within) = (at / ENTRIES_PER_BLOCK, at % ENTRIES_PER_BLOCK);
+            let count = (end - at).min(ENTRIES_PER_BLOCK - within);
+            let block = self.block(run, run.layout.entries + block as u32).await?;
+            let bytes = &block[within * ENTRY..(within + count) * ENTRY];
+            out.extend(bytes.chunks_exact(ENTRY).map(|entry| extent.decode_entry(entry)));
+            at += count;
+        }
+        Ok(())
+    }
+}
+
+async fn read_directory<F: File>(file: &F, header: &Header) -> Result<Directory, RunError> {
+    let layout = header.layout();
+    let mut extents = Vec::with_capacity(header.extents as usize);
+    for (number, data) in section(file, header, layout.directory..layout.names).await? {
+        let count = EXTENTS_PER_BLOCK.min(header.extents as usize - extents.len());
+        for bytes in data[..count * EXTENT].chunks_exact(EXTENT) {
+            extents.push(Extent::decode(bytes, header).ok_or(RunError::Damaged(number))?);
+        }
+    }
+    let mut names = Vec::with_capacity(header.names as usize);
+    for (_, data) in section(file, header, layout.names..layout.keys).await? {
+        names.extend_from_slice(&data);
+    }
+    let directory = Directory { extents, names };
+    if directory.extents.iter().any(|extent| directory.topic(extent).is_none()) {
+        return Err(RunError::Damaged(layout.names));
+    }
+    Ok(directory)
+}
+
+/// The blocks of a section without their CRCs, checked, with their numbers.
+async fn section<F: File>(
+    file: &F,
+    header: &Header,
+    blocks: std::ops::Range<u32>,
+) -> Result<Vec<(u32, IoSlice)>, RunError> {
+    let mut found = Vec::with_capacity(blocks.len());
+    let mut next = blocks.start;
+    while next < blocks.end {
+        let count = SECTION_BLOCKS.min(blocks.end - next);
+        let bytes = file.read_at(u64::from(next) * BLOCK as u64, count as usize * BLOCK).await?;
+        for number in next..next + count {
+            let at = (number - next) as usize * BLOCK;
+            let block = (at + BLOCK <= bytes.len()).then(|| bytes.slice(at, BLOCK));
+            let block = block.filter(|block| is_whole(header.id, number, block));
+            found.push((number, block.ok_or(RunError::Damaged(number))?.slice(0, DATA)));
+        }
+        next += count;
+    }
+    Ok(found)
+}

@@ -1,0 +1,346 @@
+//! The index against a simple model: a list of entries for each queue.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
+
+use super::*;
+use crate::types::{Boundary, ReadError};
+
+/// Runs `main` on one executor of the real backend, within a bounded time.
+fn run<F: Future<Output = ()> + 'static>(
+    main: impl FnOnce(GlommioEnv, PathBuf) -> F + Clone + Send + 'static,
+) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let (ended, end) = mpsc::channel();
+    #[allow(clippy::disallowed_methods, reason = "the executor needs a thread that a test can give up on")]
+    std::thread::spawn(move || {
+        run_cores(1, &CoreOptions::default(), move |_, env| main(env, path)).unwrap().join();
+        ended.send(()).unwrap();
+    });
+    end.recv_timeout(Duration::from_secs(100)).expect("the test ends in time");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Messages for a queue; how many, and how many ms pass.
+    Push(usize, u16, u8),
+    StageAndTakeBack(usize),
+    Flush(u8),
+    /// Share of the log that expires, in 1/16.
+    Expire(u8),
+    Delete(usize),
+    /// Open again; what is not in runs is recovered from the log.
+    Reopen,
+    /// Open again, with one byte of one file changed.
+    Damage(prop::sample::Index, prop::sample::Index),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (0..6usize, prop_oneof![1..4u16, 100..700u16], 0..3u8).prop_map(|(q, n, ms)| Step::Push(q, n, ms)),
+        1 => (0..6usize).prop_map(Step::StageAndTakeBack),
+        3 => (0..=16u8).prop_map(Step::Flush),
+        1 => (0..16u8).prop_map(Step::Expire),
+        1 => (0..3usize).prop_map(Step::Delete),
+        1 => Just(Step::Reopen),
+        1 => (any::<prop::sample::Index>(), any::<prop::sample::Index>()).prop_map(|(f, b)| Step::Damage(f, b)),
+    ]
+}
+
+const TOPICS: [&str; 3] = ["orders", "a topic with a rather long name, as retry topics have", "t"];
+
+fn queue_of(number: usize) -> (&'static str, QueueId) {
+    (TOPICS[number % 3], QueueId(number as u32 / 3 * 7))
+}
+
+type Queue = BTreeMap<i64, IndexEntry>;
+
+/// The log as the index needs it, and what the index should say.
+#[derive(Default)]
+struct Model {
+    log: Vec<(&'static str, QueueId, i64, IndexEntry)>,
+    queues: BTreeMap<(&'static str, u32), (Queue, i64)>,
+    deleted: BTreeMap<&'static str, u64>,
+    end: u64,
+    ms: i64,
+    log_min: u64,
+}
+
+impl Model {
+    fn next(&mut self, topic: &'static str, queue: QueueId) -> (i64, IndexEntry) {
+        let next = self.queues.entry((topic, queue.0)).or_default().1;
+        let position = self.end + 32;
+        let entry = IndexEntry {
+            position: LogPosition(position),
+            size: 100 + (position % 50) as u32,
+            crc: crc32fast::hash(&position.to_le_bytes()),
+            tags_code: position as i64 * 77 - 5,
+            store_ms: self.ms,
+        };
+        (next, entry)
+    }
+
+    fn push(&mut self, topic: &'static str, queue: QueueId) {
+        let (offset, entry) = self.next(topic, queue);
+        self.log.push((topic, queue, offset, entry));
+        let (entries, next) = self.queues.entry((topic, queue.0)).or_default();
+        entries.insert(offset, entry);
+        *next = offset + 1;
+        self.end = entry.position.0 + u64::from(entry.size);
+    }
+
+    fn expire(&mut self, min: u64) {
+        self.log_min = self.log_min.max(min);
+        for (entries, _) in self.queues.values_mut() {
+            entries.retain(|_, entry| entry.position.0 >= self.log_min);
+        }
+        self.log.retain(|(.., entry)| entry.position.0 >= self.log_min);
+    }
+
+    fn delete(&mut self, topic: &'static str) {
+        self.queues.retain(|(name, _), _| *name != topic);
+        self.deleted.insert(topic, self.end);
+    }
+
+    fn by_time(&self, queue: &Queue, next: i64, ms: i64, boundary: Boundary) -> i64 {
+        match boundary {
+            _ if queue.is_empty() => 0,
+            Boundary::Lower => {
+                queue.iter().find(|(_, e)| e.store_ms >= ms).map_or(next, |(offset, _)| *offset)
+            }
+            Boundary::Upper => {
+                queue.iter().rev().find(|(_, e)| e.store_ms <= ms).map_or(0, |(offset, _)| *offset)
+            }
+        }
+    }
+}
+
+fn key_of(entry: &IndexEntry) -> String {
+    format!("key {}", entry.tags_code % 9)
+}
+
+struct Harness<E: Env> {
+    env: E,
+    dir: PathBuf,
+    index: Index<E>,
+    model: Model,
+    /// A run is damaged, and no read has come upon it yet.
+    damaged: bool,
+    /// A read was refused since the last check.
+    refused: Cell<bool>,
+}
+
+impl<E: Env> Harness<E> {
+    async fn new(env: E, dir: &Path) -> Self {
+        let index = Index::open(env.clone(), dir, LogPosition(0), LogPosition(0)).await.unwrap();
+        Harness {
+            env,
+            dir: dir.to_path_buf(),
+            index,
+            model: Model::default(),
+            damaged: false,
+            refused: Cell::new(false),
+        }
+    }
+
+    async fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Push(number, count, ms) => self.push(number, count, ms),
+            Step::StageAndTakeBack(number) => {
+                let (topic, queue) = queue_of(number);
+                let slot = self.index.slot(topic, queue);
+                self.index.stage(slot);
+                self.index.stage(slot);
+                self.index.unstage_all();
+            }
+            Step::Flush(share) => {
+                let from = self.index.indexed_upto().0;
+                let upto = from + (self.model.end - from.min(self.model.end)) * u64::from(share) / 16;
+                self.index.flush(LogPosition(upto)).await.unwrap();
+            }
+            Step::Expire(share) => {
+                let min = self.model.end * u64::from(share) / 16;
+                self.model.expire(min);
+                self.index.set_log_min(LogPosition(min)).await.unwrap();
+            }
+            Step::Delete(topic) => {
+                self.model.delete(TOPICS[topic]);
+                self.index.delete_topic(TOPICS[topic], LogPosition(self.model.end)).await.unwrap();
+            }
+            Step::Reopen => self.reopen().await,
+            Step::Damage(file, byte) => self.damage(file, byte).await,
+        }
+    }
+
+    fn push(&mut self, number: usize, count: u16, ms: u8) {
+        let (topic, queue) = queue_of(number);
+        let slot = self.index.slot(topic, queue);
+        let staged: Vec<_> = (0..count).map(|_| self.index.stage(slot)).collect();
+        self.model.ms += i64::from(ms) * 700;
+        for offset in staged {
+            let (expected, entry) = self.model.next(topic, queue);
+            assert_eq!(offset.0, expected);
+            self.index.push(slot, offset, entry);
+            self.index.push_key(topic, &key_of(&entry), entry.position, entry.store_ms);
+            self.model.push(topic, queue);
+        }
+    }
+
+    async fn reopen(&mut self) {
+        let (min, end) = (LogPosition(self.model.log_min), LogPosition(self.model.end));
+        self.index = Index::open(self.env.clone(), &self.dir, min, end).await.unwrap();
+        let from = self.index.indexed_upto();
+        for (topic, queue, offset, entry) in &self.model.log {
+            let (topic, entry) = (*topic, *entry);
+            if entry.position >= from && self.index.recover(topic, *queue, QueueOffset(*offset), entry) {
+                self.index.push_key(topic, &key_of(&entry), entry.position, entry.store_ms);
+            }
+        }
+    }
+
+    /// Changes a byte of a run.
+    async fn damage(&mut self, file: prop::sample::Index, byte: prop::sample::Index) {
+        let runs: Vec<_> = std::fs::read_dir(&self.dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut runs: Vec<_> =
+            runs.into_iter().filter(|path| path.extension().is_some_and(|e| e == "run")).collect();
+        if runs.is_empty() {
+            return;
+        }
+        runs.sort();
+        let path = file.get(&runs);
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = byte.index(bytes.len());
+        bytes[at] ^= 0x10;
+        std::fs::write(path, bytes).unwrap();
+        self.reopen().await;
+        self.damaged = true;
+    }
+
+    /// Compares all that can be asked. Damaged blocks may refuse, but never lie; once they did, a new start mends
+    /// them.
+    async fn check(&mut self) {
+        self.check_all().await;
+        if self.refused.take() {
+            self.reopen().await;
+            self.damaged = false;
+            self.check_all().await;
+        }
+    }
+
+    fn refuse(&self, error: &ReadError) {
+        assert!(self.damaged && matches!(error, ReadError::Damaged { .. }), "{error}");
+        self.refused.set(true);
+    }
+
+    async fn check_all(&self) {
+        for number in 0..6 {
+            let (topic, queue) = queue_of(number);
+            let empty = (Queue::new(), 0);
+            let (entries, next) = self.model.queues.get(&(topic, queue.0)).unwrap_or(&empty);
+            let range = self.index.range(topic, queue);
+            assert_eq!(range.map_or(0, |range| range.max.0), *next, "{topic} {queue:?}");
+            if let Some(range) = range {
+                let min = entries.first_key_value().map_or(*next, |(offset, _)| *offset);
+                assert!(range.min.0 == min || self.damaged, "{topic} {queue:?}: {range:?}, not from {min}");
+            }
+            match self.read_all(topic, queue).await {
+                Ok(read) => {
+                    assert!(read == *entries, "{topic} {queue:?}: {} of {}", read.len(), entries.len())
+                }
+                Err(error) => self.refuse(&error),
+            }
+            for boundary in [Boundary::Lower, Boundary::Upper] {
+                let ms = self.model.ms * (number as i64 + 1) / 5;
+                match self.index.offset_by_time(topic, queue, ms, boundary).await {
+                    Ok(found) => assert_eq!(found.0, self.model.by_time(entries, *next, ms, boundary)),
+                    Err(error) => self.refuse(&error),
+                }
+            }
+        }
+        self.check_keys().await;
+    }
+
+    async fn read_all(&self, topic: &str, queue: QueueId) -> Result<Queue, ReadError> {
+        let (mut read, mut next, mut max) = (Queue::new(), 0, 1);
+        loop {
+            let found = self.index.entries(topic, queue, QueueOffset(next), max).await?;
+            if found.entries.is_empty() {
+                return Ok(read);
+            }
+            assert!(found.first.0 >= next && found.entries.len() <= max);
+            next = found.first.0 + found.entries.len() as i64;
+            read.extend((found.first.0..).zip(found.entries));
+            max = max * 3 % 1000;
+        }
+    }
+
+    async fn check_keys(&self) {
+        for topic in TOPICS {
+            let (begin_ms, end_ms) = (self.model.ms / 4, self.model.ms * 3 / 4);
+            let deleted = self.model.deleted.get(topic).copied().unwrap_or(0);
+            let is_wanted = |entry: &IndexEntry| {
+                key_of(entry) == "key 4"
+                    && entry.position.0 >= deleted
+                    && (begin_ms..=end_ms).contains(&entry.store_ms)
+            };
+            let mut wanted: Vec<_> = self
+                .model
+                .log
+                .iter()
+                .filter(|m| m.0 == topic && is_wanted(&m.3))
+                .map(|m| m.3.position)
+                .collect();
+            wanted.reverse();
+            let mut search =
+                KeySearch { topic, key: "key 4", max: 7, begin_ms, end_ms, before: LogPosition(u64::MAX) };
+            let mut found = Vec::new();
+            loop {
+                match self.index.query_keys(&search).await {
+                    Ok(more) if more.is_empty() => break,
+                    Ok(more) => found.extend(more),
+                    Err(error) => {
+                        self.refuse(&error);
+                        return;
+                    }
+                }
+                search.before = *found.last().unwrap();
+            }
+            assert!(found.is_sorted_by(|a, b| a > b));
+            // Candidates: the times are exact to the second only.
+            let exact: Vec<_> = found
+                .into_iter()
+                .filter(|position| {
+                    self.model.log.iter().any(|m| m.3.position == *position && is_wanted(&m.3))
+                })
+                .collect();
+            assert_eq!(exact, wanted);
+        }
+    }
+}
+
+#[test]
+fn the_index_says_what_the_model_says() {
+    run(|env, dir| async move {
+        let mut runner =
+            TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() });
+        for case in 0..40 {
+            let steps = prop::collection::vec(step(), 1..40).new_tree(&mut runner).unwrap().current();
+            let mut harness = Harness::new(env.clone(), &dir.join(case.to_string())).await;
+            for (at, step) in steps.iter().enumerate() {
+                eprintln!("case {case} step {at}: {step:?}");
+                harness.apply(step).await;
+                harness.check().await;
+            }
+        }
+    });
+}
