@@ -104,15 +104,18 @@ impl<E: Env> Index<E> {
         sort_sliced(&self.0.env, packed, |key: &PackedKey| key.hash).await
     }
 
+    fn hash_slots(&self, slots: &[u32], hashed: &mut Vec<(u64, u32)>) {
+        let state = self.0.state.borrow();
+        hashed.extend(slots.iter().map(|slot| {
+            let (topic, queue) = state.table.name(QueueSlot(*slot));
+            (queue_hash(topic, queue), *slot)
+        }));
+    }
+
     async fn slots_by_hash(&self, slots: &[u32]) -> Vec<(u64, u32)> {
         let mut hashed = Vec::with_capacity(slots.len());
         for part in slots.chunks(SLICE) {
-            let state = self.0.state.borrow();
-            hashed.extend(part.iter().map(|slot| {
-                let (topic, queue) = state.table.name(QueueSlot(*slot));
-                (queue_hash(topic, queue), *slot)
-            }));
-            drop(state);
+            self.hash_slots(part, &mut hashed);
             self.0.env.yield_now().await;
         }
         sort_sliced(&self.0.env, hashed, |(hash, _)| *hash).await
@@ -157,11 +160,14 @@ impl<E: Env> Index<E> {
             state.keys.release(to);
         }
         for part in slots.chunks(SLICE) {
-            let mut state = self.0.state.borrow_mut();
-            part.iter().for_each(|slot| state.table.release(*slot, to));
-            drop(state);
+            self.release(part, to);
             self.0.env.yield_now().await;
         }
         self.0.state.borrow_mut().table.reclaim(to);
+    }
+
+    fn release(&self, slots: &[u32], to: u64) {
+        let mut state = self.0.state.borrow_mut();
+        slots.iter().for_each(|slot| state.table.release(*slot, to));
     }
 }

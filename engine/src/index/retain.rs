@@ -180,13 +180,15 @@ impl<E: Env> Index<E> {
             (state.table.slots(), log_min)
         };
         for first in (0..slots).step_by(SLICE as usize) {
-            let range = first..slots.min(first + SLICE);
-            let mut state = self.0.state.borrow_mut();
-            range.clone().for_each(|slot| state.table.raise_min(QueueSlot(slot), log_min));
-            state.mark_expired(range, &self.0.marks);
-            drop(state);
+            self.raise_slots(first..slots.min(first + SLICE), log_min);
             self.0.env.yield_now().await;
         }
+    }
+
+    fn raise_slots(&self, slots: std::ops::Range<u32>, log_min: u64) {
+        let mut state = self.0.state.borrow_mut();
+        slots.clone().for_each(|slot| state.table.raise_min(QueueSlot(slot), log_min));
+        state.mark_expired(slots, &self.0.marks);
     }
 
     async fn remove_expired_runs(&self) -> io::Result<()> {
