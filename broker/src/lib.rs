@@ -3,5 +3,6 @@
 pub mod compat;
 mod config;
 pub mod control;
+pub mod registration_driver;
 
 pub use config::{BrokerConfig, ConfigError, Machine, MemoryOrigin};
