@@ -24,7 +24,7 @@ pub(super) struct HotKeys {
 }
 
 /// The stable hash of a key within its topic.
-pub(super) fn key_hash(topic: &str, key: &str) -> u64 {
+pub(crate) fn key_hash(topic: &str, key: &str) -> u64 {
     xxh3_64_with_seed(key.as_bytes(), xxh3_64(topic.as_bytes()))
 }
 

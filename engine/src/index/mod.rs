@@ -32,6 +32,7 @@ use keys::{HotKey, HotKeys};
 use run::{Reader, Run};
 use table::Table;
 
+pub(crate) use keys::key_hash;
 pub(crate) use search::KeySearch;
 pub(crate) use table::{IndexEntry, QueueSlot};
 
@@ -110,9 +111,9 @@ impl<E: Env> Index<E> {
         self.0.state.borrow_mut().table.push(slot, offset, entry);
     }
 
-    /// Adds a key of a committed message, in log order.
-    pub(crate) fn push_key(&self, topic: &str, key: &str, position: LogPosition, store_ms: i64) {
-        let key = HotKey { hash: keys::key_hash(topic, key), position: position.0, store_ms };
+    /// Adds a key, by its [`key_hash`], of a committed message, in log order.
+    pub(crate) fn push_key(&self, hash: u64, position: LogPosition, store_ms: i64) {
+        let key = HotKey { hash, position: position.0, store_ms };
         self.0.state.borrow_mut().keys.push(key);
     }
 

@@ -192,7 +192,7 @@ impl<E: Env> Harness<E> {
             let (expected, entry) = self.model.next(topic, queue);
             assert_eq!(offset.0, expected);
             self.index.push(slot, offset, entry);
-            self.index.push_key(topic, &key_of(&entry), entry.position, entry.store_ms);
+            self.index.push_key(keys::key_hash(topic, &key_of(&entry)), entry.position, entry.store_ms);
             self.model.push(topic, queue);
         }
     }
@@ -204,7 +204,7 @@ impl<E: Env> Harness<E> {
         for (topic, queue, offset, entry) in &self.model.log {
             let (topic, entry) = (*topic, *entry);
             if entry.position >= from && self.index.recover(topic, *queue, QueueOffset(*offset), entry) {
-                self.index.push_key(topic, &key_of(&entry), entry.position, entry.store_ms);
+                self.index.push_key(keys::key_hash(topic, &key_of(&entry)), entry.position, entry.store_ms);
             }
         }
     }

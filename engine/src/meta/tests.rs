@@ -118,12 +118,23 @@ impl History {
     }
 }
 
+impl History {
+    /// Checks what was found after a crash, and goes on from there.
+    fn begin_again(&mut self, found: &BTreeMap<u64, Vec<u8>>, context: &str) {
+        for key in 0..8 {
+            assert!(self.allows(key, found.get(&key).map(|value| &value[..])), "{context} key {key}");
+        }
+        self.changes = (0..8).map(|key| (key, found.get(&key).cloned())).collect();
+        self.durable = self.changes.len();
+    }
+}
+
 /// Changes keys at random for ever.
 async fn change(env: SimEnv, log: MetaLog<SimEnv>, history: Rc<RefCell<History>>) {
     loop {
         for _ in 0..env.random() % 4 {
             let key = env.random() % 8;
-            let value = (env.random() % 4 > 0)
+            let value = (!env.random().is_multiple_of(4))
                 .then(|| env.random().to_le_bytes().repeat(env.random() as usize % 3000));
             match &value {
                 Some(value) => log.put(&key.to_le_bytes(), value),
@@ -154,16 +165,7 @@ fn whatever_crashes_what_was_durable_stays() {
                 })
                 .await
                 .unwrap_or_else(|error| panic!("seed {seed} life {life}: {error}"));
-                let mut past = history.borrow_mut();
-                for key in 0..8 {
-                    assert!(
-                        past.allows(key, found.get(&key).map(|v| &v[..])),
-                        "seed {seed} life {life} key {key}"
-                    );
-                }
-                past.changes = (0..8).map(|key| (key, found.get(&key).cloned())).collect();
-                past.durable = past.changes.len();
-                drop(past);
+                history.borrow_mut().begin_again(&found, &format!("seed {seed} life {life}"));
                 for _ in 0..2 {
                     env.spawn(change(env.clone(), log.clone(), Rc::clone(&history)));
                 }
