@@ -64,4 +64,4 @@ CLIENTS = {client.name: client for client in (
     NodeClient("node", {"first"}),
     CppClient("cpp", {"auto-create", "oneway", "orderly", "share-ordered", "pull"}),
 )}
-ADMIN = "mqadmin"
+ADMIN, ALL = "mqadmin", "all"  # names of what is no single client

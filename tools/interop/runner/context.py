@@ -48,19 +48,20 @@ class Context:
 
     # --- programs -------------------------------------------------------------------------------------------------
 
-    def start(self, verb, **arguments):
+    def start(self, verb, client=None, **arguments):
+        client = client or self.client
         number = next(self.number)
         home = os.path.join(self.directory, "home-%d" % number)
         os.makedirs(home, exist_ok=True)
         scenario = {"namesrv": self.cluster.namesrv, "topic": self.topic, "group": self.group,
                     "instance": "i%d" % number}
         scenario.update((name.replace("_", "-"), value) for name, value in arguments.items())
-        command = self.client.command(verb, home)
+        command = client.command(verb, home)
         for name, value in scenario.items():
             command += ["--" + name, str(value)]
-        name = "%s-%d" % (verb, number)
+        name = "%s-%s-%d" % (client.name, verb, number)
         driver = Driver(self.suite.group, name, command, os.path.join(self.directory, name + ".log"), self.deadline,
-                        env=self.client.environment(home), cwd=self.directory)
+                        env=client.environment(home), cwd=self.directory)
         self.drivers.append(driver)
         return driver
 

@@ -6,8 +6,8 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
-from . import admin, cases, cluster, restarts
-from .clients import ADMIN, CLIENTS
+from . import admin, cases, cluster, cross, restarts
+from .clients import ADMIN, ALL, CLIENTS, Client
 from .context import CASE_SECONDS, Context
 from .install import place
 from .processes import Failure, Group
@@ -48,6 +48,7 @@ class Suite:
         steady = [(client, name, function) for name, needs, function in cases.CASES for client in CLIENTS.values()
                   if needs in client.can and self.wanted(client.name, name)]
         steady += [(CLIENTS["java-5.5.0"], name, function, ADMIN) for name, function in admin.CASES if self.wanted(ADMIN, name)]
+        steady += [(Client(ALL, set()), name, function) for name, function in cross.CASES if self.wanted(ALL, name)]
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(lambda chosen: self.one(*chosen), steady))
         together = [(client, name, function) for name, needs, function in restarts.CASES for client in CLIENTS.values()
