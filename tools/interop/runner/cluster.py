@@ -102,6 +102,11 @@ def port_open(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def namesrv_command(cluster):
+    return [cluster.binary, "namesrv", "--namesrv-port", str(cluster.namesrv_port),
+            "--data", os.path.join(cluster.directory, "namesrv", "data")]
+
+
 class RingMQ(Cluster):
     clean_statuses = (0,)
 
@@ -113,7 +118,7 @@ class RingMQ(Cluster):
         if len(self.names) == 1:
             return {self.names[0]: [self.binary, "server", "--namesrv-port", str(self.namesrv_port)]
                     + self.options(self.names[0])}
-        commands = {"namesrv": [self.binary, "namesrv", "--namesrv-port", str(self.namesrv_port)]}
+        commands = {"namesrv": namesrv_command(self)}
         for name in self.names:
             commands[name] = [self.binary, "broker", "--namesrv", self.namesrv] + self.options(name)
         return commands
@@ -162,3 +167,14 @@ class Java(Cluster):
 
     def environment(self):
         return dict(os.environ, ROCKETMQ_HOME=self.directory)
+
+
+class Mixed(Java):
+    """Java brokers behind RingMQ's name server."""
+
+    def __init__(self, group, directory, brokers, libraries, binary):
+        super().__init__(group, directory, brokers, libraries)
+        self.binary = binary
+
+    def commands(self):
+        return dict(super().commands(), namesrv=namesrv_command(self))

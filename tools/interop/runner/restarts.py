@@ -7,9 +7,9 @@ from .context import CASE_SECONDS, check, check_content, check_once, check_sent,
 from .processes import Failure
 
 
-SECONDS = {"ringmq": CASE_SECONDS, "java": 240}  # a Java broker needs 20 s and more to end and be ready again
+SECONDS = {"ringmq": CASE_SECONDS, "java": 240, "mixed": 240}  # a Java broker needs 20 s and more to end and be ready again
 
-OFFSETS_FLUSHED = {"ringmq": 2, "java": 12}  # once a second; the Java broker begins with that 10 s after its start
+OFFSETS_FLUSHED = {"ringmq": 2, "java": 12, "mixed": 12}  # once a second; the Java broker begins with that 10 s after its start
 
 
 class Gate:

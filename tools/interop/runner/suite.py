@@ -12,7 +12,7 @@ from .context import CASE_SECONDS, Context
 from .install import place
 from .processes import Failure, Group
 
-PEER, RINGMQ = "java", "ringmq"
+JAVA, MIXED, RINGMQ = "java", "mixed", "ringmq"
 
 
 class Suite:
@@ -32,11 +32,13 @@ class Suite:
         with self.printing:
             print(text, flush=True)
 
-    def start_cluster(self, libraries_or_binary):
-        if self.peer == PEER:
-            self.cluster = cluster.Java(self.group, self.directory, self.brokers, libraries_or_binary)
+    def start_cluster(self, binary, libraries):
+        if self.peer == RINGMQ:
+            self.cluster = cluster.RingMQ(self.group, self.directory, self.brokers, binary, self.cores)
+        elif self.peer == MIXED:
+            self.cluster = cluster.Mixed(self.group, self.directory, self.brokers, libraries, binary)
         else:
-            self.cluster = cluster.RingMQ(self.group, self.directory, self.brokers, libraries_or_binary, self.cores)
+            self.cluster = cluster.Java(self.group, self.directory, self.brokers, libraries)
         self.say("%s: %d broker(s) ready after %.2f s, name server %s, logs in %s" % (
             self.peer, self.brokers, self.cluster.start(), self.cluster.namesrv,
             os.path.relpath(self.directory)))
