@@ -311,7 +311,9 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     ) -> Result<V::Value, JsonError> {
         let text = self.scalar()?.unwrap_or_default();
         let by_ordinal = text.parse::<usize>().ok().and_then(|i| variants.get(i));
-        match by_ordinal {
+        // The Go client writes `BroadCasting`.
+        let by_name = || variants.iter().find(|variant| is_same_name(variant, &text));
+        match by_ordinal.or_else(by_name) {
             Some(name) => visitor.visit_enum(BorrowedStrDeserializer::new(name)),
             None => visitor.visit_enum(StrDeserializer::new(&text)),
         }
@@ -322,6 +324,15 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         self.at = scan::skip_value(self.text.as_bytes(), self.at)?;
         visitor.visit_unit()
     }
+}
+
+/// Whether fastjson takes two names of an enum's variant for the same: case, `_` and `-` do not count.
+fn is_same_name(variant: &str, text: &str) -> bool {
+    let letters = |name: &'_ str| {
+        let counts = |byte: &u8| *byte != b'_' && *byte != b'-';
+        name.bytes().filter(counts).map(|byte| byte.to_ascii_lowercase()).collect::<Vec<_>>()
+    };
+    letters(variant) == letters(text)
 }
 
 /// The inside of an object or an array.
@@ -420,6 +431,13 @@ mod tests {
             inner: Some(Box::new(inner)),
         };
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn enums_go_by_name_without_regard_to_case() {
+        for text in ["RIGHT", "Right", "right", "RI_GHT", "1"] {
+            assert_eq!(read(&format!(r#"{{"choice":"{text}"}}"#)).choice, Some(Choice::Right));
+        }
     }
 
     #[test]
