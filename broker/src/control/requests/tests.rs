@@ -286,3 +286,25 @@ fn consume_stats_are_of_the_topics_that_count() {
     let _ = state.connection_closed(ConnectionId { core: 0, serial: 1 });
     assert_eq!(names(state, false), ["t", "old"], "nobody is online to say");
 }
+
+#[test]
+fn the_heartbeats_of_other_languages_are_understood() {
+    let state = &mut state();
+    // rocketmq-client-go writes its own names of the models, and leaves out what is empty.
+    let go = r#"{"clientID":"10.0.0.2@8","producerDataSet":[],"consumerDataSet":[{"groupName":"go","consumeType":
+        "CONSUME_PASSIVELY","messageModel":"BroadCasting","consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET",
+        "subscriptionDataSet":[{"ClassFilterMode":false,"topic":"t","subString":"*","tagsSet":null,"codeSet":null,
+        "subVersion":1,"expressionType":""}],"unitMode":false}]}"#;
+    let (answer, effects) = ask(state, request::HEART_BEAT, &[], go);
+    assert_eq!((answer.code, answer.remark), (0, None));
+    assert!(effects.notify.is_empty(), "nobody shares queues in broadcasting");
+    // The C++ client writes numbers for enums, and strings for numbers.
+    let cpp = r#"{"clientID":"10.0.0.3@9","consumerDataSet":[{"groupName":"cpp","consumeType":1,"messageModel":1,
+        "consumeFromWhere":0,"subscriptionDataSet":[{"codeSet":["1"],"subString":"a","subVersion":"7","tagsSet":["a"],
+        "topic":"t"}],"unitMode":false}],"producerDataSet":[{"groupName":"CLIENT_INNER_PRODUCER"}]}"#;
+    let (answer, effects) = ask(state, request::HEART_BEAT, &[], cpp);
+    assert_eq!((answer.code, answer.remark), (0, None));
+    assert_eq!(effects.notify.len(), 1);
+    let view = state.consumers().view("cpp").unwrap();
+    assert_eq!((view.subscriptions["t"].sub_version, &view.subscriptions["t"].code_set[..]), (7, &[1][..]));
+}
