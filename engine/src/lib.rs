@@ -6,13 +6,10 @@
 
 mod bytes;
 mod gate;
-#[allow(dead_code, unused_imports, reason = "the shard begins to use it with its log")]
 mod index;
-#[allow(dead_code, reason = "the shard begins to use it with the index")]
 mod log;
 mod meta;
 mod shard;
-#[allow(dead_code, reason = "as above")]
 mod signal;
 mod store;
 mod types;

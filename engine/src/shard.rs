@@ -1,10 +1,25 @@
 //! One shard: log, index and what ties them together.
 
+mod append;
+mod commit;
+mod message;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
+use std::rc::Rc;
 
-use ringmq_env::{Env, IoSlice};
+use ringmq_env::Env;
+use ringmq_protocol::record::RecordView;
 
+use crate::index::{Index, IndexEntry, key_hash};
+use crate::log::{Log, LogOptions, ScannedRecord};
+use crate::signal::Signal;
 use crate::types::*;
+use commit::{Disk, Staged};
+use message::Indexed;
 
 /// How a shard is opened.
 #[derive(Clone, Debug)]
@@ -19,9 +34,9 @@ pub struct ShardOptions {
     pub sync_flush: bool,
     /// ASYNC_FLUSH's interval, in ms.
     pub flush_interval_ms: u64,
-    /// Bytes of a new segment file.
+    /// Bytes of a new segment file; a multiple of 4096, at least 64 KiB.
     pub segment_size: u64,
-    /// Largest record, in bytes.
+    /// Largest record, in bytes; a record must also fit a segment, and is never larger than 8 MiB.
     pub max_record_size: usize,
     /// Bytes that the hot tail may hold.
     pub tail_memory: usize,
@@ -32,8 +47,37 @@ pub struct ShardOptions {
 }
 
 /// One shard's storage on its core. Cheap to clone: clones are the same shard.
-pub struct Shard<E: Env> {
+pub struct Shard<E: Env>(Rc<Inner<E>>);
+
+impl<E: Env> Clone for Shard<E> {
+    fn clone(&self) -> Self {
+        Shard(Rc::clone(&self.0))
+    }
+}
+
+struct Inner<E: Env> {
     env: E,
+    options: ShardOptions,
+    log: Log<E>,
+    index: Index<E>,
+    /// Staged in the log, not yet in the index.
+    staged: RefCell<Staged>,
+    /// What [`Shard::next_commit`] has not taken yet.
+    pending: RefCell<Option<Commit>>,
+    disk: Cell<Disk>,
+    /// The counters that the shard keeps itself; the others are asked for.
+    counters: Cell<ShardStats>,
+    earliest_store_ms: Cell<i64>,
+    closing: Cell<bool>,
+    commits_ended: Cell<bool>,
+    /// Background tasks that are using the disk.
+    busy: Cell<u32>,
+    /// Told when there is something for [`Shard::next_commit`].
+    committed: Signal,
+    /// Told when [`Shard::next_commit`] has taken it.
+    taken: Signal,
+    /// Told when a background task has work, or is done with it.
+    work: Signal,
 }
 
 /// Why a shard could not be opened.
@@ -78,87 +122,120 @@ impl OpenError {
 impl<E: Env> Shard<E> {
     /// Opens the shard and recovers it; when this returns, appends and reads are served.
     pub async fn open(env: E, options: ShardOptions) -> Result<Shard<E>, OpenError> {
-        let _ = (env, options);
-        todo!()
-    }
-
-    /// Stages messages of one queue as a unit, in order and contiguously.
-    pub fn append(&self, messages: &[NewMessage<'_>]) -> Result<Appended, AppendError> {
-        let _ = (&self.env, messages);
-        todo!()
-    }
-
-    /// The next step of the committed watermark; one consumer. `None` once closed and all is committed.
-    pub async fn next_commit(&self) -> Option<Commit> {
-        todo!()
-    }
-
-    /// The queue's readable range; `None` when the queue has never had a message here.
-    pub fn queue_range(&self, topic: &str, queue_id: QueueId) -> Option<QueueRange> {
-        let _ = (topic, queue_id);
-        todo!()
-    }
-
-    /// Reads if everything needed is in memory; `None` sends the caller to [`Shard::read`].
-    pub fn read_hot(&self, request: &ReadRequest<'_>) -> Option<ReadResult> {
-        let _ = request;
-        todo!()
-    }
-
-    /// Reads, from disk where needed. Every record from disk is checked before it is returned.
-    pub async fn read(&self, request: &ReadRequest<'_>) -> Result<ReadResult, ReadError> {
-        let _ = request;
-        todo!()
-    }
-
-    /// The offset that a search by store time gives, as RocketMQ's `searchOffsetByTime` (part C.12).
-    pub async fn offset_by_time(
-        &self,
-        topic: &str,
-        queue_id: QueueId,
-        time_ms: i64,
-        boundary: Boundary,
-    ) -> Result<QueueOffset, ReadError> {
-        let _ = (topic, queue_id, time_ms, boundary);
-        todo!()
-    }
-
-    /// Store time of the message at `offset`, in ms; `None` when it is not kept.
-    pub async fn store_time(
-        &self,
-        topic: &str,
-        queue_id: QueueId,
-        offset: QueueOffset,
-    ) -> Result<Option<i64>, ReadError> {
-        let _ = (topic, queue_id, offset);
-        todo!()
-    }
-
-    /// The stored record that starts at `position`; `None` when no committed record starts there.
-    pub async fn record_at(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
-        let _ = position;
-        todo!()
-    }
-
-    /// Records with the key, newest first. Candidates are checked against the record's own topic and keys.
-    pub async fn query_keys(&self, query: &KeyQuery<'_>) -> Result<Vec<IoSlice>, ReadError> {
-        let _ = query;
-        todo!()
+        let (log_min, log_max) = Log::extent(&env, &options.dir).await?;
+        let index = Index::open(env.clone(), &options.dir.join("index"), log_min, log_max).await?;
+        let mut on_record = |record: ScannedRecord<'_>| recover(&index, options.id, record);
+        let (log, recovered) =
+            Log::open(env.clone(), log_options(&options), index.indexed_upto(), &mut on_record).await?;
+        for (from, to) in &recovered.damaged {
+            tracing::error!(shard = options.id.0, from, to, "a stretch of the log cannot be read back");
+        }
+        let scanned = recovered.scanned;
+        tracing::info!(shard = options.id.0, log_end = log.committed().0, scanned, "shard open");
+        let shard = Shard(Rc::new(Inner {
+            env,
+            options,
+            log,
+            index,
+            staged: RefCell::default(),
+            pending: RefCell::default(),
+            disk: Cell::default(),
+            counters: Cell::default(),
+            earliest_store_ms: Cell::new(-1),
+            closing: Cell::new(false),
+            commits_ended: Cell::new(false),
+            busy: Cell::new(0),
+            committed: Signal::default(),
+            taken: Signal::default(),
+            work: Signal::default(),
+        }));
+        shard.0.look_at_disk().await;
+        shard.0.earliest_store_ms.set(shard.0.find_earliest().await);
+        shard.start_tasks();
+        Ok(shard)
     }
 
     /// Forgets the topic's queues on this shard: a queue made anew starts at offset 0. Durable when it returns.
     pub async fn delete_topic(&self, topic: &str) -> Result<(), std::io::Error> {
-        let _ = topic;
-        todo!()
+        self.0.index.delete_topic(topic, self.0.log.staged()).await
     }
 
     /// Counters and gauges.
     pub fn stats(&self) -> ShardStats {
-        todo!()
+        let shard = &*self.0;
+        let log = shard.log.counters();
+        ShardStats {
+            log_min: shard.log.min().0,
+            log_committed: shard.log.committed().0,
+            log_staged: shard.log.staged().0,
+            log_flushed: shard.log.flushed().0,
+            queues: shard.index.queues() as u64,
+            commits: log.commits,
+            flushes: log.flushes,
+            log_bytes_written: log.bytes_written,
+            index_bytes_written: shard.index.bytes_written(),
+            tail_memory: shard.log.tail_memory() as u64,
+            index_memory: shard.index.memory() as u64,
+            earliest_store_ms: shard.earliest_store_ms.get(),
+            ..shard.counters.get()
+        }
     }
 
-    /// Refuses further appends, commits and flushes what is staged, writes the checkpoint.
+    /// Refuses further appends, commits and flushes what is staged, writes the index. Everything is on the device
+    /// when it returns, and the next opening has nothing to recover. [`Shard::next_commit`] ends.
     pub async fn close(&self) {
-        todo!()
+        let shard = &*self.0;
+        shard.closing.set(true);
+        shard.log.close();
+        shard.taken.notify();
+        shard.work.notify();
+        shard.committed.until(|| shard.commits_ended.get()).await;
+        shard.work.until(|| shard.busy.get() == 0).await;
+        shard.flush_index().await;
+    }
+}
+
+impl<E: Env> Inner<E> {
+    fn count(&self, change: impl FnOnce(&mut ShardStats)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+}
+
+fn log_options(options: &ShardOptions) -> LogOptions {
+    LogOptions {
+        dir: options.dir.clone(),
+        shard: options.id,
+        store_id: options.store_id,
+        sync_flush: options.sync_flush,
+        segment_size: options.segment_size,
+        tail_memory: options.tail_memory,
+    }
+}
+
+/// Brings the index up to date with a record that it does not know yet.
+fn recover<E: Env>(index: &Index<E>, shard: ShardId, record: ScannedRecord<'_>) {
+    let position = record.position;
+    let view = match RecordView::decode(record.bytes) {
+        Ok(view) => view,
+        Err(error) => {
+            tracing::error!(shard = shard.0, position = position.0, %error, "what the log holds is no record");
+            return;
+        }
+    };
+    let indexed = Indexed::of(view.properties, view.sys_flag);
+    let entry = IndexEntry {
+        position,
+        size: record.bytes.len() as u32,
+        crc: record.crc,
+        tags_code: indexed.tags_code,
+        store_ms: view.store_timestamp,
+    };
+    let queue = QueueId(view.queue_id as u32);
+    if index.recover(view.topic, queue, QueueOffset(view.queue_offset), entry) {
+        for key in &indexed.keys {
+            index.push_key(key_hash(view.topic, key), position, view.store_timestamp);
+        }
     }
 }

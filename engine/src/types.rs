@@ -116,6 +116,9 @@ pub enum AppendError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The properties are no text, which no client could read back.
+    #[error("the properties are not UTF-8")]
+    PropertiesNotText,
     /// So much is staged already that the disk must catch up first.
     #[error("{staged} bytes are staged, the limit is {limit}: try again in a few milliseconds")]
     Busy {
@@ -309,6 +312,8 @@ pub struct ShardStats {
     pub messages_read: u64,
     /// Of these, from disk.
     pub messages_read_cold: u64,
+    /// Messages that were not served since start because what the disk gave back is not what was written.
+    pub messages_damaged: u64,
     /// Store timestamp of the oldest message kept, in ms; -1 when there is none.
     pub earliest_store_ms: i64,
 }

@@ -6,7 +6,7 @@
 use ringmq_env::{AppendBuf, Env, IoSlice};
 
 use super::Log;
-use super::segment::SegmentRange;
+use super::segment::{SEGMENT_HEADER_LEN, SegmentRange};
 
 /// Zero-filled sectors are kept this far ahead of what is staged, in bytes.
 const ZERO_AHEAD: u64 = 32 << 20;
@@ -28,11 +28,12 @@ impl<E: Env> Log<E> {
                 let staging = log.staging.borrow();
                 (staging.end(), staging.segment(), staging.epoch())
             };
+            log.prepared_for.set(end);
+            let ahead = end + ahead_len(segment);
+            log.segments.ensure(segment, epoch).await?;
             if log.closing.get() {
                 return Ok(());
             }
-            let ahead = end + ZERO_AHEAD.min(segment.len / 2);
-            log.segments.ensure(segment, epoch).await?;
             if log.segments.fill(segment.start, self.staged().0, ahead, &zeros).await? {
                 continue;
             }
@@ -47,15 +48,23 @@ impl<E: Env> Log<E> {
         }
     }
 
-    /// Whether less than half of what should be zero-filled ahead is.
+    /// Whether less than half of what should be zero-filled ahead is. Not again before more is staged, and so not
+    /// for a log that nobody writes to.
     pub(crate) fn is_ahead_due(&self) -> bool {
         let staging = self.0.staging.borrow();
         let (end, segment) = (staging.end(), staging.segment());
-        let wanted = end + ZERO_AHEAD.min(segment.len / 2) / 2;
-        let ready = self.0.segments.ready_to(segment.start);
+        if end == self.0.prepared_for.get() {
+            return false;
+        }
+        let wanted = end + ahead_len(segment) / 2;
+        let ready = self.0.segments.ready_to(segment.start).max(end.next_multiple_of(SEGMENT_HEADER_LEN));
         ready < wanted.min(segment.end())
             || wanted >= segment.end() && self.0.segments.ready_to(segment.end()) < wanted
     }
+}
+
+fn ahead_len(segment: SegmentRange) -> u64 {
+    ZERO_AHEAD.min(segment.len / 2)
 }
 
 fn zeros() -> IoSlice {

@@ -151,10 +151,9 @@ impl<E: Env> Inner<E> {
         assert!(!self.flushing.replace(true), "one flush at a time");
         let wanted = self.committed.borrow().position;
         let flushed = async {
-            // The slot is chosen before the log is flushed, so that it never says more than the log holds.
-            let journal = self.journal.flush();
+            self.journal.begin_flush();
             self.segments.flush().await?;
-            journal.await
+            self.journal.flush().await
         };
         if let Err(error) = flushed.await {
             ringmq_env::fatal(Fatal::Sync { path: self.options.dir.clone(), error });

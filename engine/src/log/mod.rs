@@ -16,25 +16,26 @@ mod tail_journal;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ringmq_env::{Env, IoSlice};
 
+use crate::shard::OpenError;
 use crate::signal::Signal;
 use crate::types::{LogPosition, ShardId};
 
-#[allow(unused_imports, reason = "the shard begins to use it with the index")]
+pub(crate) use frame::record_len;
 pub(crate) use group_commit::CommitStep;
-#[allow(unused_imports, reason = "as above")]
-pub(crate) use recovery::{Recovered, ScannedRecord};
-#[allow(unused_imports, reason = "as above")]
-pub(crate) use segment::MIN_SEGMENT_LEN;
+pub(crate) use recovery::ScannedRecord;
 
 use reader::ColdCache;
-use segment::Segments;
+use segment::{SEGMENT_HEADER_LEN, SegmentRange, Segments};
 use staging::{LogEnd, Staging};
 use tail_journal::TailJournal;
+
+/// Directory of the segments in the shard's directory.
+const SEGMENT_DIR: &str = "log";
 
 /// How a log is opened.
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ struct Inner<E: Env> {
     /// Where the log ended when the present epoch began.
     epoch_start: Cell<u64>,
     last_store_ms: Cell<i64>,
+    /// The staged end that work ahead was last done for.
+    prepared_for: Cell<u64>,
     cold: ColdCache,
     counters: Cell<LogCounters>,
     flushing: Cell<bool>,
@@ -96,6 +99,18 @@ struct Inner<E: Env> {
 }
 
 impl<E: Env> Log<E> {
+    /// First position of the log in a shard's directory, and one that it surely does not reach beyond.
+    pub(crate) async fn extent(env: &E, dir: &Path) -> Result<(LogPosition, LogPosition), OpenError> {
+        let dir = dir.join(SEGMENT_DIR);
+        env.create_dir_all(&dir).await.map_err(OpenError::at(&dir))?;
+        let entries = env.read_dir(&dir).await.map_err(OpenError::at(&dir))?;
+        let ranges: Vec<_> = entries.iter().filter_map(SegmentRange::of_file).collect();
+        let min = ranges.first().map_or(0, |range| range.start);
+        // The log may end where the first frame of the next segment will be.
+        let max = ranges.last().map_or(0, SegmentRange::end) + SEGMENT_HEADER_LEN;
+        Ok((LogPosition(min), LogPosition(max)))
+    }
+
     /// Most bytes of records that are kept together by [`Log::reserve`].
     pub(crate) fn max_unit(&self) -> usize {
         self.0.staging.borrow().max_unit()
@@ -126,6 +141,18 @@ impl<E: Env> Log<E> {
         let now = self.0.env.wall_ms().max(self.0.last_store_ms.get());
         self.0.last_store_ms.set(now);
         now
+    }
+
+    /// Where the first frame's first record is, if anything is committed.
+    pub(crate) fn first_record(&self) -> Option<LogPosition> {
+        let first = self.0.segments.ranges().first()?.first_frame();
+        (first < self.committed().0).then_some(LogPosition(first + frame::FRAME_HEADER_LEN as u64))
+    }
+
+    /// Whether the `len` bytes at `position` lie in one segment.
+    pub(crate) fn is_in_one_segment(&self, position: LogPosition, len: usize) -> bool {
+        let segment = self.0.segments.locate(position.0);
+        segment.is_some_and(|segment| position.0 + len as u64 <= segment.range.end())
     }
 
     /// First position kept.

@@ -55,7 +55,7 @@ impl<E: Env> Log<E> {
         on_record: &mut dyn FnMut(ScannedRecord<'_>),
     ) -> Result<(Log<E>, Recovered), OpenError> {
         assert!(options.segment_size.is_multiple_of(SEGMENT_HEADER_LEN));
-        assert!(options.segment_size >= super::MIN_SEGMENT_LEN);
+        assert!(options.segment_size >= super::segment::MIN_SEGMENT_LEN);
         env.create_dir_all(&options.dir).await.map_err(OpenError::at(&options.dir))?;
         let (journal, slots) = TailJournal::open(&env, &options.dir, options.sync_flush).await?;
         let segments = Segments::open(env.clone(), segment_config(&options)).await?;
@@ -69,7 +69,7 @@ impl<E: Env> Log<E> {
 
 fn segment_config(options: &LogOptions) -> SegmentConfig {
     SegmentConfig {
-        dir: options.dir.join("log"),
+        dir: options.dir.join(super::SEGMENT_DIR),
         shard: options.shard,
         store_id: options.store_id,
         dsync: options.sync_flush,
@@ -103,6 +103,7 @@ fn assemble<E: Env>(
         epoch_start: Cell::new(opened.end.position),
         committed: RefCell::new(opened.end.clone()),
         last_store_ms: Cell::new(opened.store_ms),
+        prepared_for: Cell::new(opened.end.position),
         cold: ColdCache::default(),
         counters: Cell::new(LogCounters::default()),
         flushing: Cell::new(false),

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions};
+use ringmq_env::{AppendBuf, DirEntry, Env, File, IoSlice, OpenOptions};
 
 use crate::bytes::array;
 use crate::shard::OpenError;
@@ -55,6 +55,12 @@ impl SegmentRange {
     /// Position of the first frame.
     pub(crate) fn first_frame(&self) -> u64 {
         self.start + SEGMENT_HEADER_LEN
+    }
+
+    /// The range of a directory's entry, if that is a segment.
+    pub(crate) fn of_file(entry: &DirEntry) -> Option<SegmentRange> {
+        let digits = entry.name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
+        Some(SegmentRange { start: digits.parse().ok()?, len: entry.len })
     }
 
     fn file_name(&self) -> String {
@@ -140,13 +146,12 @@ impl<E: Env> Segments<E> {
             if entry.name == NEW_FILE {
                 let path = dir.join(NEW_FILE);
                 env.remove_file(&path).await.map_err(OpenError::at(&path))?;
-            } else if let Some(start) = parse_name(&entry.name) {
-                let range = SegmentRange { start, len: entry.len };
+            } else if let Some(range) = SegmentRange::of_file(&entry) {
                 if entry.len < MIN_SEGMENT_LEN || !entry.len.is_multiple_of(SEGMENT_HEADER_LEN) {
                     let what = format!("a segment cannot have {} bytes", entry.len);
                     return Err(OpenError::Damaged { path: dir.join(entry.name), what });
                 }
-                list.insert(start, Rc::new(Segment::new(range, None)));
+                list.insert(range.start, Rc::new(Segment::new(range, None)));
             }
         }
         let (creating, changed) = (Cell::new(false), Signal::default());
@@ -204,8 +209,10 @@ impl<E: Env> Segments<E> {
             .until(|| segment.filling.get().is_none_or(|(from, to)| end <= from || to <= position))
             .await;
         let file = self.file(&segment).await?;
+        file.write_at(data, position - segment.range.start).await?;
+        // Only now: a flush takes completed writes alone to the device.
         segment.dirty.set(true);
-        file.write_at(data, position - segment.range.start).await
+        Ok(())
     }
 
     /// Takes every completed write to the device.
@@ -338,11 +345,6 @@ impl<E: Env> Segment<E> {
     }
 }
 
-fn parse_name(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
-    digits.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,7 +370,9 @@ mod tests {
 
     #[test]
     fn only_segments_have_segment_names() {
-        assert_eq!(parse_name(&RANGE.file_name()), Some(RANGE.start));
-        assert_eq!((parse_name("17.log"), parse_name(NEW_FILE)), (None, None));
+        let entry = |name: &str| DirEntry { name: name.into(), len: RANGE.len, is_dir: false };
+        assert_eq!(SegmentRange::of_file(&entry(&RANGE.file_name())), Some(RANGE));
+        assert_eq!(SegmentRange::of_file(&entry("17.log")), None);
+        assert_eq!(SegmentRange::of_file(&entry(NEW_FILE)), None);
     }
 }

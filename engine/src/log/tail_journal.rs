@@ -226,13 +226,16 @@ impl<E: Env> TailJournal<E> {
         }
     }
 
-    /// Takes the newest committed slot to the device.
+    /// Begins a flush of the newest committed slot, which stays as it is until [`TailJournal::flush`] is done. What
+    /// the slot relies on goes to the device in between.
+    pub(crate) fn begin_flush(&self) {
+        self.flushing.set(self.committed.get());
+    }
+
+    /// Takes the slot of [`TailJournal::begin_flush`] to the device.
     pub(crate) async fn flush(&self) -> io::Result<()> {
-        let slot = self.committed.get();
-        self.flushing.set(slot);
         self.file.sync().await?;
-        self.flushed.set(slot);
-        self.flushing.set(None);
+        self.flushed.set(self.flushing.take());
         Ok(())
     }
 }

@@ -2,7 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use super::ring::Ring;
-use super::watch::{CoreTasks, CoreWatch, Watchdog, Watched};
+use super::watch::{CoreWatch, Watchdog, Watched};
 use super::{GlommioEnv, spawn_scheduled};
 use crate::{Fatal, fatal};
 
@@ -89,7 +88,7 @@ impl Cores {
 }
 
 /// Starts `cores` executors, each on a thread of its own, and runs `main(core, env)` on each. Returns once all of
-/// them run. An executor ends when its `main` has ended: tasks that are still there are dropped where they stand.
+/// them run. An executor ends when its `main` has ended: tasks that are still there are not run any more.
 ///
 /// A panic in any task aborts the process.
 pub fn run_cores<M, F>(cores: usize, options: &CoreOptions, main: M) -> Result<Cores, StartError>
@@ -168,10 +167,8 @@ where
         }
     };
     let (completions, submissions) = ring.drive();
-    // The ring's own tasks outlive the others.
-    let drivers = CoreTasks::new(Arc::clone(&watch));
-    spawn_scheduled(Watched::new(&drivers, completions));
-    spawn_scheduled(Watched::new(&drivers, submissions));
+    spawn_scheduled(Watched::new(Arc::clone(&watch), completions));
+    spawn_scheduled(Watched::new(Arc::clone(&watch), submissions));
     let pulsed = Arc::clone(&watch);
     spawn_scheduled(poll_fn(move |cx| {
         pulsed.publish_pulse(cx.waker().clone());
@@ -179,10 +176,8 @@ where
     }));
     // The starter waits for this.
     let _ = running.send(Ok(()));
-    let tasks = CoreTasks::new(watch);
-    let env = GlommioEnv::new(Rc::clone(&ring), Rc::clone(&tasks));
-    Watched::new(&tasks, main(core, env)).await;
-    tasks.end().await;
+    let env = GlommioEnv::new(std::rc::Rc::clone(&ring), Arc::clone(&watch));
+    Watched::new(watch, main(core, env)).await;
     ring.stop().await;
 }
 

@@ -1,3 +1,5 @@
+mod crash;
+
 use std::path::Path;
 
 use ringmq_env::Env;

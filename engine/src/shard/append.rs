@@ -1,0 +1,137 @@
+//! Appends: a message becomes a record, in place, in the tail of the log.
+
+use ringmq_env::Env;
+use ringmq_protocol::record::{MAX_PROPERTIES, RecordError, RecordFields};
+use smallvec::SmallVec;
+
+use super::commit::StagedMessage;
+use super::message::Indexed;
+use super::{Inner, Shard};
+use crate::index::{IndexEntry, QueueSlot, key_hash};
+use crate::types::*;
+
+impl<E: Env> Shard<E> {
+    /// Stages messages of one queue as a unit, in order and contiguously. They get durable and readable with a
+    /// group commit, see [`Shard::next_commit`]. Panics without any message, or with messages of several queues.
+    ///
+    /// A unit of up to 8 MiB of records is there as a whole or not at all after a crash; of a larger one that was
+    /// never acknowledged the first part may be there.
+    pub fn append(&self, messages: &[NewMessage<'_>]) -> Result<Appended, AppendError> {
+        let shard = &*self.0;
+        let first = messages.first().expect("an append has messages");
+        assert!(messages.iter().all(|m| m.queue_id == first.queue_id && m.topic == first.topic));
+        shard.admit()?;
+        let limit = shard.options.max_record_size.min(shard.log.max_unit());
+        let sizes = messages.iter().map(|message| record_size(message, limit));
+        let sizes: SmallVec<[usize; 1]> = sizes.collect::<Result<_, _>>()?;
+        let total = sizes.iter().sum();
+        if total <= shard.log.max_unit() {
+            shard.log.reserve(total);
+        }
+        let slot = shard.index.slot(first.topic, first.queue_id);
+        let store_timestamp = shard.log.store_timestamp();
+        let staged = messages
+            .iter()
+            .zip(&sizes)
+            .map(|(message, size)| shard.stage(slot, message, *size, store_timestamp));
+        let staged: SmallVec<[_; 1]> = staged.collect();
+        shard.log.kick();
+        Ok(Appended {
+            first_queue_offset: staged[0].0,
+            physical_offsets: staged.iter().map(|(_, physical)| *physical).collect(),
+            store_timestamp,
+            end: shard.log.staged(),
+        })
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Whether an append may be staged now.
+    fn admit(&self) -> Result<(), AppendError> {
+        if self.closing.get() {
+            return Err(AppendError::Closed);
+        }
+        if let Some(error) = self.disk_refuses() {
+            return Err(error);
+        }
+        let staged = (self.log.staged().0 - self.log.committed().0) as usize;
+        if staged > self.options.staged_limit {
+            return Err(AppendError::Busy { staged, limit: self.options.staged_limit });
+        }
+        Ok(())
+    }
+
+    fn stage(
+        &self,
+        slot: QueueSlot,
+        message: &NewMessage<'_>,
+        size: usize,
+        store_ms: i64,
+    ) -> (QueueOffset, PhysicalOffset) {
+        let offset = self.index.stage(slot);
+        let properties_len = properties_len(message);
+        let mut staged = self.staged.borrow_mut();
+        let mut tags_code = 0;
+        let (position, crc) = self.log.push(size, |position, record| {
+            fields(message, offset, PhysicalOffset::new(self.options.id, position), store_ms)
+                .encode_into(record);
+            // The properties stand last; their parts were checked to be text.
+            let text = std::str::from_utf8(&record[size - properties_len..]).unwrap_or_default();
+            let indexed = Indexed::of(text, message.sys_flag);
+            tags_code = indexed.tags_code;
+            let keys = indexed.keys.iter();
+            staged.keys.extend(keys.map(|key| (key_hash(message.topic, key), position, store_ms)));
+        });
+        let entry = IndexEntry { position, size: size as u32, crc, tags_code, store_ms };
+        staged.messages.push_back(StagedMessage { slot, offset, entry });
+        self.count(|stats| {
+            stats.messages_appended += 1;
+            stats.bytes_appended += size as u64;
+        });
+        (offset, PhysicalOffset::new(self.options.id, position))
+    }
+}
+
+fn properties_len(message: &NewMessage<'_>) -> usize {
+    message.properties.iter().map(|part| part.len()).sum()
+}
+
+/// Bytes of the message as stored, if it may be stored.
+fn record_size(message: &NewMessage<'_>, limit: usize) -> Result<usize, AppendError> {
+    if message.properties.iter().any(|part| std::str::from_utf8(part).is_err()) {
+        return Err(AppendError::PropertiesNotText);
+    }
+    // Offsets and times have a fixed width.
+    let fields = fields(message, QueueOffset(0), PhysicalOffset::new(ShardId(0), LogPosition(0)), 0);
+    let size = fields.encoded_len().map_err(|error| match error {
+        RecordError::PropertiesTooLong { len, limit } => AppendError::PropertiesTooLarge { size: len, limit },
+        _ => AppendError::TooLarge { size: message.body.len() + message.topic.len(), limit },
+    })?;
+    if size > limit { Err(AppendError::TooLarge { size, limit }) } else { Ok(size) }
+}
+
+fn fields<'a>(
+    message: &NewMessage<'a>,
+    queue_offset: QueueOffset,
+    physical_offset: PhysicalOffset,
+    store_timestamp: i64,
+) -> RecordFields<'a> {
+    RecordFields {
+        queue_id: message.queue_id.0 as i32,
+        flag: message.flag,
+        queue_offset: queue_offset.0,
+        physical_offset: physical_offset.get(),
+        sys_flag: message.sys_flag,
+        born_timestamp: message.born_timestamp,
+        born_host: message.born_host,
+        store_timestamp,
+        store_host: message.store_host,
+        reconsume_times: message.reconsume_times,
+        prepared_transaction_offset: message.prepared_transaction_offset,
+        body: message.body,
+        topic: message.topic,
+        properties: message.properties,
+    }
+}
+
+const _: () = assert!(MAX_PROPERTIES <= i16::MAX as usize);

@@ -1,0 +1,267 @@
+//! From a group commit to the index and to whoever waits for the commit; and the tasks of a shard.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ringmq_env::{Env, Instant};
+
+use super::{Inner, Shard};
+use crate::index::{IndexEntry, QueueSlot};
+use crate::log::CommitStep;
+use crate::types::*;
+
+/// Commits pause when so many arrivals have not been taken by [`Shard::next_commit`].
+const MAX_PENDING_ARRIVALS: usize = 1 << 17;
+
+/// How often the use of the disk is looked at while messages are appended.
+const DISK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long appends are refused after the device was found full, before the next one may try again.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(500);
+
+/// After a failed index flush, how long the next one waits.
+const INDEX_RETRY: Duration = Duration::from_secs(5);
+
+/// A message that is staged.
+pub(super) struct StagedMessage {
+    pub slot: QueueSlot,
+    pub offset: QueueOffset,
+    pub entry: IndexEntry,
+}
+
+/// What the index learns when it is committed, in log order.
+#[derive(Default)]
+pub(super) struct Staged {
+    pub messages: VecDeque<StagedMessage>,
+    /// (hash, position, store time) of each key.
+    pub keys: VecDeque<(u64, LogPosition, i64)>,
+}
+
+/// The use of the disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Disk {
+    used: u64,
+    total: u64,
+    /// Above the watermark when last looked at.
+    is_full: bool,
+    checked: Instant,
+    /// Somebody wants it looked at.
+    is_wanted: bool,
+    /// The device had no space for a commit; appends wait until then.
+    no_space_until: Option<Instant>,
+}
+
+impl<E: Env> Shard<E> {
+    /// The next step of the committed watermark; one consumer. `None` once closed and all is committed.
+    ///
+    /// After a step with [`Commit::failed`] nothing is staged until the step was taken, so everything that the
+    /// consumer knows as staged behind [`Commit::committed`] then is what was dropped.
+    pub async fn next_commit(&self) -> Option<Commit> {
+        let shard = &*self.0;
+        shard.committed.until(|| shard.pending.borrow().is_some() || shard.commits_ended.get()).await;
+        let commit = shard.pending.borrow_mut().take();
+        shard.taken.notify();
+        commit
+    }
+
+    /// Starts the shard's tasks. Each parks until there is work, and ends when the shard closes.
+    pub(super) fn start_tasks(&self) {
+        let shard = self.clone();
+        self.0.env.spawn(async move { shard.0.commit_loop().await });
+        let shard = self.clone();
+        self.0.env.spawn(async move { shard.0.housekeeping_loop().await });
+        let shard = self.clone();
+        self.0.env.spawn(async move { shard.0.index_loop().await });
+        if !self.0.options.sync_flush {
+            let shard = self.clone();
+            self.0.env.spawn(async move { shard.0.flush_loop().await });
+        }
+    }
+}
+
+impl<E: Env> Inner<E> {
+    async fn commit_loop(&self) {
+        loop {
+            self.taken.until(|| self.closing.get() || self.pending_arrivals() < MAX_PENDING_ARRIVALS).await;
+            match self.log.commit_next().await {
+                CommitStep::Committed(position) => self.publish(position),
+                CommitStep::RolledBack(error) => {
+                    tracing::warn!(shard = self.options.id.0, %error, "no space: staged messages are refused");
+                    self.drop_staged().await;
+                }
+                CommitStep::Closed => break,
+            }
+            self.committed.notify();
+            if self.is_housekeeping_due() || self.is_index_due() {
+                self.work.notify();
+            }
+        }
+        self.commits_ended.set(true);
+        self.committed.notify();
+    }
+
+    fn pending_arrivals(&self) -> usize {
+        self.pending.borrow().as_ref().map_or(0, |commit| commit.arrivals.len())
+    }
+
+    /// Makes everything before `committed` readable and lets [`Shard::next_commit`] tell.
+    fn publish(&self, committed: LogPosition) {
+        let mut staged = self.staged.borrow_mut();
+        let mut pending = self.pending.borrow_mut();
+        let commit = pending.get_or_insert_with(Commit::default);
+        commit.committed = committed;
+        while let Some(message) = staged.messages.pop_front_if(|m| m.entry.position < committed) {
+            let (slot, entry) = (message.slot, message.entry);
+            let (topic, queue_id) = self.index.name(slot);
+            commit.arrivals.push(Arrival {
+                topic,
+                queue_id,
+                queue_offset: message.offset,
+                tags_code: entry.tags_code,
+                store_timestamp: entry.store_ms,
+            });
+            self.index.push(slot, message.offset, entry);
+            if self.earliest_store_ms.get() < 0 {
+                self.earliest_store_ms.set(entry.store_ms);
+            }
+        }
+        while let Some((hash, position, store_ms)) =
+            staged.keys.pop_front_if(|(_, position, _)| *position < committed)
+        {
+            self.index.push_key(hash, position, store_ms);
+        }
+    }
+
+    /// The log dropped what was staged: so does everything else, and the consumer is told.
+    async fn drop_staged(&self) {
+        self.look_at_disk().await;
+        let mut disk = self.disk.get();
+        disk.no_space_until = Some(self.env.now().after(NO_SPACE_PAUSE));
+        self.disk.set(disk);
+        {
+            let mut staged = self.staged.borrow_mut();
+            staged.messages.clear();
+            staged.keys.clear();
+        }
+        self.index.unstage_all();
+        let mut pending = self.pending.borrow_mut();
+        let commit = pending.get_or_insert_with(Commit::default);
+        commit.committed = self.log.committed();
+        commit.failed = Some(self.disk_full());
+    }
+
+    /// Why an append is refused for want of space, if it is.
+    pub(super) fn disk_refuses(&self) -> Option<AppendError> {
+        let mut disk = self.disk.get();
+        let now = self.env.now();
+        if now.since(disk.checked) >= DISK_CHECK_INTERVAL && !disk.is_wanted {
+            disk.is_wanted = true;
+            self.disk.set(disk);
+            self.work.notify();
+        }
+        let is_failing = self.pending.borrow().as_ref().is_some_and(|commit| commit.failed.is_some());
+        let is_pausing = disk.no_space_until.is_some_and(|until| now < until);
+        (disk.is_full || is_failing || is_pausing).then(|| self.disk_full())
+    }
+
+    fn disk_full(&self) -> AppendError {
+        let disk = self.disk.get();
+        AppendError::DiskFull {
+            path: self.options.dir.display().to_string(),
+            used: disk.used,
+            total: disk.total,
+            limit_percent: self.options.disk_watermark_percent,
+        }
+    }
+
+    /// Looks at the use of the disk. That it cannot be found out is no reason to refuse anything.
+    pub(super) async fn look_at_disk(&self) {
+        let space = self.env.disk_space(&self.options.dir).await;
+        let mut disk = self.disk.get();
+        (disk.checked, disk.is_wanted) = (self.env.now(), false);
+        match space {
+            Ok(space) => {
+                disk.total = space.total;
+                disk.used = space.total.saturating_sub(space.available);
+                let limit = u128::from(self.options.disk_watermark_percent) * u128::from(disk.total);
+                let is_full = u128::from(disk.used) * 100 > limit;
+                if is_full != disk.is_full {
+                    let (used, total) = (disk.used, disk.total);
+                    tracing::warn!(shard = self.options.id.0, used, total, is_full, "disk watermark");
+                }
+                disk.is_full = is_full;
+            }
+            Err(error) => tracing::warn!(shard = self.options.id.0, %error, "the disk's use is unknown"),
+        }
+        self.disk.set(disk);
+    }
+
+    fn is_housekeeping_due(&self) -> bool {
+        self.disk.get().is_wanted || self.log.is_ahead_due()
+    }
+
+    fn is_index_due(&self) -> bool {
+        self.index.flush_due(self.log.committed())
+    }
+
+    /// Work ahead of the log, and the look at the disk.
+    async fn housekeeping_loop(&self) {
+        loop {
+            self.work.until(|| self.closing.get() || self.is_housekeeping_due()).await;
+            if self.closing.get() {
+                return;
+            }
+            self.busy.set(self.busy.get() + 1);
+            if self.disk.get().is_wanted {
+                self.look_at_disk().await;
+            }
+            let prepared = self.log.prepare_ahead().await;
+            self.end_busy();
+            if let Err(error) = prepared {
+                tracing::warn!(shard = self.options.id.0, %error, "no segment could be made ahead");
+                self.env.sleep(DISK_CHECK_INTERVAL).await;
+            }
+        }
+    }
+
+    fn end_busy(&self) {
+        self.busy.set(self.busy.get() - 1);
+        self.work.notify();
+    }
+
+    /// ASYNC_FLUSH: takes the log to the device within the interval after a commit.
+    async fn flush_loop(&self) {
+        while self.log.unflushed().await {
+            self.env.sleep(Duration::from_millis(self.options.flush_interval_ms)).await;
+            self.log.flush().await;
+        }
+    }
+
+    /// Writes the index to disk whenever enough has gathered in memory.
+    async fn index_loop(&self) {
+        loop {
+            self.work.until(|| self.closing.get() || self.is_index_due()).await;
+            if self.closing.get() {
+                return;
+            }
+            self.busy.set(self.busy.get() + 1);
+            let flushed = self.flush_index().await;
+            self.end_busy();
+            if !flushed {
+                self.env.sleep(INDEX_RETRY).await;
+            }
+        }
+    }
+
+    /// The index may only say what the log on the device says: the log goes first. A failure costs time at the
+    /// next opening, nothing else.
+    pub(super) async fn flush_index(&self) -> bool {
+        self.log.flush().await;
+        let upto = self.log.flushed();
+        let flushed = self.index.flush(upto).await;
+        if let Err(error) = &flushed {
+            tracing::error!(shard = self.options.id.0, %error, "the index could not be flushed");
+        }
+        flushed.is_ok()
+    }
+}

@@ -1,0 +1,62 @@
+//! What the index needs to know of a message, taken from its properties in one pass.
+
+use ringmq_protocol::properties;
+use ringmq_protocol::record::sys_flag;
+use smallvec::SmallVec;
+
+/// The properties that are indexed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Indexed<'a> {
+    /// Hash of TAGS; 0 without.
+    pub tags_code: i64,
+    /// KEYS, one by one, and UNIQ_KEY.
+    pub keys: SmallVec<[&'a str; 4]>,
+}
+
+impl<'a> Indexed<'a> {
+    /// From a record's encoded properties. A message of a rolled back transaction has no keys.
+    pub(super) fn of(properties: &'a str, sys_flag: i32) -> Indexed<'a> {
+        let (mut tags, mut keys, mut unique) = (None, None, None);
+        for (name, value) in properties::iter(properties) {
+            // The last one of a name counts, as in Java's map.
+            match name {
+                "TAGS" => tags = Some(value),
+                "KEYS" => keys = Some(value),
+                "UNIQ_KEY" => unique = Some(value),
+                _ => {}
+            }
+        }
+        let tags_code = tags.map_or(0, properties::tags_code);
+        if sys_flag & sys_flag::TRANSACTION_TYPE == sys_flag::TRANSACTION_ROLLBACK {
+            return Indexed { tags_code, keys: SmallVec::new() };
+        }
+        let keys = unique.into_iter().chain(keys.into_iter().flat_map(properties::keys)).collect();
+        Indexed { tags_code, keys }
+    }
+
+    /// Whether a query by `key` should find the message.
+    pub(super) fn has_key(&self, key: &str) -> bool {
+        self.keys.contains(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_and_keys_are_found_and_the_last_of_a_name_counts() {
+        let text = "KEYS\u{1}old\u{2}a\u{1}b\u{2}TAGS\u{1}TagA\u{2}KEYS\u{1}k1  k2\u{2}UNIQ_KEY\u{1}U\u{2}";
+        let indexed = Indexed::of(text, 0);
+        assert_eq!(indexed.tags_code, i64::from(properties::java_hash("TagA")));
+        assert_eq!(indexed.keys[..], ["U", "k1", "k2"]);
+        assert!(indexed.has_key("k2") && !indexed.has_key("old"));
+    }
+
+    #[test]
+    fn a_rolled_back_message_is_found_by_tag_only() {
+        let indexed = Indexed::of("KEYS\u{1}k\u{2}TAGS\u{1}t", sys_flag::TRANSACTION_ROLLBACK);
+        assert_eq!((indexed.tags_code, indexed.keys.len()), (i64::from(properties::java_hash("t")), 0));
+        assert_eq!(Indexed::of("", 0), Indexed::default());
+    }
+}

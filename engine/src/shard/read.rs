@@ -1,0 +1,335 @@
+//! Reads: by queue offset, by physical offset, by key.
+
+use ringmq_env::{Env, IoSlice};
+use ringmq_protocol::record::RecordView;
+
+use super::message::Indexed;
+use super::{Inner, Shard};
+use crate::index::{IndexEntry, KeySearch};
+use crate::log::record_len;
+use crate::types::*;
+
+/// Index entries that one filtered read looks at most, so that a filter that hardly matches cannot hold the core
+/// (RocketMQ's maxFilterMessageSize of 16000 bytes of 20-byte entries).
+const MAX_SCANNED: usize = 800;
+
+/// Bytes of a record that hold its length.
+const LENGTH_BYTES: usize = 4;
+
+impl<E: Env> Shard<E> {
+    /// The queue's readable range; `None` when the queue has never had a message here.
+    pub fn queue_range(&self, topic: &str, queue_id: QueueId) -> Option<QueueRange> {
+        self.0.index.range(topic, queue_id)
+    }
+
+    /// Reads if everything needed is in memory; `None` sends the caller to [`Shard::read`].
+    pub fn read_hot(&self, request: &ReadRequest<'_>) -> Option<ReadResult> {
+        let shard = &*self.0;
+        let range = match shard.check_range(request) {
+            Ok(range) => range,
+            Err(result) => return Some(result),
+        };
+        let mut entries = Vec::with_capacity(request.max_messages.min(MAX_SCANNED));
+        let max = scan_limit(request);
+        let first =
+            shard.index.entries_hot(request.topic, request.queue_id, request.offset, max, &mut entries)?;
+        let mut reading = Reading::new(request, range, first);
+        for entry in &entries {
+            match reading.step(entry) {
+                Step::Skip => continue,
+                Step::Stop => break,
+                Step::Take => {}
+            }
+            match shard.log.get_hot(entry.position, entry.size as usize) {
+                Some(record) => reading.take(shard, entry, record),
+                None if reading.result.messages > 0 => break,
+                None => return None,
+            }
+        }
+        Some(shard.finish(reading))
+    }
+
+    /// Reads, from disk where needed. Every record from disk is checked before it is returned. A damaged one is
+    /// reported in the log and in [`ShardStats::messages_damaged`] and passed over: what is around it stays readable.
+    pub async fn read(&self, request: &ReadRequest<'_>) -> Result<ReadResult, ReadError> {
+        let shard = &*self.0;
+        let range = match shard.check_range(request) {
+            Ok(range) => range,
+            Err(result) => return Ok(result),
+        };
+        let max = scan_limit(request);
+        let found = shard.index.entries(request.topic, request.queue_id, request.offset, max).await?;
+        let mut reading = Reading::new(request, range, found.first);
+        for entry in &found.entries {
+            match reading.step(entry) {
+                Step::Skip => continue,
+                Step::Stop => break,
+                Step::Take => {}
+            }
+            match shard.record(entry, true).await {
+                Ok(record) => reading.take(shard, entry, record),
+                // What is there already is worth an answer; the next read meets the failure again.
+                Err(_) if reading.result.messages > 0 => break,
+                Err(ReadError::Damaged { .. }) => reading.skip(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(shard.finish(reading))
+    }
+
+    /// The offset that a search by store time gives, as RocketMQ's `searchOffsetByTime` (part C.12).
+    pub async fn offset_by_time(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        time_ms: i64,
+        boundary: Boundary,
+    ) -> Result<QueueOffset, ReadError> {
+        self.0.index.offset_by_time(topic, queue_id, time_ms, boundary).await
+    }
+
+    /// Store time of the message at `offset`, in ms; `None` when it is not kept.
+    pub async fn store_time(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        offset: QueueOffset,
+    ) -> Result<Option<i64>, ReadError> {
+        Ok(self.0.entry(topic, queue_id, offset).await?.map(|entry| entry.store_ms))
+    }
+
+    /// The stored record that starts at `position`; `None` when no committed record of a queue starts there.
+    pub async fn record_at(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
+        let shard = &*self.0;
+        let Some(record) = shard.bytes_of_record(position).await? else { return Ok(None) };
+        let physical = PhysicalOffset::new(shard.options.id, position);
+        let Some(view) = RecordView::decode(&record).ok().filter(|v| v.physical_offset == physical.get())
+        else {
+            return Ok(None);
+        };
+        // A message's body may look like a record; only the index knows where records start.
+        let (Ok(queue), offset) = (u32::try_from(view.queue_id), QueueOffset(view.queue_offset)) else {
+            return Ok(None);
+        };
+        match shard.entry(view.topic, QueueId(queue), offset).await? {
+            Some(entry) if entry.position == position => shard.checked(&entry, record).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Records with the key, newest first. Candidates are checked against the record's own topic and keys; damaged
+    /// ones are passed over.
+    pub async fn query_keys(&self, query: &KeyQuery<'_>) -> Result<Vec<IoSlice>, ReadError> {
+        let shard = &*self.0;
+        let mut records = Vec::new();
+        let mut before = shard.log.committed();
+        while records.len() < query.max_messages {
+            let search = KeySearch {
+                topic: query.topic,
+                key: query.key,
+                max: query.max_messages - records.len(),
+                begin_ms: query.begin_ms,
+                end_ms: query.end_ms,
+                before,
+            };
+            let candidates = shard.index.query_keys(&search).await?;
+            let Some(oldest) = candidates.last() else { break };
+            before = *oldest;
+            for position in candidates {
+                match self.record_at(position).await {
+                    Ok(Some(record)) if has_key(&record, query) => records.push(record),
+                    Ok(_) | Err(ReadError::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(records)
+    }
+}
+
+fn has_key(record: &[u8], query: &KeyQuery<'_>) -> bool {
+    RecordView::decode(record).is_ok_and(|view| {
+        view.topic == query.topic
+            && (query.begin_ms..=query.end_ms).contains(&view.store_timestamp)
+            && Indexed::of(view.properties, view.sys_flag).has_key(query.key)
+    })
+}
+
+fn scan_limit(request: &ReadRequest<'_>) -> usize {
+    match request.tag_filter {
+        Some(_) => MAX_SCANNED,
+        None => request.max_messages.clamp(1, MAX_SCANNED),
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// The queue's range if `request` lies within; otherwise the answer.
+    fn check_range(&self, request: &ReadRequest<'_>) -> Result<QueueRange, ReadResult> {
+        let range = self.index.range(request.topic, request.queue_id);
+        let (status, next_offset) = match range {
+            None => (ReadStatus::NoMatchedLogicQueue, QueueOffset(0)),
+            Some(range) if range.max.0 == 0 => (ReadStatus::NoMessageInQueue, QueueOffset(0)),
+            Some(range) if request.offset < range.min => (ReadStatus::OffsetTooSmall, range.min),
+            Some(range) if request.offset == range.max => (ReadStatus::OffsetOverflowOne, request.offset),
+            Some(range) if request.offset > range.max => (ReadStatus::OffsetOverflowBadly, range.max),
+            Some(range) => return Ok(range),
+        };
+        Err(ReadResult { status, ..empty(range.unwrap_or_default(), next_offset) })
+    }
+
+    async fn entry(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        offset: QueueOffset,
+    ) -> Result<Option<IndexEntry>, ReadError> {
+        let is_kept = |range: QueueRange| range.min <= offset && offset < range.max;
+        if !self.index.range(topic, queue_id).is_some_and(is_kept) {
+            return Ok(None);
+        }
+        let found = self.index.entries(topic, queue_id, offset, 1).await?;
+        Ok(found.entries.first().copied().filter(|_| found.first == offset))
+    }
+
+    /// The record of `entry`, from memory or from disk; what comes from disk is checked.
+    async fn record(&self, entry: &IndexEntry, sequential: bool) -> Result<IoSlice, ReadError> {
+        let len = entry.size as usize;
+        if let Some(record) = self.log.get_hot(entry.position, len) {
+            return Ok(record);
+        }
+        let record = self.read_cold(entry.position, len, sequential).await?;
+        self.count(|stats| stats.messages_read_cold += 1);
+        self.checked(entry, record)
+    }
+
+    async fn read_cold(
+        &self,
+        position: LogPosition,
+        len: usize,
+        sequential: bool,
+    ) -> Result<IoSlice, ReadError> {
+        let read = self.log.read_cold(position, len, sequential).await;
+        read.map_err(|source| ReadError::Io { position: position.0, len, source })
+    }
+
+    /// `record`, if it is what was written.
+    fn checked(&self, entry: &IndexEntry, record: IoSlice) -> Result<IoSlice, ReadError> {
+        let (position, len) = (entry.position.0, entry.size as usize);
+        if record.len() == len && crc32fast::hash(&record) == entry.crc {
+            return Ok(record);
+        }
+        tracing::error!(shard = self.options.id.0, position, len, "a record is damaged and not served");
+        self.count(|stats| stats.messages_damaged += 1);
+        Err(ReadError::Damaged { position, len })
+    }
+
+    /// What may be a record at `position`, unchecked: as many bytes as its length says.
+    async fn bytes_of_record(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
+        let end = self.log.committed();
+        let is_within = |len: usize| position.0.checked_add(len as u64).is_some_and(|to| to <= end.0);
+        if position < self.log.min() || !is_within(LENGTH_BYTES) {
+            return Ok(None);
+        }
+        let head = match self.log.get_hot(position, LENGTH_BYTES) {
+            Some(head) => head,
+            None if !self.log.is_in_one_segment(position, LENGTH_BYTES) => return Ok(None),
+            None => self.read_cold(position, LENGTH_BYTES, false).await?,
+        };
+        let limit = self.options.max_record_size;
+        let Some(len) = record_len(&head).filter(|len| *len <= limit && is_within(*len)) else {
+            return Ok(None);
+        };
+        match self.log.get_hot(position, len) {
+            Some(record) => Ok(Some(record)),
+            None if !self.log.is_in_one_segment(position, len) => Ok(None),
+            None => self.read_cold(position, len, false).await.map(Some),
+        }
+    }
+
+    /// Store time of the log's first record, in ms; -1 when there is none.
+    pub(super) async fn find_earliest(&self) -> i64 {
+        let Some(position) = self.log.first_record() else { return -1 };
+        let record = self.bytes_of_record(position).await;
+        let record = record.unwrap_or_else(|error| {
+            tracing::warn!(shard = self.options.id.0, %error, "the log's first record cannot be read");
+            None
+        });
+        record.and_then(|r| RecordView::decode(&r).map(|view| view.store_timestamp).ok()).unwrap_or(-1)
+    }
+
+    fn finish(&self, reading: Reading<'_>) -> ReadResult {
+        let result = reading.result;
+        self.count(|stats| stats.messages_read += result.messages as u64);
+        result
+    }
+}
+
+fn empty(range: QueueRange, next_offset: QueueOffset) -> ReadResult {
+    let status = ReadStatus::NoMatchedMessage;
+    ReadResult { status, next_offset, range, parts: Vec::new(), messages: 0, bytes: 0 }
+}
+
+/// What to do with an entry.
+enum Step {
+    /// It does not match.
+    Skip,
+    /// It is wanted.
+    Take,
+    /// Enough.
+    Stop,
+}
+
+/// A read under way.
+struct Reading<'r> {
+    request: &'r ReadRequest<'r>,
+    result: ReadResult,
+    /// The stretch of the log that the last part shows.
+    last: (LogPosition, usize),
+}
+
+impl<'r> Reading<'r> {
+    fn new(request: &'r ReadRequest<'r>, range: QueueRange, first: QueueOffset) -> Reading<'r> {
+        Reading { request, result: empty(range, first), last: (LogPosition(0), 0) }
+    }
+
+    fn step(&mut self, entry: &IndexEntry) -> Step {
+        let (request, result) = (self.request, &self.result);
+        if result.messages >= request.max_messages.max(1) {
+            return Step::Stop;
+        }
+        if request.tag_filter.is_some_and(|matches| !matches(entry.tags_code)) {
+            self.skip();
+            return Step::Skip;
+        }
+        let is_full = result.messages > 0 && result.bytes + entry.size as usize > request.max_bytes;
+        if is_full { Step::Stop } else { Step::Take }
+    }
+
+    fn skip(&mut self) {
+        self.result.next_offset.0 += 1;
+    }
+
+    /// Adds the entry's record; one that lies right behind the last in memory prolongs its part.
+    fn take<E: Env>(&mut self, shard: &Inner<E>, entry: &IndexEntry, record: IoSlice) {
+        let (start, len) = self.last;
+        let size = entry.size as usize;
+        let joined = (len > 0 && start.0 + len as u64 == entry.position.0)
+            .then(|| shard.log.get_hot(start, len + size))
+            .flatten();
+        let result = &mut self.result;
+        match (joined, result.parts.last_mut()) {
+            (Some(joined), Some(last)) => {
+                *last = joined;
+                self.last = (start, len + size);
+            }
+            _ => {
+                result.parts.push(record);
+                self.last = (entry.position, size);
+            }
+        }
+        result.status = ReadStatus::Found;
+        result.messages += 1;
+        result.bytes += size;
+        result.next_offset.0 += 1;
+    }
+}

@@ -1,0 +1,151 @@
+use std::time::Duration;
+
+use ringmq_env::sim::{DiskFault, DiskOpKind, Sim, SimEnv};
+
+use super::*;
+
+async fn opened(env: &SimEnv) -> Shard<SimEnv> {
+    let options = ShardOptions { disk_watermark_percent: 100, ..shard_options(Path::new("/store"), true) };
+    Shard::open(env.clone(), options).await.unwrap()
+}
+
+/// Sends until the disk refuses; returns how many messages were committed.
+async fn fill_the_disk(shard: &Shard<SimEnv>) -> (i64, AppendError) {
+    loop {
+        let end = send(shard, "T", 0, &[1; 30_000]).end;
+        loop {
+            let commit = shard.next_commit().await.unwrap();
+            if let Some(failed) = commit.failed {
+                assert!(commit.committed < end);
+                return (shard.queue_range("T", QueueId(0)).map_or(0, |range| range.max.0), failed);
+            }
+            if commit.committed >= end {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_appends_whole_and_heals_by_itself() {
+    let sim = Sim::new(11);
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = opened(&env).await;
+        let space = env.disk_space(Path::new("/store")).await.unwrap();
+        sim.set_quota("a", Some(space.total - space.available + (600 << 10)));
+        let (stored, failed) = fill_the_disk(&shard).await;
+        assert!(stored > 5 && matches!(failed, AppendError::DiskFull { .. }), "{stored} stored, {failed}");
+        let refused = shard.append(&[message("T", 0, b"x", &[])]);
+        assert!(matches!(refused, Err(AppendError::DiskFull { .. })));
+        assert_eq!(whole_queue(&shard, "T", 0).await.len() as i64, stored, "reads go on");
+
+        sim.set_quota("a", None);
+        while shard.append(&[message("T", 0, b"again", &[])]).is_err() {
+            env.sleep(Duration::from_millis(100)).await;
+        }
+        let appended = send(&shard, "T", 0, b"last");
+        assert_eq!(appended.first_queue_offset.0, stored + 1, "what was refused took no offset");
+        committed(&shard, appended.end).await;
+        shard.close().await;
+        let shard = opened(&env).await;
+        assert_eq!(whole_queue(&shard, "T", 0).await.len() as i64, stored + 2);
+        shard.close().await;
+    });
+}
+
+#[test]
+fn a_failed_write_ends_the_node() {
+    for kind in [DiskOpKind::Write, DiskOpKind::Sync] {
+        let sim = Sim::new(12);
+        sim.run(async {
+            let env = sim.node("a");
+            let node = env.clone();
+            env.spawn(async move {
+                let mut options = shard_options(Path::new("/store"), false);
+                options.segment_size = 64 << 10;
+                let shard = Shard::open(node, options).await.unwrap();
+                loop {
+                    let end = send(&shard, "T", 0, b"message").end;
+                    committed(&shard, end).await;
+                }
+            });
+            sim.sleep(Duration::from_millis(50)).await;
+            sim.on_disk("a", move |op| match op.kind == kind && op.path.ends_with("tail") {
+                true => DiskFault::Fail(std::io::ErrorKind::Other),
+                false => DiskFault::None,
+            });
+            sim.sleep(Duration::from_millis(50)).await;
+        });
+        assert!(sim.ended_by("a").is_some(), "{kind:?}");
+    }
+}
+
+#[test]
+fn too_much_staged_is_refused_as_busy() {
+    let sim = Sim::new(13);
+    sim.run(async {
+        let shard = opened(&sim.node("a")).await;
+        let mut last = LogPosition(0);
+        let refused = loop {
+            match shard.append(&[message("T", 0, &[0; 100_000], &[])]) {
+                Ok(appended) => last = appended.end,
+                Err(error) => break error,
+            }
+        };
+        assert!(
+            matches!(refused, AppendError::Busy { limit, staged } if limit == 1 << 20 && staged < 2 << 20)
+        );
+        committed(&shard, last).await;
+        send(&shard, "T", 0, b"fits again");
+        shard.close().await;
+    });
+}
+
+#[test]
+fn what_cannot_be_stored_is_named() {
+    let sim = Sim::new(14);
+    sim.run(async {
+        let shard = opened(&sim.node("a")).await;
+        let refused = |body: &[u8], properties: &[u8]| {
+            shard.append(&[message("T", 0, body, &[properties])]).unwrap_err()
+        };
+        let limit = 128 << 10;
+        assert!(
+            matches!(refused(&[0; 128 << 10], b""), AppendError::TooLarge { limit: l, .. } if l == limit)
+        );
+        let long = vec![b'x'; 40_000];
+        assert!(matches!(refused(b"", &long), AppendError::PropertiesTooLarge { size: 40_000, .. }));
+        assert_eq!(refused(b"", b"a\x01\xff\x02"), AppendError::PropertiesNotText);
+        assert_eq!(send(&shard, "T", 0, b"fine").first_queue_offset.0, 0);
+        shard.close().await;
+    });
+}
+
+#[test]
+fn a_damaged_record_is_passed_over_and_counted() {
+    on_disk(|env, dir| async move {
+        let shard = Shard::open(env.clone(), shard_options(&dir, true)).await.unwrap();
+        let mut positions = Vec::new();
+        for n in 0..10u8 {
+            let appended = send(&shard, "T", 0, &[n; 5000]);
+            positions.push(appended.physical_offsets[0].position());
+            committed(&shard, appended.end).await;
+        }
+        shard.close().await;
+        let path = dir.join("log").join(format!("{:020}.log", 0));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[positions[4].0 as usize + 300] ^= 4;
+        std::fs::write(&path, bytes).unwrap();
+
+        let shard = Shard::open(env, shard_options(&dir, true)).await.unwrap();
+        let read = shard.read(&request("T", 0, 0)).await.unwrap();
+        assert_eq!((read.messages, read.next_offset.0), (4, 4), "up to the damage");
+        let read = shard.read(&request("T", 0, 4)).await.unwrap();
+        assert_eq!((read.messages, read.next_offset.0), (5, 10), "behind it");
+        assert!(bodies(&read.parts).iter().enumerate().all(|(n, body)| body[0] as usize == n + 5));
+        assert!(matches!(shard.record_at(positions[4]).await, Err(ReadError::Damaged { .. })));
+        assert!(shard.stats().messages_damaged >= 2);
+        shard.close().await;
+    });
+}
