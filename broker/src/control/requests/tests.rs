@@ -305,3 +305,58 @@ fn the_heartbeats_of_other_languages_are_understood() {
     let view = state.consumers().view("cpp").unwrap();
     assert_eq!((view.subscriptions["t"].sub_version, &view.subscriptions["t"].code_set[..]), (7, &[1][..]));
 }
+
+/// Requests of any code, with fields that the handlers look for and values that they may not like.
+fn any_request() -> impl proptest::strategy::Strategy<Value = Command> {
+    use proptest::prelude::*;
+    const FIELDS: [&str; 14] = [
+        "topic",
+        "group",
+        "consumerGroup",
+        "producerGroup",
+        "groupName",
+        "attributes",
+        "readQueueNums",
+        "writeQueueNums",
+        "perm",
+        "topicSeq",
+        "maxTopicNum",
+        "dataVersion",
+        "topicList",
+        "topicFilterType",
+    ];
+    let value = prop_oneof!["-?[0-9]{1,12}", "[a-z%|@+=,;-]{0,8}", "\\PC{0,4}", Just("TBW102".to_owned())];
+    let fields = proptest::collection::vec((proptest::sample::select(&FIELDS[..]), value), 0..8);
+    let body = prop_oneof![
+            "\\PC{0,20}".prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 0..20),
+            Just(HEARTBEAT.as_bytes().to_vec()),
+            "[a-z]{0,3}".prop_map(
+                |name| format!(r#"{{"groupName":"{name}","attributes":{{"{name}":""}}}}"#).into_bytes()
+            ),
+            "[a-z]{0,3}"
+                .prop_map(|name| format!(r#"{{"topicConfigList":[{{"topicName":"{name}"}}]}}"#).into_bytes()),
+        ];
+    let codes: Vec<i32> = compat::REQUEST_CODES.iter().map(|row| row.code).collect();
+    (proptest::sample::select(codes), fields, body).prop_map(|(code, fields, body)| {
+        let command = Command::request(code, 1).with_body(body);
+        fields.into_iter().fold(command, |command, (name, value)| command.with_ext(name, value))
+    })
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_request_breaks_core_0(commands in proptest::collection::vec(any_request(), 1..20)) {
+        let mut state = state();
+        let mut revision = 0;
+        for command in &commands {
+            let Handled::Answer(answer, effects) = handle(&mut state, command) else { continue };
+            proptest::prop_assert!(answer.code == 0 || answer.remark.is_some());
+            for update in &effects.updates {
+                proptest::prop_assert!(update.revision > revision);
+                revision = update.revision;
+            }
+            proptest::prop_assert!(answer.code == 0 || effects == Effects::default(), "a refusal changes nothing");
+        }
+    }
+}
