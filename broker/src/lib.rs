@@ -1,7 +1,28 @@
 //! The RocketMQ broker: connections, processors, sessions, subscriptions, offsets, long polling.
 
+mod answers;
+mod calls;
 pub mod compat;
+mod complaints;
 mod config;
+mod connection;
 pub mod control;
+mod control_plane;
+mod core;
+mod edge;
+mod event;
+mod long_poll;
+mod mailbox;
+mod message;
+mod meters;
+mod node;
+mod offsets;
+mod outgoing;
+pub mod registration_driver;
+mod remarks;
+mod routing;
+mod shard_service;
+mod tag_filter;
 
 pub use config::{BrokerConfig, ConfigError, Machine, MemoryOrigin};
+pub use node::{BrokerEvent, BrokerHandle, BrokerPlan, BrokerReady, plan, run_core};

@@ -10,6 +10,7 @@ pub mod copy;
 pub mod groups;
 pub mod locks;
 pub mod refusal;
+pub mod registration;
 pub mod requests;
 pub mod runtime_info;
 pub mod sessions;

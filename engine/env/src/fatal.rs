@@ -1,7 +1,7 @@
 //! The end of the process when its environment is beyond repair.
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 /// Why the process cannot go on. Nothing of this is ever retried.
@@ -78,7 +78,8 @@ pub fn fatal(reason: Fatal) -> ! {
         std::panic::resume_unwind(Box::new(NodeStopped(reason)));
     }
     tracing::error!(%reason, "fatal");
-    eprintln!("ringmq: fatal: {reason}");
+    // Nobody may be listening; the exit status tells them all the same.
+    let _ = writeln!(io::stderr(), "ringmq: fatal: {reason}");
     // SAFETY: ends the process without running anything else, which is what is wanted.
     unsafe { libc::_exit(reason.exit_status()) }
 }

@@ -8,7 +8,7 @@
 //! Rules that every caller keeps:
 //! * A future that owns a buffer in flight is never dropped before it completes: no `select!` around a write, no
 //!   time-out by dropping. Spawn it, and let a message tell its end.
-//! * Tasks end by themselves; nothing cancels one.
+//! * Tasks end by themselves; nothing cancels one, short of the end of its core (or a simulated crash).
 //! * Two writes submitted together have no order. Chain them, or wait.
 
 mod buf;

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
+use ringmq_env::sim::{Crash, Sim, SimEnv};
 
 use super::*;
 use crate::types::{Boundary, ReadError};
@@ -342,5 +343,99 @@ fn the_index_says_what_the_model_says() {
                 harness.check().await;
             }
         }
+    });
+}
+
+/// Cuts the power, or kills the process, while a run is written or messages expire.
+#[test]
+fn a_crash_costs_nothing_that_the_log_still_has() {
+    let mut runner = TestRunner::deterministic();
+    for seed in 0..60 {
+        let steps = prop::collection::vec(step(), 1..25).new_tree(&mut runner).unwrap().current();
+        let sim = Sim::new(seed);
+        sim.run(async {
+            let mut harness = Harness::new(sim.node("a"), Path::new("/index")).await;
+            for step in steps.iter().filter(|step| !matches!(step, Step::Damage(..))) {
+                let crashes =
+                    matches!(step, Step::Flush(_) | Step::Expire(_)) && sim.random().is_multiple_of(2);
+                if crashes {
+                    harness.crash_during(&sim, step).await;
+                } else {
+                    harness.apply(step).await;
+                }
+                harness.check().await;
+            }
+        });
+    }
+}
+
+impl Harness<SimEnv> {
+    async fn crash_during(&mut self, sim: &Sim, step: &Step) {
+        let index = self.index.clone();
+        match *step {
+            Step::Flush(share) => {
+                let from = index.indexed_upto().0;
+                let upto = from + (self.model.end - from.min(self.model.end)) * u64::from(share) / 16;
+                self.env.spawn(async move { index.flush(LogPosition(upto)).await.unwrap() });
+            }
+            Step::Expire(share) => {
+                let min = self.model.end * u64::from(share) / 16;
+                self.model.expire(min);
+                self.env.spawn(async move { index.set_log_min(LogPosition(min)).await.unwrap() });
+            }
+            _ => unreachable!("only these are interrupted"),
+        }
+        sim.sleep(Duration::from_micros(sim.random() % 4000)).await;
+        let kinds = [Crash::Process, Crash::Power, Crash::PowerLosingAll];
+        sim.crash("a", kinds[sim.random() as usize % kinds.len()]);
+        self.env = sim.node("a");
+        self.reopen().await;
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_everything_in_memory_until_there_is_space() {
+    let sim = Sim::new(1);
+    sim.run(async {
+        let mut harness = Harness::new(sim.node("a"), Path::new("/index")).await;
+        harness.push(0, 700, 1);
+        sim.set_quota("a", Some(2 << 20));
+        let end = LogPosition(harness.model.end);
+        assert!(harness.index.flush(end).await.is_err());
+        harness.check().await;
+        harness.push(0, 10, 1);
+        sim.set_quota("a", None);
+        harness.index.flush(end).await.unwrap();
+        assert_eq!(harness.index.indexed_upto(), end);
+        harness.check().await;
+        harness.reopen().await;
+        harness.check().await;
+    });
+}
+
+#[test]
+fn an_idle_queue_takes_little_memory() {
+    let sim = Sim::new(1);
+    sim.run(async {
+        let index =
+            Index::open(sim.node("a"), Path::new("/index"), LogPosition(0), LogPosition(0)).await.unwrap();
+        let before = index.memory();
+        for number in 0..100_000u64 {
+            let slot =
+                index.slot(&format!("a topic of usual length {}", number / 8), QueueId(number as u32 % 8));
+            let offset = index.stage(slot);
+            let entry = IndexEntry {
+                position: LogPosition(number * 100),
+                size: 90,
+                crc: 1,
+                tags_code: 2,
+                store_ms: 3,
+            };
+            index.push(slot, offset, entry);
+        }
+        index.flush(LogPosition(100_000 * 100)).await.unwrap();
+        assert_eq!(index.queues(), 100_000);
+        let each = (index.memory() - before) / index.queues();
+        assert!(each <= 256, "{each} bytes");
     });
 }

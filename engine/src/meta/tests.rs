@@ -3,6 +3,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
+use ringmq_env::sim::{Crash, Sim, SimEnv};
 
 use super::*;
 
@@ -95,5 +96,107 @@ fn a_torn_last_frame_is_cut_and_damage_before_it_is_told() {
         file.write_at(block(&[7; 4096]), 0).await.unwrap();
         let reopened = MetaLog::open(env.clone(), &dir, "topics", &mut |_, _| ()).await;
         assert!(matches!(reopened, Err(OpenError::Damaged { .. })));
+    });
+}
+
+/// All that was ever put, and how much of it was said to be durable.
+#[derive(Default)]
+struct History {
+    /// Key and value of each change, in order; `None` deletes.
+    changes: Vec<(u64, Option<Vec<u8>>)>,
+    durable: usize,
+}
+
+impl History {
+    /// Whether `found` may be the key's value after a crash: what it was at the last flush, or became later.
+    fn allows(&self, key: u64, found: Option<&[u8]>) -> bool {
+        let old = self.changes[..self.durable].iter().rev().find(|(k, _)| *k == key);
+        let new = self.changes[self.durable..].iter().filter(|(k, _)| *k == key);
+        new.map(|(_, value)| value.as_deref())
+            .chain([old.and_then(|(_, value)| value.as_deref())])
+            .any(|v| v == found)
+    }
+}
+
+impl History {
+    /// Checks what was found after a crash, and goes on from there.
+    fn begin_again(&mut self, found: &BTreeMap<u64, Vec<u8>>, context: &str) {
+        for key in 0..8 {
+            assert!(self.allows(key, found.get(&key).map(|value| &value[..])), "{context} key {key}");
+        }
+        self.changes = (0..8).map(|key| (key, found.get(&key).cloned())).collect();
+        self.durable = self.changes.len();
+    }
+}
+
+/// Changes keys at random for ever.
+async fn change(env: SimEnv, log: MetaLog<SimEnv>, history: Rc<RefCell<History>>) {
+    loop {
+        for _ in 0..env.random() % 4 {
+            let key = env.random() % 8;
+            let value = (!env.random().is_multiple_of(4))
+                .then(|| env.random().to_le_bytes().repeat(env.random() as usize % 3000));
+            match &value {
+                Some(value) => log.put(&key.to_le_bytes(), value),
+                None => log.delete(&key.to_le_bytes()),
+            }
+            history.borrow_mut().changes.push((key, value));
+        }
+        let staged = history.borrow().changes.len();
+        if log.flush().await.is_ok() {
+            let mut history = history.borrow_mut();
+            history.durable = history.durable.max(staged);
+        }
+        env.yield_now().await;
+    }
+}
+
+#[test]
+fn whatever_crashes_what_was_durable_stays() {
+    for seed in 0..40 {
+        let sim = Sim::new(seed);
+        sim.run(async {
+            let history = Rc::new(RefCell::new(History::default()));
+            for life in 0..4 {
+                let env = sim.node("a");
+                let mut found = BTreeMap::new();
+                let log = MetaLog::open(env.clone(), Path::new("/meta"), "t", &mut |key, value| {
+                    found.insert(u64::from_le_bytes(key.try_into().unwrap()), value.to_vec());
+                })
+                .await
+                .unwrap_or_else(|error| panic!("seed {seed} life {life}: {error}"));
+                history.borrow_mut().begin_again(&found, &format!("seed {seed} life {life}"));
+                for _ in 0..2 {
+                    env.spawn(change(env.clone(), log.clone(), Rc::clone(&history)));
+                }
+                if sim.random().is_multiple_of(3) {
+                    sim.set_quota("a", Some(sim.random() % (4 << 20)));
+                }
+                sim.sleep(Duration::from_micros(sim.random() % 60_000)).await;
+                let kinds = [Crash::Process, Crash::Power, Crash::PowerLosingAll];
+                sim.crash("a", kinds[sim.random() as usize % kinds.len()]);
+                sim.set_quota("a", None);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_heals() {
+    let sim = Sim::new(3);
+    sim.run(async {
+        let env = sim.node("a");
+        let log = MetaLog::open(env.clone(), Path::new("/meta"), "t", &mut |_, _| ()).await.unwrap();
+        sim.set_quota("a", Some(0));
+        log.put(b"small", b"fits into what is reserved");
+        log.flush().await.unwrap();
+        log.put(b"large", &vec![7; 3 << 20]);
+        assert!(is_full(&log.flush().await.unwrap_err()));
+        assert!(is_full(&log.flush().await.unwrap_err()), "it stays staged");
+        sim.set_quota("a", None);
+        log.flush().await.unwrap();
+        let mut keys = 0;
+        MetaLog::open(env, Path::new("/meta"), "t", &mut |_, _| keys += 1).await.unwrap();
+        assert_eq!(keys, 2);
     });
 }

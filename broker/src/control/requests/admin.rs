@@ -21,7 +21,7 @@ use super::super::Page;
 use super::super::answers::success;
 use super::super::refusal::Refusal;
 use super::super::sessions::Clock;
-use super::super::state::ControlState;
+use super::super::state::{ControlState, Effects};
 use super::super::topics::parse_attributes;
 use super::{Handled, Outcome, Question, answer, done, unknown};
 
@@ -143,6 +143,9 @@ impl ControlState {
     // --- consumer groups ---
 
     fn create_group(&mut self, command: &Command, clock: Clock) -> Outcome {
+        if command.body.is_empty() {
+            return Ok(done(Effects::default()));
+        }
         let config: SubscriptionGroupConfig = json::from_slice(&command.body)?;
         Ok(done(self.upsert_groups(vec![config], clock.wall_ms)?))
     }

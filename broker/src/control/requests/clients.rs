@@ -6,7 +6,7 @@ use ringmq_protocol::body::{
 };
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
-use ringmq_protocol::headers::{ConsumerGroupHeader, ProducerGroupHeader, UnregisterClientHeader, heartbeat};
+use ringmq_protocol::headers::{ConsumerGroupHeader, ProducerGroupHeader, heartbeat};
 use ringmq_protocol::json;
 
 use super::super::answers::success;
@@ -38,8 +38,10 @@ impl ControlState {
 
     /// 35.
     pub(super) fn serve_unregister(&mut self, request: Request<'_>) -> Outcome {
-        let header: UnregisterClientHeader<'_> = request.command.header()?;
-        Ok(done(self.unregister(request.connection, header.producer_group, header.consumer_group)))
+        // The client id, which Java requires and does without, says nothing that the connection does not.
+        let (producer, consumer) =
+            (request.command.get("producerGroup"), request.command.get("consumerGroup"));
+        Ok(done(self.unregister(request.connection, producer, consumer)))
     }
 
     /// 46.

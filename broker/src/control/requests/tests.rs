@@ -137,7 +137,10 @@ fn bad_requests_are_refused_and_change_nothing() {
         assert_eq!(refusal(state, request::HEART_BEAT, &[], body).0, 1, "{body:?}");
         assert_eq!(refusal(state, request::LOCK_BATCH_MQ, &[], body).0, 1, "{body:?}");
     }
-    assert_eq!(refusal(state, request::UNREGISTER_CLIENT, &[], "").1, "the custom field <clientID> is null");
+    assert_eq!(
+        refusal(state, request::DELETE_SUBSCRIPTIONGROUP, &[], "").1,
+        "the custom field <groupName> is null"
+    );
     assert_eq!(refusal(state, request::UPDATE_AND_CREATE_TOPIC, &[("topic", "t")], "").0, 1);
 }
 

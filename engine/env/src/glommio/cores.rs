@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use super::ring::Ring;
-use super::watch::{CoreWatch, Watchdog, Watched};
+use super::watch::{CoreTasks, CoreWatch, Watchdog, Watched};
 use super::{GlommioEnv, spawn_scheduled};
 use crate::{Fatal, fatal};
 
@@ -88,7 +89,7 @@ impl Cores {
 }
 
 /// Starts `cores` executors, each on a thread of its own, and runs `main(core, env)` on each. Returns once all of
-/// them run. An executor ends when its `main` has ended: tasks that are still there are not run any more.
+/// them run. An executor ends when its `main` has ended: tasks that are still there are dropped where they stand.
 ///
 /// A panic in any task aborts the process.
 pub fn run_cores<M, F>(cores: usize, options: &CoreOptions, main: M) -> Result<Cores, StartError>
@@ -167,8 +168,10 @@ where
         }
     };
     let (completions, submissions) = ring.drive();
-    spawn_scheduled(Watched::new(Arc::clone(&watch), completions));
-    spawn_scheduled(Watched::new(Arc::clone(&watch), submissions));
+    // The ring's own tasks outlive the others.
+    let drivers = CoreTasks::new(Arc::clone(&watch));
+    spawn_scheduled(Watched::new(&drivers, completions));
+    spawn_scheduled(Watched::new(&drivers, submissions));
     let pulsed = Arc::clone(&watch);
     spawn_scheduled(poll_fn(move |cx| {
         pulsed.publish_pulse(cx.waker().clone());
@@ -176,8 +179,10 @@ where
     }));
     // The starter waits for this.
     let _ = running.send(Ok(()));
-    let env = GlommioEnv::new(std::rc::Rc::clone(&ring), Arc::clone(&watch));
-    Watched::new(watch, main(core, env)).await;
+    let tasks = CoreTasks::new(watch);
+    let env = GlommioEnv::new(Rc::clone(&ring), Rc::clone(&tasks));
+    Watched::new(&tasks, main(core, env)).await;
+    tasks.end().await;
     ring.stop().await;
 }
 

@@ -221,6 +221,20 @@ fn cores_wake_one_another() {
     cores.join();
 }
 
+#[test]
+fn what_tasks_still_hold_at_the_end_is_let_go() {
+    let (sender, receiver) = flume::bounded(1);
+    let main = move |_, env: GlommioEnv| async move {
+        let listener = env.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        sender.send(listener.local_addr()).unwrap();
+        env.spawn(async move { while listener.accept().await.is_ok() {} });
+        env.sleep(Duration::from_millis(20)).await;
+    };
+    run_cores(1, &CoreOptions::default(), main).unwrap().join();
+    let addr = receiver.recv().unwrap();
+    assert_eq!(crate::process::port_owner(addr).unwrap(), None, "the listener of a waiting task is closed");
+}
+
 /// Uses all descriptors up while clients wait to be accepted, then frees some.
 fn accept_without_descriptors() {
     const CLIENTS: usize = 20;

@@ -23,14 +23,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use glommio::TaskQueueHandle;
 
 use crate::{DirEntry, DiskSpace, Env, Instant, OpenOptions};
 use ring::Ring;
-use watch::{CoreWatch, Watched};
+use watch::{CoreTasks, Watched};
 
 /// Permissions of created directories.
 const DIR_MODE: u32 = 0o750;
@@ -43,18 +43,18 @@ pub struct GlommioEnv {
 
 struct Core {
     ring: Rc<Ring>,
-    watch: Arc<CoreWatch>,
+    tasks: Rc<CoreTasks>,
     random: RefCell<fastrand::Rng>,
 }
 
 impl GlommioEnv {
-    fn new(ring: Rc<Ring>, watch: Arc<CoreWatch>) -> GlommioEnv {
-        GlommioEnv { core: Rc::new(Core { ring, watch, random: RefCell::new(fastrand::Rng::new()) }) }
+    fn new(ring: Rc<Ring>, tasks: Rc<CoreTasks>) -> GlommioEnv {
+        GlommioEnv { core: Rc::new(Core { ring, tasks, random: RefCell::new(fastrand::Rng::new()) }) }
     }
 
     /// How often the watchdog had to wake this core because glommio had forgotten runnable tasks.
     pub fn watchdog_kicks(&self) -> u64 {
-        self.core.watch.kicks()
+        self.core.tasks.watch().kicks()
     }
 }
 
@@ -127,8 +127,7 @@ impl Env for GlommioEnv {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        let task = Watched::new(Arc::clone(&self.core.watch), task);
-        spawn_scheduled(task);
+        spawn_scheduled(Watched::new(&self.core.tasks, task));
     }
 
     async fn yield_now(&self) {

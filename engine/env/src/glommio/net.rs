@@ -250,35 +250,49 @@ impl StreamReader for GlommioReader {
 pub struct GlommioWriter(Rc<Watched>);
 
 impl GlommioWriter {
-    /// Sends what fits now.
-    fn send(&self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+    /// Sends what fits now, which may be nothing.
+    fn try_send(&self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        if parts.is_empty() {
+            return Ok(0);
+        }
         // SAFETY: all zero is a valid message header: no name, no control data.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.as_ptr().cast_mut().cast();
         message.msg_iovlen = parts.len().min(MAX_PARTS) as _;
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: `IoSlice` has the layout of `iovec`, and the parts live for the call, which only reads them.
-        let sent = unsafe { libc::sendmsg(self.0.raw(), &message, flags) };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+        loop {
+            // SAFETY: `IoSlice` has the layout of `iovec`, and the parts live for the call, which only reads them.
+            let sent = unsafe { libc::sendmsg(self.0.raw(), &message, flags) };
+            if sent >= 0 {
+                return Ok(sent as usize);
+            }
+            let error = io::Error::last_os_error();
+            match error.kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock => {
+                    self.0.readiness.clear_writable();
+                    return Ok(0);
+                }
+                _ => return Err(error),
+            }
+        }
     }
 }
 
 impl StreamWriter for GlommioWriter {
     async fn write_all(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let sent = match self.try_send(parts)? {
+            sent if sent == total => return Ok(()),
+            sent => sent,
+        };
         let mut rest = parts.to_vec();
         let mut rest = &mut rest[..];
-        // Empty parts at the front would make the loop send nothing for ever.
-        io::IoSlice::advance_slices(&mut rest, 0);
+        io::IoSlice::advance_slices(&mut rest, sent);
         while !rest.is_empty() {
-            match self.send(rest) {
-                Ok(sent) => io::IoSlice::advance_slices(&mut rest, sent),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.0.readiness.clear_writable();
-                    self.0.writable().await;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+            self.0.writable().await;
+            let sent = self.try_send(rest)?;
+            io::IoSlice::advance_slices(&mut rest, sent);
         }
         Ok(())
     }

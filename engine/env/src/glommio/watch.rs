@@ -5,14 +5,18 @@
 //! wrapped in [`Watched`], which counts the wake-ups that have not been answered by a poll yet, and a thread looks
 //! at the counters: tasks to run and no poll since the last look mean a kick. An idle executor is never kicked.
 
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use slab::Slab;
 
 /// How often the watchdog looks while something runs.
 const BUSY_PERIOD: Duration = Duration::from_millis(10);
@@ -83,30 +87,75 @@ impl Wake for TaskWaker {
     }
 }
 
+/// The tasks of an executor that end with it. glommio itself forgets the tasks that have not ended when an
+/// executor does, with all that they hold: open files, listening sockets.
+pub(crate) struct CoreTasks {
+    watch: Arc<CoreWatch>,
+    live: Cell<usize>,
+    /// Wakers of the tasks that have been polled.
+    wakers: RefCell<Slab<Waker>>,
+    ending: Cell<bool>,
+}
+
+impl CoreTasks {
+    pub(crate) fn new(watch: Arc<CoreWatch>) -> Rc<CoreTasks> {
+        Rc::new(CoreTasks { watch, live: Cell::new(0), wakers: RefCell::default(), ending: Cell::new(false) })
+    }
+
+    /// What the watchdog sees of this core.
+    pub(crate) fn watch(&self) -> &CoreWatch {
+        &self.watch
+    }
+
+    /// Drops every task where it stands, and waits until all are gone. Only when the executor ends: what the kernel
+    /// still uses belongs to the ring, not to the tasks.
+    pub(crate) async fn end(&self) {
+        self.ending.set(true);
+        let wakers: Vec<Waker> = self.wakers.borrow().iter().map(|(_, waker)| waker.clone()).collect();
+        wakers.into_iter().for_each(Waker::wake);
+        while self.live.get() > 0 {
+            futures_lite::future::yield_now().await;
+        }
+    }
+}
+
 /// A task of an executor: counted, and a panic inside aborts the process.
 pub(crate) struct Watched<F> {
-    core: Arc<CoreWatch>,
-    waker: Option<(Arc<TaskWaker>, Waker)>,
+    core: Rc<CoreTasks>,
+    waker: Option<Registered>,
     task: F,
+}
+
+/// What a task has once it was polled.
+struct Registered {
+    watched: Arc<TaskWaker>,
+    waker: Waker,
+    key: usize,
 }
 
 impl<F: Future<Output = ()>> Watched<F> {
     /// Wraps a task that is about to be scheduled.
-    pub(crate) fn new(core: Arc<CoreWatch>, task: F) -> Watched<F> {
-        core.woken();
-        Watched { core, waker: None, task }
+    pub(crate) fn new(core: &Rc<CoreTasks>, task: F) -> Watched<F> {
+        core.watch.woken();
+        core.live.set(core.live.get() + 1);
+        Watched { core: Rc::clone(core), waker: None, task }
     }
 
     /// Notes that the task is being polled and returns the waker to poll it with.
     fn begin_poll(&mut self, cx: &Context<'_>) -> Waker {
-        let (_, waker) = self.waker.get_or_insert_with(|| {
-            let scheduled = AtomicBool::new(true);
-            let inner = cx.waker().clone();
-            let watched = Arc::new(TaskWaker { core: Arc::clone(&self.core), scheduled, inner });
+        let core = &self.core;
+        let registered = self.waker.get_or_insert_with(|| {
+            let (scheduled, inner) = (AtomicBool::new(true), cx.waker().clone());
+            let watched = Arc::new(TaskWaker { core: Arc::clone(&core.watch), scheduled, inner });
             let waker = Waker::from(Arc::clone(&watched));
-            (watched, waker)
+            let key = core.wakers.borrow_mut().insert(waker.clone());
+            Registered { watched, waker, key }
         });
-        waker.clone()
+        if registered.watched.scheduled.swap(false, Ordering::AcqRel) {
+            core.watch.answered();
+        }
+        core.watch.polled();
+        registered.waker.clone()
     }
 }
 
@@ -117,12 +166,9 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
         // SAFETY: `task` is never moved out of the pinned wrapper; the other fields are not pinned.
         let this = unsafe { self.get_unchecked_mut() };
         let waker = this.begin_poll(cx);
-        if let Some((watched, _)) = &this.waker
-            && watched.scheduled.swap(false, Ordering::AcqRel)
-        {
-            this.core.answered();
+        if this.core.ending.get() {
+            return Poll::Ready(());
         }
-        this.core.polled();
         let bomb = AbortOnUnwind;
         // SAFETY: as above.
         let task = unsafe { Pin::new_unchecked(&mut this.task) };
@@ -134,14 +180,17 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
 
 impl<F> Drop for Watched<F> {
     fn drop(&mut self) {
+        self.core.live.set(self.core.live.get() - 1);
         match &self.waker {
             // Set for good: nobody counts a wake-up of a task that has ended.
-            Some((watched, _)) => {
-                if watched.scheduled.swap(true, Ordering::AcqRel) {
-                    self.core.answered();
+            Some(registered) => {
+                if registered.watched.scheduled.swap(true, Ordering::AcqRel) {
+                    self.core.watch.answered();
                 }
+                let waker = self.core.wakers.borrow_mut().remove(registered.key);
+                drop(waker);
             }
-            None => self.core.answered(),
+            None => self.core.watch.answered(),
         }
     }
 }
@@ -281,8 +330,8 @@ mod tests {
 
     #[test]
     fn wake_ups_are_counted_once_and_answered_by_polls_or_the_end() {
-        let core = Arc::new(CoreWatch::default());
-        let runnable = |core: &CoreWatch| core.runnable.load(Ordering::Relaxed);
+        let core = CoreTasks::new(Arc::default());
+        let runnable = |core: &CoreTasks| core.watch().runnable.load(Ordering::Relaxed);
         let inner = Waker::from(Arc::new(Count(AtomicU64::new(0))));
         let (mut polls, mut kept) = (0, None);
         let kept_ref = &mut kept;
@@ -291,11 +340,11 @@ mod tests {
             *kept_ref = Some(cx.waker().clone());
             if polls == 2 { Poll::Ready(()) } else { Poll::Pending }
         });
-        let mut watched = Box::pin(Watched::new(Arc::clone(&core), task));
+        let mut watched = Box::pin(Watched::new(&core, task));
         assert_eq!(runnable(&core), 1, "spawned, not polled");
         assert!(watched.as_mut().poll(&mut Context::from_waker(&inner)).is_pending());
         assert_eq!(runnable(&core), 0);
-        let waker = watched.waker.as_ref().unwrap().1.clone();
+        let waker = watched.waker.as_ref().unwrap().waker.clone();
         waker.wake_by_ref();
         waker.wake_by_ref();
         assert_eq!(runnable(&core), 1);
@@ -305,5 +354,6 @@ mod tests {
         waker.wake_by_ref();
         assert_eq!(runnable(&core), 0, "the end answers what is left, and later wake-ups do not count");
         assert!(kept.is_some());
+        assert_eq!((core.live.get(), core.wakers.borrow().len()), (0, 0));
     }
 }

@@ -1,0 +1,284 @@
+//! Registration with the name servers: what is sent, what the answer says, and when the next one is due (E.4, E.5).
+//!
+//! Every registration carries the whole topic table, and goes out when something of it changes and every period. So
+//! a name server that was restarted, or that missed one, is right again with the next.
+
+use std::time::Duration;
+
+use ringmq_env::Instant;
+use ringmq_protocol::body::{KvTable, RegisterBrokerBody, TopicConfig, TopicConfigSerializeWrapper, perm};
+use ringmq_protocol::codes::{request, response};
+use ringmq_protocol::command::Command;
+use ringmq_protocol::headers::{BrokerIdentityHeader, RegisterBrokerHeader};
+use ringmq_protocol::json::{self, Dialect};
+
+use super::topics::TopicTable;
+
+/// First wait after a failed registration; doubled with each further one, up to the period.
+const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
+
+/// How the broker names itself to name servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerIdentity {
+    /// Cluster that it belongs to.
+    pub cluster: String,
+    /// Its own name.
+    pub broker_name: String,
+    /// 0: the master.
+    pub broker_id: i64,
+    /// `address:port` that clients are told.
+    pub addr: String,
+    /// `address:port` for replicas. Nothing listens there yet, but name servers want one.
+    pub ha_addr: String,
+}
+
+impl BrokerIdentity {
+    /// REGISTER_BROKER with every topic. With a broker `permission` that lacks a bit, topics lack it too.
+    pub fn register(&self, topics: &TopicTable, permission: i32) -> Command {
+        let read_write = perm::READ | perm::WRITE;
+        let mask = if permission & read_write == read_write { !0 } else { permission };
+        let table = topics.iter().map(|(name, config)| {
+            (name.to_string(), TopicConfig { perm: config.perm & mask, ..TopicConfig::clone(config) })
+        });
+        let body = RegisterBrokerBody {
+            filter_server_list: Vec::new(),
+            topic_config_serialize_wrapper: TopicConfigSerializeWrapper {
+                data_version: topics.version(),
+                topic_config_table: table.collect(),
+                ..TopicConfigSerializeWrapper::default()
+            },
+        };
+        let body = json::to_vec(&body, Dialect::Java);
+        let header = RegisterBrokerHeader {
+            broker_name: &self.broker_name,
+            broker_addr: &self.addr,
+            cluster_name: &self.cluster,
+            ha_server_addr: Some(&self.ha_addr),
+            broker_id: self.broker_id,
+            heartbeat_timeout_millis: None,
+            enable_acting_master: Some(false),
+            compressed: false,
+            body_crc32: (crc32fast::hash(&body) & 0x7fff_ffff) as i32,
+            zone_name: None,
+        };
+        Command::request(request::REGISTER_BROKER, 0).with_header(&header).with_body(body)
+    }
+
+    /// UNREGISTER_BROKER.
+    pub fn unregister(&self) -> Command {
+        Command::request(request::UNREGISTER_BROKER, 0).with_header(&BrokerIdentityHeader {
+            broker_name: &self.broker_name,
+            broker_addr: &self.addr,
+            cluster_name: &self.cluster,
+            broker_id: self.broker_id,
+        })
+    }
+}
+
+/// Why a name server's answer is none that a registration can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// It refused.
+    #[error("it answered {code}: {remark}")]
+    Refused {
+        /// Its code.
+        code: i32,
+        /// Its remark.
+        remark: String,
+    },
+    /// Its body is no table.
+    #[error("its answer cannot be read: {0}")]
+    Body(#[from] json::JsonError),
+}
+
+/// Topics that the name server has an order configuration for, from its answer to a registration.
+pub fn ordered_topics(answer: &Command) -> Result<Vec<String>, AnswerError> {
+    if answer.code != response::SUCCESS {
+        let remark = answer.remark.clone().unwrap_or_default();
+        return Err(AnswerError::Refused { code: answer.code, remark });
+    }
+    if answer.body.is_empty() {
+        return Ok(Vec::new());
+    }
+    let table: KvTable = json::from_slice(&answer.body)?;
+    Ok(table.table.into_keys().collect())
+}
+
+/// A name server came within reach, or went out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Registrations succeed now.
+    Up,
+    /// Registrations fail now.
+    Down,
+}
+
+/// When to register with one name server.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    period: Duration,
+    due: Instant,
+    failures: u32,
+    /// Changes so far, and how many of them the name server has.
+    wanted: u64,
+    sent: u64,
+    acknowledged: u64,
+    up: Option<bool>,
+}
+
+impl Schedule {
+    /// The first registration is due at once.
+    pub fn new(period: Duration, now: Instant) -> Schedule {
+        Schedule { period, due: now, failures: 0, wanted: 1, sent: 0, acknowledged: 0, up: None }
+    }
+
+    /// The topics changed: register at once, unless the name server is being waited for.
+    pub fn topics_changed(&mut self) {
+        self.wanted += 1;
+    }
+
+    /// How long to wait from `now` until the next registration; zero: now.
+    pub fn wait(&self, now: Instant) -> Duration {
+        if self.failures == 0 && self.sent < self.wanted { Duration::ZERO } else { self.due.since(now) }
+    }
+
+    /// A registration with the topics of this moment is on its way.
+    pub fn begun(&mut self) {
+        self.sent = self.wanted;
+    }
+
+    /// The name server took it.
+    pub fn succeeded(&mut self, now: Instant) -> Option<Turn> {
+        (self.acknowledged, self.failures) = (self.sent, 0);
+        self.due = now.after(self.period);
+        self.turn(true)
+    }
+
+    /// The name server could not be reached, refused, or closed the connection.
+    pub fn failed(&mut self, now: Instant) -> Option<Turn> {
+        let doubled = FIRST_BACK_OFF.saturating_mul(1 << self.failures.min(16));
+        self.failures += 1;
+        self.sent = self.acknowledged;
+        self.due = now.after(doubled.min(self.period));
+        self.turn(false)
+    }
+
+    fn turn(&mut self, up: bool) -> Option<Turn> {
+        let turned = self.up != Some(up);
+        self.up = Some(up);
+        turned.then_some(if up { Turn::Up } else { Turn::Down })
+    }
+
+    /// Whether nothing can be waited for: the name server has everything up to this change, or is out of reach.
+    pub fn is_settled(&self, change: u64) -> bool {
+        self.acknowledged >= change || self.up == Some(false)
+    }
+
+    /// Number of the last change.
+    pub fn last_change(&self) -> u64 {
+        self.wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringmq_protocol::headers::RegisterBrokerHeader;
+
+    use super::*;
+    use crate::control::topics::TopicSettings;
+
+    fn identity() -> BrokerIdentity {
+        BrokerIdentity {
+            cluster: "c".into(),
+            broker_name: "b".into(),
+            broker_id: 0,
+            addr: "127.0.0.1:10911".into(),
+            ha_addr: "127.0.0.1:10912".into(),
+        }
+    }
+
+    fn topics() -> TopicTable {
+        let settings = TopicSettings {
+            cluster: "c".into(),
+            broker_name: "b".into(),
+            default_topic_queue_nums: 8,
+            auto_create_topic: true,
+            trace_topic: false,
+        };
+        TopicTable::new(&settings, 7)
+    }
+
+    #[test]
+    fn a_registration_carries_every_topic() {
+        let command = identity().register(&topics(), 6);
+        let header: RegisterBrokerHeader<'_> = command.header().unwrap();
+        assert_eq!((header.broker_addr, header.broker_id, header.compressed), ("127.0.0.1:10911", 0, false));
+        assert_eq!(header.body_crc32, (crc32fast::hash(&command.body) & 0x7fff_ffff) as i32);
+        let body: RegisterBrokerBody = json::from_slice(&command.body).unwrap();
+        let wrapper = body.topic_config_serialize_wrapper;
+        assert_eq!(wrapper.data_version.timestamp, 7);
+        assert_eq!(wrapper.topic_config_table.len(), 13);
+        assert_eq!(wrapper.topic_config_table["TBW102"].perm, 7);
+        assert!(
+            command
+                .body
+                .starts_with(br#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":"#)
+        );
+    }
+
+    #[test]
+    fn a_broker_without_a_permission_registers_topics_without_it() {
+        let command = identity().register(&topics(), 4);
+        let body: RegisterBrokerBody = json::from_slice(&command.body).unwrap();
+        assert_eq!(body.topic_config_serialize_wrapper.topic_config_table["BenchmarkTest"].perm, 4);
+    }
+
+    #[test]
+    fn answers_name_ordered_topics_or_refuse() {
+        let success = |body: &str| Command::response(0, 0).with_body(body.to_owned());
+        assert_eq!(ordered_topics(&success("")), Ok(vec![]));
+        assert_eq!(ordered_topics(&success("{}")), Ok(vec![]));
+        assert_eq!(ordered_topics(&success(r#"{"table":{"t":"b:4"}}"#)), Ok(vec!["t".into()]));
+        assert!(matches!(ordered_topics(&success("[")), Err(AnswerError::Body(_))));
+        let refused = Command::response(1, 0).with_remark("crc32 not match");
+        assert_eq!(ordered_topics(&refused).unwrap_err().to_string(), "it answered 1: crc32 not match");
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant(ms * 1_000_000)
+    }
+
+    #[test]
+    fn registrations_come_every_period_and_with_each_change() {
+        let mut schedule = Schedule::new(Duration::from_secs(30), at(0));
+        assert_eq!(schedule.wait(at(0)), Duration::ZERO);
+        schedule.begun();
+        schedule.topics_changed();
+        let change = schedule.last_change();
+        assert_eq!(schedule.succeeded(at(10)), Some(Turn::Up));
+        assert!(!schedule.is_settled(change), "it changed while the registration was on its way");
+        assert_eq!(schedule.wait(at(10)), Duration::ZERO);
+        schedule.begun();
+        assert_eq!(schedule.succeeded(at(20)), None);
+        assert!(schedule.is_settled(change));
+        assert_eq!(schedule.wait(at(20)), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn failures_back_off_and_are_told_once() {
+        let mut schedule = Schedule::new(Duration::from_secs(30), at(0));
+        let mut waits = Vec::new();
+        for round in 0..8 {
+            schedule.begun();
+            let turn = schedule.failed(at(0));
+            assert_eq!(turn, (round == 0).then_some(Turn::Down));
+            waits.push(schedule.wait(at(0)).as_millis());
+        }
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        schedule.topics_changed();
+        assert_eq!(schedule.wait(at(0)).as_secs(), 30, "a change does not hurry a name server that is away");
+        assert!(schedule.is_settled(schedule.last_change()), "nobody waits for it");
+        schedule.begun();
+        assert_eq!(schedule.succeeded(at(1)), Some(Turn::Up));
+    }
+}

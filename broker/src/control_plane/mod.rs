@@ -1,0 +1,249 @@
+//! Core 0's part: requests and calls that read or change the control state, and what follows from each change, in
+//! order: durable first, then known to every core, then answered.
+
+mod questions;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ringmq_engine::{MetaLog, OpenError};
+use ringmq_env::Env;
+use ringmq_protocol::codes::request;
+use ringmq_protocol::command::Command;
+use ringmq_protocol::headers::ConsumerGroupHeader;
+
+use crate::calls::Caller;
+use crate::control::requests::{Handled, Request};
+use crate::control::sessions::Clock;
+use crate::control::topics::AutoCreate;
+use crate::control::{ControlSettings, ControlState, Effects, Forget, Refusal};
+use crate::core::Core;
+use crate::event::LocalEvent;
+use crate::message::*;
+use questions::Samples;
+
+/// How often counters are gathered and silent clients looked for.
+const TEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The control state, and the way from a change of it to the answer. Lives on core 0.
+pub struct ControlPlane<E: Env> {
+    state: RefCell<ControlState>,
+    meta: MetaLog<E>,
+    outcomes: RefCell<VecDeque<Outcome>>,
+    outcome_there: LocalEvent,
+    /// Topics changed: the name servers are to be told.
+    register: LocalEvent,
+    samples: RefCell<Samples>,
+}
+
+/// A change on its way out.
+struct Outcome {
+    effects: Effects,
+    then: Then,
+}
+
+/// What is said once the change is durable and known.
+enum Then {
+    Answer(Answer),
+    Call(Caller, CallAnswer),
+    Nothing,
+}
+
+impl<E: Env> ControlPlane<E> {
+    /// Opens the metadata log in `dir`, and takes back what it kept.
+    pub async fn open(
+        env: E,
+        dir: &Path,
+        settings: &ControlSettings,
+    ) -> Result<Rc<ControlPlane<E>>, OpenError> {
+        let now_ms = env.wall_ms();
+        let mut state = ControlState::new(settings, now_ms);
+        let meta = MetaLog::open(env, dir, "meta", &mut |key, value| {
+            if let Err(error) = state.restore(key, value) {
+                tracing::warn!(%error, "left out of the metadata");
+            }
+        })
+        .await?;
+        Ok(Rc::new(ControlPlane {
+            state: RefCell::new(state),
+            meta,
+            outcomes: RefCell::default(),
+            outcome_there: LocalEvent::default(),
+            register: LocalEvent::default(),
+            samples: RefCell::new(Samples::new(now_ms)),
+        }))
+    }
+
+    /// Tells every core what there is, before the first request.
+    pub fn announce(&self, core: &Core<E>) {
+        let snapshot = self.state.borrow_mut().snapshot();
+        snapshot.into_iter().for_each(|update| core.broadcast(update));
+    }
+
+    /// Serves a call.
+    pub fn call(&self, core: &Rc<Core<E>>, caller: Caller, call: Call) {
+        let now_ms = core.env.wall_ms();
+        let (answer, effects) = match call {
+            Call::CreateTopic { topic, default_topic, queue_nums, unit_mode } => {
+                let ask = AutoCreate { topic: &topic, default_topic: &default_topic, queue_nums, unit_mode };
+                match self.state.borrow_mut().auto_create_topic(&ask, now_ms) {
+                    Ok((_, effects)) => (CallAnswer::Done, effects),
+                    Err(refusal) => (CallAnswer::Refused(refusal), Effects::default()),
+                }
+            }
+            Call::CreateGroup(group) => {
+                let created = self.state.borrow_mut().auto_create_group(&group, now_ms);
+                (CallAnswer::Done, created.map(|(_, effects)| effects).unwrap_or_default())
+            }
+            Call::Shard(..) => unreachable!("calls of shards go to their shard"),
+        };
+        self.settle(effects, Then::Call(caller, answer));
+    }
+
+    /// Serves a request of a client.
+    pub fn handle(self: &Rc<Self>, core: &Rc<Core<E>>, request: ControlRequest, credit: Option<u32>) {
+        let ControlRequest { reply, address, command } = request;
+        let asked = Request { command: &command, connection: reply.peer.into(), address };
+        let handled = self.state.borrow_mut().handle(asked, clock(core));
+        match handled {
+            Handled::Answer(command, effects) => {
+                let answer = Answer { to: reply, credit, body: AnswerBody::Command(Box::new(command)) };
+                self.settle(effects, Then::Answer(answer));
+            }
+            Handled::Ask(question) => {
+                let (control, asking) = (self.clone(), core.clone());
+                core.env.spawn(async move {
+                    let command = control.ask(&asking, question).await;
+                    asking.deliver(Answer {
+                        to: reply,
+                        credit,
+                        body: AnswerBody::Command(Box::new(command)),
+                    });
+                    asking.flush();
+                });
+            }
+        }
+    }
+
+    /// A connection has ended.
+    pub fn peer_gone(&self, _core: &Core<E>, peer: Peer) {
+        let effects = self.state.borrow_mut().connection_closed(peer.into());
+        self.settle(effects, Then::Nothing);
+    }
+
+    /// Gathers counters and forgets silent clients, every ten seconds, for ever.
+    pub async fn tend(self: Rc<Self>, core: Rc<Core<E>>) {
+        loop {
+            core.env.sleep(TEND_INTERVAL).await;
+            self.expire_sessions(&core);
+            self.sample(&core).await;
+        }
+    }
+
+    fn settle(&self, effects: Effects, then: Then) {
+        self.outcomes.borrow_mut().push_back(Outcome { effects, then });
+        self.outcome_there.signal();
+    }
+
+    /// Forgets clients that have been silent for too long.
+    fn expire_sessions(&self, core: &Core<E>) {
+        let effects = self.state.borrow_mut().expire_sessions(clock(core));
+        self.settle(effects, Then::Nothing);
+    }
+
+    /// Brings the outcomes out in their order, for ever.
+    pub async fn follow_outcomes(self: Rc<Self>, core: Rc<Core<E>>) {
+        loop {
+            self.outcome_there.wait().await;
+            let outcomes = std::mem::take(&mut *self.outcomes.borrow_mut());
+            let failed = self.make_durable(&outcomes).await.err();
+            for outcome in outcomes {
+                let forgotten = forget(&core, &outcome.effects.forget).await;
+                self.bring_out(&core, outcome, failed.as_ref(), forgotten);
+            }
+            core.flush();
+        }
+    }
+
+    async fn make_durable(&self, outcomes: &VecDeque<Outcome>) -> std::io::Result<()> {
+        for record in outcomes.iter().flat_map(|outcome| &outcome.effects.records) {
+            match &record.value {
+                Some(value) => self.meta.put(&record.key, value),
+                None => self.meta.delete(&record.key),
+            }
+        }
+        self.meta.flush().await
+    }
+
+    fn bring_out(
+        &self,
+        core: &Core<E>,
+        outcome: Outcome,
+        failed: Option<&std::io::Error>,
+        forgotten: Result<(), Refusal>,
+    ) {
+        let Outcome { effects, then } = outcome;
+        let failed = failed.filter(|_| !effects.records.is_empty()).map(not_durable).or(forgotten.err());
+        effects.updates.into_iter().for_each(|update| core.broadcast(update));
+        match then {
+            Then::Answer(mut answer) => {
+                if let Some(refusal) = failed {
+                    answer.body = AnswerBody::Refused(refusal);
+                }
+                core.deliver(answer);
+            }
+            Then::Call(caller, mut answer) => {
+                if let Some(refusal) = failed {
+                    answer = CallAnswer::Refused(refusal);
+                }
+                core.answer_call(caller, answer);
+            }
+            Then::Nothing => {}
+        }
+        for notify in effects.notify {
+            core.push(notify.connection.into(), group_changed(&notify.group));
+        }
+        effects.close.into_iter().for_each(|connection| core.close_peer(connection.into()));
+        if effects.register {
+            self.register.signal();
+        }
+    }
+}
+
+fn clock<E: Env>(core: &Core<E>) -> Clock {
+    Clock { now: core.env.now(), wall_ms: core.env.wall_ms() }
+}
+
+/// A change that stands in memory only, for want of disk space.
+fn not_durable(error: &std::io::Error) -> Refusal {
+    let code = ringmq_protocol::codes::response::SERVICE_NOT_AVAILABLE;
+    Refusal::new(code, format!("the change could not be made durable: {error}"))
+}
+
+/// Lets every shard forget what belongs to something that is deleted.
+async fn forget<E: Env>(core: &Rc<Core<E>>, what: &[Forget]) -> Result<(), Refusal> {
+    for forget in what {
+        let question = match forget {
+            Forget::Topic(topic) => ShardCall::ForgetTopic(topic.clone()),
+            Forget::Offsets(group) => ShardCall::ForgetGroup(group.clone()),
+        };
+        for answer in core.call_shards(|_| question.clone()).await {
+            if let CallAnswer::Refused(refusal) = answer {
+                return Err(refusal);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn group_changed(group: &str) -> bytes::Bytes {
+    let mut frame = BytesMut::new();
+    Command::oneway(request::NOTIFY_CONSUMER_IDS_CHANGED, 0)
+        .with_header(&ConsumerGroupHeader { consumer_group: group })
+        .encode_json(&mut frame);
+    frame.freeze()
+}

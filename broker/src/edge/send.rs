@@ -1,0 +1,307 @@
+//! Sends (10, 310, 320): Java's checks in Java's order (D.1), the choice of the queue, and what the broker does to
+//! the properties.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringmq_engine::QueueId;
+use ringmq_env::Env;
+use ringmq_protocol::body::{TopicConfig, TopicFilterType, perm};
+use ringmq_protocol::codes::request;
+use ringmq_protocol::frame::Frame;
+use ringmq_protocol::headers::{ExtError, SendHeader};
+use ringmq_protocol::names;
+use ringmq_protocol::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, names as property};
+use ringmq_protocol::record::sys_flag;
+use smallvec::SmallVec;
+
+use super::*;
+
+/// Longest topic name of a batch.
+const MAX_BATCH_TOPIC: usize = 127;
+/// Bits of a producer's sysFlag that the broker sets itself.
+const BROKERS_FLAGS: i32 = sys_flag::TRANSACTION_TYPE | sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6;
+/// Properties that the broker sets or removes itself, whatever the producer says.
+const BROKERS_PROPERTIES: [&str; 4] =
+    [property::POP_CK, property::MSG_REGION, property::TRACE_SWITCH, property::CLUSTER];
+
+/// What the header of a send says, with its texts as places in the frame.
+pub struct Fields {
+    reply: ReplyTo,
+    code: i32,
+    topic: Span,
+    default_topic: Option<Span>,
+    default_queues: i32,
+    queue_id: i32,
+    sys_flag: i32,
+    born_timestamp: i64,
+    flag: i32,
+    properties: Span,
+    reconsume_times: i32,
+    unit_mode: bool,
+    body: Span,
+}
+
+impl Fields {
+    /// Reads the header of a send in the frame that starts at the address `base`.
+    pub fn read(frame: &Frame<'_>, base: usize, reply: ReplyTo) -> Result<Fields, ExtError> {
+        let header = SendHeader::for_code(frame.header.code, &frame.header.ext)?;
+        let given = frame.header.ext.iter().any(|(_, value)| value.as_ptr() == header.default_topic.as_ptr());
+        Ok(Fields {
+            reply,
+            code: frame.header.code,
+            topic: span_of(base, header.topic),
+            default_topic: given.then(|| span_of(base, header.default_topic)),
+            default_queues: header.default_topic_queue_nums,
+            queue_id: header.queue_id,
+            sys_flag: header.sys_flag,
+            born_timestamp: header.born_timestamp,
+            flag: header.flag,
+            properties: header.properties.map_or(Span::default(), |text| span_of(base, text)),
+            reconsume_times: header.reconsume_times.unwrap_or(0),
+            unit_mode: header.unit_mode.unwrap_or(false),
+            body: Span { start: frame.body_at as u32, end: (frame.body_at + frame.body.len()) as u32 },
+        })
+    }
+
+    fn is_batch(&self) -> bool {
+        self.code == request::SEND_BATCH_MESSAGE
+    }
+}
+
+/// A send on its way through the checks.
+pub struct Draft {
+    fields: Fields,
+    frame: Bytes,
+    /// Core 0 was asked for the topic already.
+    asked: bool,
+}
+
+/// What a topic lookup gives: the send goes on, waits, or is refused.
+enum Topic {
+    Found(Arc<str>, Arc<TopicConfig>),
+    Wanted,
+    Refused(Refusal),
+}
+
+impl Draft {
+    /// A send that was just received.
+    pub fn new(fields: Fields, frame: Bytes) -> Draft {
+        Draft { fields, frame, asked: false }
+    }
+
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(&self.frame[span.range()]).expect("the header's texts were read as UTF-8")
+    }
+
+    fn topic(&self) -> &str {
+        self.text(self.fields.topic)
+    }
+
+    fn default_topic(&self) -> &str {
+        self.fields.default_topic.map_or(names::topics::AUTO_CREATE_TOPIC_KEY_TOPIC, |span| self.text(span))
+    }
+
+    /// Checks the send and hands it to the shard that owns its queue; or refuses it; or wants its topic created.
+    pub fn submit<E: Env>(self, core: &Rc<Core<E>>, connection: &Connection) -> Step {
+        let (topic, config) = match self.find_topic(core) {
+            Topic::Found(topic, config) => (topic, config),
+            Topic::Wanted => return Step::Wait(Box::new(Waiting::Topic(self))),
+            Topic::Refused(refusal) => {
+                refuse(core, self.fields.reply, refusal);
+                return Step::Done;
+            }
+        };
+        let (reply, bytes) = (self.fields.reply, self.frame.len());
+        match self.place(core, connection, topic, &config) {
+            Ok(send) => {
+                let shard = core.identity.routing.shard(&send.topic, send.queue_id);
+                core.submit(shard, reply, bytes, ShardRequest::Send(send));
+            }
+            Err(refusal) => refuse(core, reply, refusal),
+        }
+        Step::Done
+    }
+
+    /// Goes on after core 0 was asked for the topic.
+    pub fn resume<E: Env>(mut self, core: &Rc<Core<E>>, connection: &Connection, answer: CallAnswer) {
+        if let CallAnswer::Refused(refusal) = answer {
+            return refuse(core, self.fields.reply, refusal);
+        }
+        self.asked = true;
+        let step = self.submit(core, connection);
+        debug_assert!(matches!(step, Step::Done), "core 0 is asked once");
+    }
+
+    /// What to ask core 0 for.
+    pub fn wanted_topic(&self) -> Call {
+        Call::CreateTopic {
+            topic: self.topic().to_owned(),
+            default_topic: self.default_topic().to_owned(),
+            queue_nums: self.fields.default_queues,
+            unit_mode: self.fields.unit_mode,
+        }
+    }
+
+    /// The checks of Java's msgCheck up to the topic.
+    fn find_topic<E: Env>(&self, core: &Core<E>) -> Topic {
+        let (topic, metadata) = (self.topic(), core.metadata.borrow());
+        let found = metadata.topic(topic);
+        let config = &core.identity.config;
+        if config.permission & perm::WRITE as u32 == 0 && found.is_some_and(|(_, topic)| topic.order) {
+            return Topic::Refused(remarks::broker_not_writable(config.advertise));
+        }
+        if let Some((name, found)) = found {
+            if names::is_not_for_clients(topic) {
+                return Topic::Refused(remarks::topic_forbidden(topic));
+            }
+            return Topic::Found(name.clone(), found.clone());
+        }
+        if let Err(error) = names::validate_topic(topic) {
+            return Topic::Refused(Refusal::invalid(error.to_string()));
+        }
+        if names::is_not_for_clients(topic) {
+            return Topic::Refused(remarks::topic_forbidden(topic));
+        }
+        let inherited = || {
+            metadata.topic(self.default_topic()).is_some_and(|(_, default)| default.perm & perm::INHERIT != 0)
+        };
+        if !self.asked && (inherited() || names::is_retry_topic(topic)) {
+            return Topic::Wanted;
+        }
+        Topic::Refused(remarks::no_topic_to_send(topic))
+    }
+
+    /// The checks that need the topic, and the choice of the queue.
+    fn place<E: Env>(
+        self,
+        core: &Core<E>,
+        connection: &Connection,
+        topic: Arc<str>,
+        config: &TopicConfig,
+    ) -> Result<SendRequest, Refusal> {
+        let queue_id = self.queue(core, connection, config)?;
+        self.check_message(core, &topic)?;
+        let text = self.text(self.fields.properties);
+        let seen = Seen::of(text, self.fields.code)?;
+        let base = self.frame.as_ptr() as usize;
+        let kept: SmallVec<[Span; 2]> = match seen.overridden {
+            false if text.is_empty() => SmallVec::new(),
+            false => SmallVec::from_slice(&[self.fields.properties]),
+            true => properties::without(text, &BROKERS_PROPERTIES)
+                .iter()
+                .map(|part| span_of(base, part))
+                .collect(),
+        };
+        let mut added = Vec::new();
+        if kept.last().is_some_and(|span| self.frame[span.end as usize - 1] != PROPERTY_SEPARATOR) {
+            added.push(PROPERTY_SEPARATOR);
+        }
+        let mut uniq_key = UniqKey::from_slice(seen.uniq_key.unwrap_or_default().as_bytes());
+        if uniq_key.is_empty() && !self.fields.is_batch() {
+            let id = core.unique_keys.borrow_mut().next(core.env.wall_ms());
+            uniq_key.extend_from_slice(id.as_bytes());
+            push_property(&mut added, property::UNIQ_KEY, &id);
+        }
+        let fields = self.fields;
+        let multi_tags =
+            if config.topic_filter_type == TopicFilterType::MultiTag { sys_flag::MULTI_TAGS } else { 0 };
+        Ok(SendRequest {
+            topic,
+            queue_id,
+            flag: fields.flag,
+            sys_flag: (fields.sys_flag & !BROKERS_FLAGS) | multi_tags,
+            born_timestamp: fields.born_timestamp,
+            born_host: connection.address,
+            reconsume_times: fields.reconsume_times,
+            body: fields.body,
+            properties: kept,
+            added,
+            batch: fields.is_batch(),
+            uniq_key,
+            frame: self.frame,
+        })
+    }
+
+    fn queue<E: Env>(
+        &self,
+        core: &Core<E>,
+        connection: &Connection,
+        config: &TopicConfig,
+    ) -> Result<QueueId, Refusal> {
+        let queues = config.write_queue_nums.max(config.read_queue_nums);
+        match u32::try_from(self.fields.queue_id) {
+            Err(_) if config.write_queue_nums > 0 => {
+                Ok(QueueId((core.env.random() % config.write_queue_nums as u64) as u32))
+            }
+            Ok(queue_id) if self.fields.queue_id < queues => Ok(QueueId(queue_id)),
+            _ => Err(remarks::illegal_send_queue(self.fields.queue_id, config, connection.address)),
+        }
+    }
+
+    /// The checks of the message itself.
+    fn check_message<E: Env>(&self, core: &Core<E>, topic: &str) -> Result<(), Refusal> {
+        let max = core.identity.config.max_message_size;
+        if self.fields.is_batch() {
+            if topic.len() > MAX_BATCH_TOPIC {
+                return Err(remarks::batch_topic_too_long(topic.len()));
+            }
+            if names::is_retry_topic(topic) {
+                return Err(remarks::batch_to_retry(topic));
+            }
+        } else if let Some(group) = topic.strip_prefix(names::RETRY_PREFIX)
+            && core.metadata.borrow().group(group).is_none()
+        {
+            return Err(remarks::no_group_to_send(group));
+        }
+        let inner_batch = self.fields.sys_flag & sys_flag::INNER_BATCH != 0;
+        let body = self.fields.body.len();
+        if body == 0 || body > max || inner_batch || self.fields.properties.len() > properties::MAX_LEN {
+            return Err(remarks::message_illegal(max));
+        }
+        Ok(())
+    }
+}
+
+/// What matters among a message's properties.
+#[derive(Default)]
+struct Seen<'a> {
+    uniq_key: Option<&'a str>,
+    /// There are some that the broker sets itself.
+    overridden: bool,
+}
+
+impl<'a> Seen<'a> {
+    /// Goes through the properties once; refuses those whose feature is not there yet.
+    fn of(text: &'a str, code: i32) -> Result<Seen<'a>, Refusal> {
+        let mut seen = Seen::default();
+        for (name, value) in properties::iter(text) {
+            match name {
+                property::UNIQ_KEY => seen.uniq_key = Some(value),
+                property::POP_CK | property::MSG_REGION | property::TRACE_SWITCH | property::CLUSTER => {
+                    seen.overridden = true;
+                }
+                property::DELAY_TIME_LEVEL if value.parse::<i32>().is_ok_and(|level| level > 0) => {
+                    return Err(remarks::property_not_supported(code, name));
+                }
+                property::TRANSACTION_PREPARED if value.eq_ignore_ascii_case("true") => {
+                    return Err(remarks::property_not_supported(code, name));
+                }
+                property::TIMER_DELAY_SEC | property::TIMER_DELAY_MS | property::TIMER_DELIVER_MS => {
+                    return Err(remarks::property_not_supported(code, name));
+                }
+                _ => {}
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// Appends a property in its encoded form.
+pub fn push_property(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.extend_from_slice(name.as_bytes());
+    out.push(NAME_VALUE_SEPARATOR);
+    out.extend_from_slice(value.as_bytes());
+    out.push(PROPERTY_SEPARATOR);
+}

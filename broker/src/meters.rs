@@ -1,0 +1,143 @@
+//! What one shard counts of the messages that go through it; core 0 adds the shards up.
+
+use std::sync::Arc;
+
+use ringmq_engine::ShardStats;
+
+use crate::control::stats::{PutLatency, StatsDelta, StatsKind, StatsRecorder, Totals};
+
+/// The counters of one shard.
+pub struct Meters {
+    cluster: Arc<str>,
+    recorder: StatsRecorder,
+    /// Sends of one topic in a row, not yet in the recorder: most sends are to the topic of the one before.
+    run: Option<Run>,
+    totals: Totals,
+    put_latency: PutLatency,
+    put_failed: u64,
+}
+
+struct Run {
+    topic: Arc<str>,
+    messages: u64,
+    bytes: u64,
+}
+
+/// What a shard tells core 0 of itself.
+#[derive(Debug)]
+pub struct ShardReport {
+    /// The engine's counters and gauges.
+    pub stats: ShardStats,
+    /// Messages and pulls since the start.
+    pub totals: Totals,
+    /// How long stores took since the start.
+    pub put_latency: PutLatency,
+    /// Sends that failed since the start.
+    pub put_failed: u64,
+    /// What was counted by topic and group since the last report.
+    pub deltas: Vec<StatsDelta>,
+}
+
+impl Meters {
+    /// Nothing counted yet.
+    pub fn new(cluster: &str) -> Meters {
+        Meters {
+            cluster: cluster.into(),
+            recorder: StatsRecorder::new(),
+            run: None,
+            totals: Totals::default(),
+            put_latency: PutLatency::default(),
+            put_failed: 0,
+        }
+    }
+
+    /// Messages of a topic were staged, with this many bytes of bodies.
+    pub fn staged(&mut self, topic: &Arc<str>, messages: u64, bytes: u64) {
+        self.totals.put += messages;
+        match &mut self.run {
+            Some(run) if Arc::ptr_eq(&run.topic, topic) => {
+                run.messages += messages;
+                run.bytes += bytes;
+            }
+            _ => {
+                self.end_run();
+                self.run = Some(Run { topic: topic.clone(), messages, bytes });
+            }
+        }
+    }
+
+    fn end_run(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.recorder.record(StatsKind::TopicPutNums, &run.topic, run.messages);
+            self.recorder.record(StatsKind::TopicPutSize, &run.topic, run.bytes);
+            self.recorder.record(StatsKind::BrokerPutNums, &self.cluster, run.messages);
+        }
+    }
+
+    /// A send was acknowledged this many milliseconds after it was staged.
+    pub fn stored(&mut self, ms: u64) {
+        self.put_latency.record(ms);
+    }
+
+    /// A send failed.
+    pub fn failed(&mut self) {
+        self.put_failed += 1;
+    }
+
+    /// A pull was answered with this many messages and bytes.
+    pub fn pulled(&mut self, topic: &str, group: &str, messages: u64, bytes: u64) {
+        if messages == 0 {
+            self.totals.get_miss += 1;
+            return;
+        }
+        self.totals.get_found += 1;
+        self.totals.transferred += messages;
+        let key = Arc::from(format!("{topic}@{group}"));
+        self.recorder.record(StatsKind::GroupGetNums, &key, messages);
+        self.recorder.record(StatsKind::GroupGetSize, &key, bytes);
+        self.recorder.record(StatsKind::BrokerGetNums, &self.cluster, messages);
+    }
+
+    /// What core 0 is told.
+    pub fn report(&mut self, stats: ShardStats) -> ShardReport {
+        self.end_run();
+        ShardReport {
+            stats,
+            totals: self.totals,
+            put_latency: self.put_latency,
+            put_failed: self.put_failed,
+            deltas: self.recorder.take(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_one_topic_end_in_the_report() {
+        let mut meters = Meters::new("c");
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        meters.staged(&a, 1, 10);
+        meters.staged(&a, 2, 20);
+        meters.staged(&b, 1, 5);
+        meters.pulled("a", "g", 0, 0);
+        meters.pulled("a", "g", 2, 40);
+        let report = meters.report(ShardStats::default());
+        let count = |kind, key: &str| {
+            report
+                .deltas
+                .iter()
+                .find(|delta| delta.kind == kind && *delta.key == *key)
+                .map(|delta| delta.value)
+        };
+        assert_eq!(count(StatsKind::TopicPutNums, "a"), Some(3));
+        assert_eq!(count(StatsKind::TopicPutSize, "b"), Some(5));
+        assert_eq!(count(StatsKind::BrokerPutNums, "c"), Some(4));
+        assert_eq!(count(StatsKind::GroupGetNums, "a@g"), Some(2));
+        let totals = Totals { put: 4, get_found: 1, get_miss: 1, transferred: 2 };
+        assert_eq!(report.totals, totals);
+        assert!(meters.report(ShardStats::default()).deltas.is_empty());
+    }
+}

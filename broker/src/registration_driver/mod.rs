@@ -1,0 +1,209 @@
+//! Keeps the broker registered with every name server: one task and one connection for each, independent of one
+//! another. Lives on core 0.
+
+#[cfg(test)]
+mod tests;
+mod watch;
+mod wire;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_lite::future;
+use ringmq_env::{Env, Instant};
+use ringmq_protocol::command::Command;
+
+use crate::control::registration::{AnswerError, Schedule, Turn, ordered_topics};
+use watch::Watch;
+use wire::{Wire, WireError};
+
+/// How long a name server may take for a registration.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long it may take for the last one, while the broker stops.
+const UNREGISTER_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// What the driver asks of the broker, on core 0. No call may wait.
+pub trait RegistrationSource {
+    /// REGISTER_BROKER with the topics of this moment.
+    fn register(&self) -> Command;
+
+    /// UNREGISTER_BROKER.
+    fn unregister(&self) -> Command;
+
+    /// A name server has an order configuration for these topics.
+    fn ordered_topics(&self, topics: Vec<String>);
+}
+
+/// The broker's registrations.
+pub struct Registrar<E: Env> {
+    env: E,
+    links: Vec<Rc<Link<E>>>,
+}
+
+/// One name server.
+struct Link<E: Env> {
+    env: E,
+    server: String,
+    source: Rc<dyn RegistrationSource>,
+    schedule: RefCell<Schedule>,
+    stopping: Cell<bool>,
+    ended: Cell<bool>,
+    /// The topics changed, the broker stops, or the connection ended.
+    noticed: Rc<Watch>,
+    /// A registration came to its end, or the task did.
+    progressed: Watch,
+}
+
+/// Why a registration failed.
+#[derive(Debug, thiserror::Error)]
+enum RegisterError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+}
+
+impl<E: Env> Registrar<E> {
+    /// Begins to register with each of `servers` (`host:port`), now and every `period`.
+    pub fn start(
+        env: &E,
+        servers: &[String],
+        period: Duration,
+        source: Rc<dyn RegistrationSource>,
+    ) -> Registrar<E> {
+        let links = servers.iter().map(|server| Link::start(env, server, period, source.clone())).collect();
+        Registrar { env: env.clone(), links }
+    }
+
+    /// The topics changed: every name server that is in reach is told at once.
+    pub fn topics_changed(&self) {
+        for link in &self.links {
+            link.schedule.borrow_mut().topics_changed();
+            link.noticed.notify();
+        }
+    }
+
+    /// Returns once every name server in reach has the topics of this moment, or after `timeout`.
+    pub async fn settled(&self, timeout: Duration) {
+        let changes: Vec<u64> = self.links.iter().map(|link| link.schedule.borrow().last_change()).collect();
+        let deadline = self.env.now().after(timeout);
+        for (link, change) in self.links.iter().zip(changes) {
+            link.wait_until(deadline, || link.schedule.borrow().is_settled(change)).await;
+        }
+    }
+
+    /// Unregisters everywhere and ends the tasks; returns when that is done, or after `timeout`.
+    pub async fn stop(&self, timeout: Duration) {
+        for link in &self.links {
+            link.stopping.set(true);
+            link.noticed.notify();
+        }
+        let deadline = self.env.now().after(timeout);
+        for link in &self.links {
+            link.wait_until(deadline, || link.ended.get()).await;
+        }
+    }
+}
+
+impl<E: Env> Link<E> {
+    fn start(env: &E, server: &str, period: Duration, source: Rc<dyn RegistrationSource>) -> Rc<Link<E>> {
+        let link = Rc::new(Link {
+            env: env.clone(),
+            server: server.to_owned(),
+            source,
+            schedule: RefCell::new(Schedule::new(period, env.now())),
+            stopping: Cell::default(),
+            ended: Cell::default(),
+            noticed: Rc::default(),
+            progressed: Watch::default(),
+        });
+        env.spawn(link.clone().run());
+        link
+    }
+
+    /// The task: registers whenever it is due, until the broker stops.
+    async fn run(self: Rc<Self>) {
+        let mut wire = None;
+        loop {
+            self.wait_until_due(&mut wire).await;
+            if self.stopping.get() {
+                break;
+            }
+            let result = self.register(&mut wire).await;
+            self.conclude(result);
+        }
+        if let Some(mut wire) = wire {
+            // The name server notices the closed connection in any case.
+            let _ = wire.call(self.source.unregister(), UNREGISTER_TIMEOUT).await;
+            wire.close();
+        }
+        self.ended.set(true);
+        self.progressed.notify();
+    }
+
+    /// Waits until a registration is due, noting when the connection ends meanwhile.
+    async fn wait_until_due(&self, wire: &mut Option<Wire<E>>) {
+        loop {
+            let version = self.noticed.version();
+            if wire.as_ref().is_some_and(Wire::is_closed) {
+                *wire = None;
+                self.conclude(Err(WireError::Closed.into()));
+            }
+            let wait = self.schedule.borrow().wait(self.env.now());
+            if self.stopping.get() || wait.is_zero() {
+                return;
+            }
+            future::or(self.noticed.changed_since(version), self.env.sleep(wait)).await;
+        }
+    }
+
+    async fn register(&self, wire: &mut Option<Wire<E>>) -> Result<Vec<String>, RegisterError> {
+        let mut connected = match wire.take() {
+            Some(connected) => connected,
+            None => Wire::connect(&self.env, &self.server, self.noticed.clone()).await?,
+        };
+        self.schedule.borrow_mut().begun();
+        let answer = match connected.call(self.source.register(), REGISTER_TIMEOUT).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                connected.close();
+                return Err(error.into());
+            }
+        };
+        *wire = Some(connected);
+        Ok(ordered_topics(&answer)?)
+    }
+
+    fn conclude(&self, result: Result<Vec<String>, RegisterError>) {
+        let now = self.env.now();
+        match result {
+            Ok(ordered) => {
+                if self.schedule.borrow_mut().succeeded(now) == Some(Turn::Up) {
+                    tracing::info!(server = self.server, "registered with the name server");
+                }
+                if !ordered.is_empty() {
+                    self.source.ordered_topics(ordered);
+                }
+            }
+            Err(error) => {
+                if self.schedule.borrow_mut().failed(now) == Some(Turn::Down) {
+                    tracing::warn!(server = self.server, %error, "not registered with the name server, trying again");
+                }
+            }
+        }
+        self.progressed.notify();
+    }
+
+    /// Waits for a state that progress may bring, or for the deadline.
+    async fn wait_until(&self, deadline: Instant, reached: impl Fn() -> bool) {
+        loop {
+            let version = self.progressed.version();
+            let left = deadline.since(self.env.now());
+            if reached() || left.is_zero() {
+                return;
+            }
+            future::or(self.progressed.changed_since(version), self.env.sleep(left)).await;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The driver against a name server of a few lines, on the simulator.
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use ringmq_env::sim::{Sim, SimEnv};
+use ringmq_env::{Listener, Stream, StreamReader, StreamWriter};
+use ringmq_protocol::codes::request;
+use ringmq_protocol::frame::{self, Limits};
+
+use super::*;
+
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// What a name server does with its next requests.
+#[derive(Clone, Copy, PartialEq)]
+enum Mood {
+    Answers,
+    Refuses,
+    SaysNothing,
+    HangsUp,
+    Babbles,
+}
+
+/// A name server: remembers the codes that it was sent, and the body of the last.
+struct Server {
+    mood: Cell<Mood>,
+    codes: RefCell<Vec<i32>>,
+    body: RefCell<String>,
+}
+
+impl Server {
+    fn count(&self, code: i32) -> usize {
+        self.codes.borrow().iter().filter(|seen| **seen == code).count()
+    }
+}
+
+async fn serve(server: Rc<Server>, env: SimEnv, listener: impl Listener) {
+    while let Ok(stream) = listener.accept().await {
+        env.spawn(serve_connection(server.clone(), stream));
+    }
+}
+
+async fn serve_connection(server: Rc<Server>, stream: impl Stream) {
+    let (mut reader, mut writer) = stream.into_split();
+    let mut input = BytesMut::new();
+    loop {
+        input.reserve(1024);
+        if !matches!(reader.read(&mut input).await, Ok(1..)) {
+            return;
+        }
+        let limits = Limits::default();
+        while let Some(size) = frame::peek(&input, &limits).unwrap().filter(|size| *size <= input.len()) {
+            let request = Command::decode(&mut input.split_to(size), &limits).unwrap();
+            server.codes.borrow_mut().push(request.code);
+            *server.body.borrow_mut() = String::from_utf8(request.body.to_vec()).unwrap();
+            let mut output = BytesMut::new();
+            match server.mood.get() {
+                Mood::Answers => Command::response(0, request.opaque)
+                    .with_body(r#"{"table":{"ordered":"b:4"}}"#)
+                    .encode_json(&mut output),
+                Mood::Refuses => {
+                    Command::response(1, request.opaque).with_remark("no").encode_json(&mut output)
+                }
+                Mood::Babbles => output.extend_from_slice(b"\0\0\0\x09 garbage "),
+                Mood::SaysNothing => {}
+                Mood::HangsUp => return,
+            }
+            let _ = writer.write_all(&[std::io::IoSlice::new(&output)]).await;
+        }
+    }
+}
+
+/// A broker whose topics are a number.
+#[derive(Default)]
+struct Source {
+    topics: Cell<u32>,
+    ordered: RefCell<Vec<String>>,
+}
+
+impl RegistrationSource for Source {
+    fn register(&self) -> Command {
+        Command::request(request::REGISTER_BROKER, 0).with_body(self.topics.get().to_string())
+    }
+
+    fn unregister(&self) -> Command {
+        Command::request(request::UNREGISTER_BROKER, 0)
+    }
+
+    fn ordered_topics(&self, topics: Vec<String>) {
+        *self.ordered.borrow_mut() = topics;
+    }
+}
+
+struct World {
+    env: SimEnv,
+    server: Rc<Server>,
+    source: Rc<Source>,
+    registrar: Registrar<SimEnv>,
+}
+
+/// Runs a test with one name server that listens and one address where nobody does.
+fn with_world(mood: Mood, test: impl AsyncFnOnce(World)) {
+    let sim = Sim::new(7);
+    let (ns, env) = (sim.node("ns"), sim.node("b"));
+    let addr = SocketAddr::new(sim.ip("ns"), 9876);
+    let server =
+        Rc::new(Server { mood: Cell::new(mood), codes: RefCell::default(), body: RefCell::default() });
+    let run = async {
+        let listener = ns.listen(addr).await.unwrap();
+        ns.spawn(serve(server.clone(), ns.clone(), listener));
+        let source = Rc::<Source>::default();
+        let servers = [addr.to_string(), SocketAddr::new(sim.ip("ns"), 1).to_string()];
+        let registrar = Registrar::start(&env, &servers, PERIOD, source.clone());
+        test(World { env: env.clone(), server, source, registrar }).await;
+    };
+    sim.run(run);
+}
+
+async fn seconds(world: &World, seconds: u64) {
+    world.env.sleep(Duration::from_secs(seconds)).await;
+}
+
+#[test]
+fn it_registers_at_once_every_period_and_at_each_change() {
+    with_world(Mood::Answers, async |world| {
+        world.registrar.settled(Duration::from_secs(5)).await;
+        assert_eq!(world.server.count(request::REGISTER_BROKER), 1);
+        assert_eq!(*world.source.ordered.borrow(), ["ordered"]);
+        seconds(&world, 61).await;
+        assert_eq!(world.server.count(request::REGISTER_BROKER), 3);
+        world.source.topics.set(42);
+        world.registrar.topics_changed();
+        world.registrar.settled(Duration::from_secs(5)).await;
+        assert_eq!(*world.server.body.borrow(), "42", "the change is known once it is settled");
+        assert_eq!(world.server.count(request::REGISTER_BROKER), 4);
+        world.registrar.stop(Duration::from_secs(1)).await;
+        assert_eq!(world.server.count(request::UNREGISTER_BROKER), 1);
+        seconds(&world, 100).await;
+        assert_eq!(world.server.codes.borrow().len(), 5, "nothing is sent behind the goodbye");
+    });
+}
+
+#[test]
+fn it_comes_back_when_the_name_server_does() {
+    for mood in [Mood::Refuses, Mood::SaysNothing, Mood::HangsUp, Mood::Babbles] {
+        with_world(mood, async |world| {
+            seconds(&world, 20).await;
+            let tries = world.server.count(request::REGISTER_BROKER);
+            assert!((2..=8).contains(&tries), "{tries} tries in 20 s");
+            world.server.mood.set(Mood::Answers);
+            seconds(&world, 40).await;
+            assert_eq!(*world.source.ordered.borrow(), ["ordered"]);
+        });
+    }
+}
+
+#[test]
+fn a_lost_connection_is_noticed_and_made_again() {
+    with_world(Mood::Answers, async |world| {
+        world.registrar.settled(Duration::from_secs(5)).await;
+        world.server.mood.set(Mood::HangsUp);
+        world.registrar.topics_changed();
+        world.registrar.settled(Duration::from_secs(5)).await;
+        world.server.mood.set(Mood::Answers);
+        let before = world.server.count(request::REGISTER_BROKER);
+        seconds(&world, 2).await;
+        assert_eq!(
+            world.server.count(request::REGISTER_BROKER),
+            before + 1,
+            "long before the period is over"
+        );
+    });
+}
+
+#[test]
+fn stopping_does_not_wait_for_a_silent_name_server() {
+    with_world(Mood::SaysNothing, async |world| {
+        seconds(&world, 1).await;
+        let begin = world.env.now();
+        world.registrar.stop(Duration::from_millis(500)).await;
+        assert!(world.env.now().since(begin) < Duration::from_millis(600));
+    });
+}

@@ -1,0 +1,54 @@
+//! Which shard owns a queue, and which core hosts a shard.
+
+use ringmq_engine::{QueueId, ShardId};
+
+use crate::mailbox::CoreId;
+
+/// The node's shards and cores. The same on every core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Routing {
+    /// Shards of the store: fixed when it is created.
+    pub shards: u16,
+    /// Cores of this start.
+    pub cores: u16,
+}
+
+impl Routing {
+    /// The shard that owns a queue. Version 1 of the routing function, which every store so far is written with:
+    /// FNV-1a over the topic's name, plus the queue id, so that the queues of a topic go round the shards.
+    pub fn shard(self, topic: &str, queue_id: QueueId) -> ShardId {
+        let hash = topic
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        ShardId((hash.wrapping_add(queue_id.0) % u32::from(self.shards)) as u16)
+    }
+
+    /// The core that hosts a shard.
+    pub fn core(self, shard: ShardId) -> CoreId {
+        CoreId(shard.0 % self.cores)
+    }
+
+    /// Every shard.
+    pub fn all_shards(self) -> impl Iterator<Item = ShardId> {
+        (0..self.shards).map(ShardId)
+    }
+
+    /// The shards that a core hosts.
+    pub fn hosted(self, core: CoreId) -> impl Iterator<Item = ShardId> {
+        self.all_shards().filter(move |shard| self.core(*shard) == core)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_stay_where_stores_have_them() {
+        let routing = Routing { shards: 4, cores: 2 };
+        let shards: Vec<u16> = (0..5).map(|queue| routing.shard("TopicTest", QueueId(queue)).0).collect();
+        assert_eq!(shards, [0, 1, 2, 3, 0], "a change here loses the messages of every store");
+        assert_eq!(routing.shard("%RETRY%group", QueueId(0)), ShardId(0));
+        assert_eq!(routing.hosted(CoreId(1)).collect::<Vec<_>>(), [ShardId(1), ShardId(3)]);
+    }
+}

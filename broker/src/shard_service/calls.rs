@@ -1,0 +1,95 @@
+//! Questions to one shard from tasks that gather the answers of several.
+
+use ringmq_engine::{KeyQuery, QueueId, ReadError};
+
+use super::*;
+use crate::calls::Caller;
+
+impl<E: Env> ShardService<E> {
+    /// Answers a question, in a task of its own: it may read from disk.
+    pub fn call(self: &Rc<Self>, core: &Rc<Core<E>>, caller: Caller, question: ShardCall) {
+        let (service, core) = (self.clone(), core.clone());
+        core.env.clone().spawn(async move {
+            let answer = service.answer(question).await;
+            core.answer_call(caller, answer);
+            core.flush();
+        });
+    }
+
+    async fn answer(&self, question: ShardCall) -> CallAnswer {
+        match question {
+            ShardCall::Queues { topic, queues, group } => {
+                self.queues(&topic, &queues, group.as_deref()).await
+            }
+            ShardCall::CommittedOf(group) => CallAnswer::Committed(self.offsets.borrow().list(Some(&group))),
+            ShardCall::AllCommitted => CallAnswer::Committed(self.offsets.borrow().list(None)),
+            ShardCall::GroupsOf(topic) => CallAnswer::Groups(self.offsets.borrow().groups_of(&topic)),
+            ShardCall::ForgetGroup(group) => {
+                self.offsets.borrow_mut().forget_group(&group);
+                done(self.flush_offsets().await)
+            }
+            ShardCall::ForgetTopic(topic) => {
+                self.offsets.borrow_mut().forget_topic(&topic);
+                let deleted = self.shard.delete_topic(&topic).await;
+                done(deleted.and(self.flush_offsets().await))
+            }
+            ShardCall::Keys { topic, key, max_messages, begin_ms, end_ms } => {
+                let query = KeyQuery { topic: &topic, key: &key, max_messages, begin_ms, end_ms };
+                let records = self.shard.query_keys(&query).await;
+                records.map_or_else(
+                    |error| CallAnswer::Refused(remarks::read_failed(&error)),
+                    CallAnswer::Records,
+                )
+            }
+            ShardCall::Report => {
+                let stats = self.shard.stats();
+                CallAnswer::Report(Box::new(self.meters.borrow_mut().report(stats)))
+            }
+        }
+    }
+
+    async fn queues(&self, topic: &str, queues: &[QueueId], group: Option<&str>) -> CallAnswer {
+        let mut states = Vec::with_capacity(queues.len());
+        for queue_id in queues {
+            match self.queue(topic, *queue_id, group).await {
+                Ok(state) => states.push(state),
+                Err(error) => return CallAnswer::Refused(remarks::read_failed(&error)),
+            }
+        }
+        CallAnswer::Queues(states)
+    }
+
+    async fn queue(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        group: Option<&str>,
+    ) -> Result<QueueState, ReadError> {
+        let range = self.shard.queue_range(topic, queue_id);
+        let committed = group.and_then(|group| self.offsets.borrow().get(group, topic, queue_id));
+        let last = range.map_or(-1, |range| range.max.0 - 1);
+        let consumed = committed.map_or(-1, |offset| offset.0 - 1);
+        Ok(QueueState {
+            queue_id,
+            range,
+            last_store_ms: self.store_ms(topic, queue_id, last).await?,
+            committed,
+            consumed_store_ms: self.store_ms(topic, queue_id, consumed).await?,
+        })
+    }
+
+    /// Store time of the message at `offset`; 0 when there is none.
+    async fn store_ms(&self, topic: &str, queue_id: QueueId, offset: i64) -> Result<i64, ReadError> {
+        if offset < 0 {
+            return Ok(0);
+        }
+        Ok(self.shard.store_time(topic, queue_id, QueueOffset(offset)).await?.unwrap_or(0))
+    }
+}
+
+fn done(result: std::io::Result<()>) -> CallAnswer {
+    match result {
+        Ok(()) => CallAnswer::Done,
+        Err(error) => CallAnswer::Refused(Refusal::system_error(error.to_string())),
+    }
+}

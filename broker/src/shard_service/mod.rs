@@ -1,0 +1,214 @@
+//! One shard as the broker sees it, on the core that hosts it: appends and their acknowledgements, pulls and those
+//! that wait, committed offsets, and questions about the shard's queues.
+
+mod calls;
+mod offsets;
+mod pull;
+mod send;
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+
+use ringmq_engine::{
+    Appended, Boundary, MetaLog, OpenError, PhysicalOffset, QueueOffset, ReadRequest, Shard, ShardId,
+};
+use ringmq_env::Env;
+use ringmq_protocol::codes::response;
+
+use crate::control::Refusal;
+use crate::core::Core;
+use crate::event::LocalEvent;
+use crate::long_poll::{LongPolls, MAX_PARKED};
+use crate::message::*;
+use crate::meters::Meters;
+use crate::offsets::OffsetTable;
+use crate::remarks;
+use send::PendingAcks;
+
+/// Reads from disk that one shard has in flight before more are refused as busy.
+const MAX_COLD_READS: usize = 256;
+
+/// A shard, and what the broker keeps beside it. Lives on the core that hosts the shard.
+pub struct ShardService<E: Env> {
+    id: ShardId,
+    shard: Shard<E>,
+    /// Stored with every message, behind its own properties.
+    common_properties: Vec<u8>,
+    acks: RefCell<PendingAcks>,
+    long_polls: RefCell<LongPolls>,
+    /// The table of waiting pulls has an earlier deadline than before, or the shard stops.
+    deadlines_changed: LocalEvent,
+    offsets: RefCell<OffsetTable>,
+    offset_log: MetaLog<E>,
+    cold_reads: Cell<usize>,
+    meters: RefCell<Meters>,
+    stopping: Cell<bool>,
+    /// The commit task has seen the last commit.
+    drained: LocalEvent,
+}
+
+impl<E: Env> ShardService<E> {
+    /// Wraps an open shard; `dir` is the shard's directory, where the committed offsets are kept too.
+    pub async fn open(
+        env: E,
+        id: ShardId,
+        shard: Shard<E>,
+        dir: &Path,
+        cluster: &str,
+        common_properties: Vec<u8>,
+    ) -> Result<Rc<ShardService<E>>, OpenError> {
+        let mut offsets = OffsetTable::default();
+        let mut unreadable = 0u64;
+        let offset_log = MetaLog::open(env, dir, "offsets", &mut |key, value| {
+            unreadable += u64::from(offsets.restore(key, value).is_err());
+        })
+        .await?;
+        if unreadable > 0 {
+            tracing::warn!(shard = id.0, unreadable, "entries of the offset table could not be read");
+        }
+        Ok(Rc::new(ShardService {
+            id,
+            shard,
+            common_properties,
+            acks: RefCell::default(),
+            long_polls: RefCell::new(LongPolls::new(MAX_PARKED)),
+            deadlines_changed: LocalEvent::default(),
+            offsets: RefCell::new(offsets),
+            offset_log,
+            cold_reads: Cell::new(0),
+            meters: RefCell::new(Meters::new(cluster)),
+            stopping: Cell::new(false),
+            drained: LocalEvent::default(),
+        }))
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Starts the shard's tasks on its core.
+    pub fn start(self: &Rc<Self>, core: &Rc<Core<E>>) {
+        core.env.spawn(self.clone().follow_commits(core.clone()));
+        core.env.spawn(self.clone().sweep_deadlines(core.clone()));
+        core.env.spawn(self.clone().flush_offsets_often(core.clone()));
+    }
+
+    /// Serves one request.
+    pub fn handle(self: &Rc<Self>, core: &Rc<Core<E>>, envelope: Envelope) {
+        let Envelope { reply, credit, request, .. } = envelope;
+        let to = Destination { reply, credit };
+        match request {
+            ShardRequest::Send(send) => self.send(core, to, send),
+            ShardRequest::Pull(pull) => self.pull(core, to, pull),
+            ShardRequest::CommitOffset(group, queue, offset) => {
+                self.offsets.borrow_mut().commit(&group, &queue.topic, queue.queue_id, offset);
+                to.answer(core, AnswerBody::Success);
+            }
+            ShardRequest::CommittedOffset(group, queue, set_zero) => {
+                let body = self.committed_offset(&group, &queue, set_zero);
+                to.answer(core, body);
+            }
+            ShardRequest::MaxOffset(queue) => {
+                let range = self.shard.queue_range(&queue.topic, queue.queue_id).unwrap_or_default();
+                to.answer(core, AnswerBody::Number("offset", range.max.0));
+            }
+            ShardRequest::MinOffset(queue) => {
+                let range = self.shard.queue_range(&queue.topic, queue.queue_id).unwrap_or_default();
+                to.answer(core, AnswerBody::Number("offset", range.min.0));
+            }
+            ShardRequest::EarliestStoreTime(queue) => {
+                self.spawn_read(core, to, |shard| shard.earliest(queue))
+            }
+            ShardRequest::OffsetByTime(queue, time_ms, boundary) => {
+                self.spawn_read(core, to, move |shard| shard.offset_by_time(queue, time_ms, boundary));
+            }
+            ShardRequest::MessageAt(offset) => {
+                self.spawn_read(core, to, move |shard| shard.message_at(offset))
+            }
+        }
+    }
+
+    /// Starts a task that may read from disk, and answers with what it says; refused when too many are there.
+    fn spawn_read<F: Future<Output = AnswerBody> + 'static>(
+        self: &Rc<Self>,
+        core: &Rc<Core<E>>,
+        to: Destination,
+        read: impl FnOnce(Rc<Self>) -> F,
+    ) {
+        let in_flight = self.cold_reads.get();
+        if in_flight >= MAX_COLD_READS {
+            let what = format_args!("{in_flight} reads are in flight in shard {}, the limit", self.id.0);
+            return to.answer(core, AnswerBody::Refused(remarks::busy(what)));
+        }
+        self.cold_reads.set(in_flight + 1);
+        let (service, core, read) = (self.clone(), core.clone(), read(self.clone()));
+        core.env.clone().spawn(async move {
+            let body = read.await;
+            service.cold_reads.set(service.cold_reads.get() - 1);
+            to.answer(&core, body);
+            core.flush();
+        });
+    }
+
+    async fn earliest(self: Rc<Self>, queue: QueueRef) -> AnswerBody {
+        let Some(range) = self.shard.queue_range(&queue.topic, queue.queue_id) else {
+            return AnswerBody::Number("timestamp", -1);
+        };
+        match self.shard.store_time(&queue.topic, queue.queue_id, range.min).await {
+            Ok(time) => AnswerBody::Number("timestamp", time.unwrap_or(-1)),
+            Err(error) => AnswerBody::Refused(remarks::read_failed(&error)),
+        }
+    }
+
+    async fn offset_by_time(self: Rc<Self>, queue: QueueRef, time_ms: i64, boundary: Boundary) -> AnswerBody {
+        match self.shard.offset_by_time(&queue.topic, queue.queue_id, time_ms, boundary).await {
+            Ok(offset) => AnswerBody::Number("offset", offset.0),
+            Err(error) => AnswerBody::Refused(remarks::read_failed(&error)),
+        }
+    }
+
+    async fn message_at(self: Rc<Self>, offset: PhysicalOffset) -> AnswerBody {
+        match self.shard.record_at(offset.position()).await {
+            Ok(Some(record)) => AnswerBody::Records(vec![record]),
+            Ok(None) => AnswerBody::Refused(remarks::no_message_at(offset.get())),
+            Err(error) => AnswerBody::Refused(remarks::read_failed(&error)),
+        }
+    }
+
+    /// A connection has ended: nobody waits for its pulls.
+    pub fn peer_gone(&self, peer: Peer) {
+        self.long_polls.borrow_mut().drop_peer(peer);
+    }
+
+    /// Answers the waiting pulls, and holds none any more.
+    pub fn begin_stop(self: &Rc<Self>, core: &Rc<Core<E>>) {
+        self.stopping.set(true);
+        self.deadlines_changed.signal();
+        self.release_parked(core);
+    }
+
+    /// Commits and flushes what is staged, makes the committed offsets durable, and closes the shard.
+    pub async fn close(self: &Rc<Self>, core: &Rc<Core<E>>) {
+        self.begin_stop(core);
+        self.shard.close().await;
+        self.drained.wait().await;
+        if let Err(error) = self.flush_offsets().await {
+            tracing::error!(shard = self.id.0, %error, "committed offsets could not be made durable");
+        }
+    }
+}
+
+/// Where the answer to a shard's request goes.
+#[derive(Clone, Copy, Debug)]
+struct Destination {
+    reply: ReplyTo,
+    credit: Option<u32>,
+}
+
+impl Destination {
+    fn answer<E: Env>(self, core: &Core<E>, body: AnswerBody) {
+        core.deliver(Answer { to: self.reply, credit: self.credit, body });
+    }
+}

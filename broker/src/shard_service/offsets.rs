@@ -1,0 +1,61 @@
+//! Committed offsets: what a group without one gets, and how they become durable.
+
+use std::io;
+
+use ringmq_engine::ReadStatus;
+
+use super::*;
+
+impl<E: Env> ShardService<E> {
+    /// The group's committed offset; or 0 for a group without one, where nothing of the queue is lost by it (D.12).
+    pub(super) fn committed_offset(&self, group: &str, queue: &QueueRef, set_zero: bool) -> AnswerBody {
+        let QueueRef { topic, queue_id } = queue;
+        if let Some(offset) = self.offsets.borrow().get(group, topic, *queue_id) {
+            return AnswerBody::Number("offset", offset.0);
+        }
+        if set_zero && self.starts_recently(queue) {
+            return AnswerBody::Number("offset", 0);
+        }
+        AnswerBody::Refused(remarks::offset_not_found(set_zero))
+    }
+
+    /// Whether the queue's first message is its number 0, and is still in memory or not there yet.
+    fn starts_recently(&self, queue: &QueueRef) -> bool {
+        let range = self.shard.queue_range(&queue.topic, queue.queue_id).unwrap_or_default();
+        if range.min.0 > 0 {
+            return false;
+        }
+        let first = ReadRequest {
+            topic: &queue.topic,
+            queue_id: queue.queue_id,
+            offset: QueueOffset(0),
+            max_messages: 1,
+            max_bytes: 1,
+            tag_filter: None,
+        };
+        range.max.0 == 0 || self.shard.read_hot(&first).is_some_and(|read| read.status == ReadStatus::Found)
+    }
+
+    /// Makes the offsets committed so far durable, again and again until the shard stops.
+    pub(super) async fn flush_offsets_often(self: Rc<Self>, core: Rc<Core<E>>) {
+        let interval = core.identity.config.offset_flush_interval;
+        while !self.stopping.get() {
+            core.env.sleep(interval).await;
+            if let Err(error) = self.flush_offsets().await {
+                tracing::warn!(shard = self.id.0, %error, "committed offsets are not durable yet");
+            }
+        }
+    }
+
+    /// Makes the offsets committed so far durable.
+    pub(super) async fn flush_offsets(&self) -> io::Result<()> {
+        let changes = self.offsets.borrow_mut().take_changes();
+        for change in &changes {
+            match &change.value {
+                Some(value) => self.offset_log.put(&change.key, value),
+                None => self.offset_log.delete(&change.key),
+            }
+        }
+        self.offset_log.flush().await
+    }
+}

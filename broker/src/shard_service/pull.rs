@@ -1,0 +1,147 @@
+//! Pulls: answered at once from memory, in a task of their own from disk, or held until a message arrives.
+
+use std::time::Duration;
+
+use ringmq_engine::{ReadResult, ReadStatus};
+
+use super::*;
+use crate::long_poll::Parked;
+
+impl<E: Env> ShardService<E> {
+    pub(super) fn pull(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, pull: PullRequest) {
+        if let Some(offset) = pull.commit {
+            self.offsets.borrow_mut().commit(&pull.group, &pull.topic, pull.queue_id, offset);
+        }
+        let deadline = core.env.now().after(Duration::from_millis(pull.suspend_ms));
+        let held = (pull.suspend_ms > 0 && !self.stopping.get()).then_some(deadline);
+        self.read(core, to, pull, held);
+    }
+
+    /// Reads, and answers; or holds the pull until `held` when nothing is there.
+    fn read(
+        self: &Rc<Self>,
+        core: &Rc<Core<E>>,
+        to: Destination,
+        pull: PullRequest,
+        held: Option<ringmq_env::Instant>,
+    ) {
+        let Some(result) = self.read_hot(&pull) else {
+            return self.spawn_read(core, to, |service| service.read_cold(pull));
+        };
+        let (code, _) = remarks::pull_status(result.status, pull.offset.0);
+        match held {
+            Some(deadline) if code == response::PULL_NOT_FOUND => self.park(core, to, pull, deadline),
+            _ => to.answer(core, self.answer_pull(&pull, result)),
+        }
+    }
+
+    fn read_hot(&self, pull: &PullRequest) -> Option<ReadResult> {
+        with_request(pull, |request| self.shard.read_hot(request))
+    }
+
+    async fn read_cold(self: Rc<Self>, pull: PullRequest) -> AnswerBody {
+        let matches = |code| pull.filter.matches(code);
+        match self.shard.read(&read_request(&pull, &matches)).await {
+            Ok(result) => self.answer_pull(&pull, result),
+            Err(error) => {
+                tracing::error!(shard = self.id.0, %error, "a read failed");
+                AnswerBody::Refused(remarks::read_failed(&error))
+            }
+        }
+    }
+
+    fn answer_pull(&self, pull: &PullRequest, result: ReadResult) -> AnswerBody {
+        let (messages, bytes) = (result.messages as u64, result.bytes as u64);
+        self.meters.borrow_mut().pulled(&pull.topic, &pull.group, messages, bytes);
+        pulled(pull, result)
+    }
+
+    fn park(&self, core: &Core<E>, to: Destination, pull: PullRequest, deadline: ringmq_env::Instant) {
+        let earlier = self.long_polls.borrow().next_deadline().is_none_or(|next| deadline < next);
+        let parked = self.long_polls.borrow_mut().park(Parked { reply: to.reply, pull, deadline });
+        if !parked {
+            let what = format_args!("{MAX_PARKED} pulls are held in shard {}, the limit", self.id.0);
+            return to.answer(core, AnswerBody::Refused(remarks::busy(what)));
+        }
+        core.release_early(to.reply.peer.core, to.credit);
+        if earlier {
+            self.deadlines_changed.signal();
+        }
+    }
+
+    /// A held pull may find something now; if it does not after all, it goes on waiting.
+    pub(super) fn resume(self: &Rc<Self>, core: &Rc<Core<E>>, parked: Parked) {
+        let to = Destination { reply: parked.reply, credit: None };
+        self.read(core, to, parked.pull, Some(parked.deadline));
+    }
+
+    /// Answers held pulls when their time is up.
+    pub(super) async fn sweep_deadlines(self: Rc<Self>, core: Rc<Core<E>>) {
+        while !self.stopping.get() {
+            let next = self.long_polls.borrow().next_deadline();
+            let now = core.env.now();
+            match next {
+                None => self.deadlines_changed.wait().await,
+                // Deadlines mostly come in the order in which pulls do: sleeping to the next one suffices, but for
+                // an earlier one of a later pull, hence the short steps.
+                Some(deadline) if deadline > now => core.env.sleep(deadline.since(now).min(SWEEP_STEP)).await,
+                Some(_) => self.expire(&core),
+            }
+        }
+    }
+
+    fn expire(self: &Rc<Self>, core: &Rc<Core<E>>) {
+        let mut expired = Vec::new();
+        self.long_polls.borrow_mut().expire(core.env.now(), &mut expired);
+        self.answer_now(core, expired);
+    }
+
+    /// Answers every held pull with what there is.
+    pub(super) fn release_parked(self: &Rc<Self>, core: &Rc<Core<E>>) {
+        let mut released = Vec::new();
+        self.long_polls.borrow_mut().expire(ringmq_env::Instant(u64::MAX), &mut released);
+        self.answer_now(core, released);
+    }
+
+    fn answer_now(self: &Rc<Self>, core: &Rc<Core<E>>, pulls: Vec<Parked>) {
+        for parked in pulls {
+            self.read(core, Destination { reply: parked.reply, credit: None }, parked.pull, None);
+        }
+        core.flush();
+    }
+}
+
+/// Longest sleep of the deadline sweep.
+const SWEEP_STEP: Duration = Duration::from_millis(100);
+
+fn read_request<'a>(pull: &'a PullRequest, matches: &'a dyn Fn(i64) -> bool) -> ReadRequest<'a> {
+    let all = pull.filter == crate::tag_filter::TagFilter::All;
+    ReadRequest {
+        topic: &pull.topic,
+        queue_id: pull.queue_id,
+        offset: pull.offset,
+        max_messages: pull.max_messages,
+        max_bytes: pull.max_bytes,
+        tag_filter: (!all).then_some(matches),
+    }
+}
+
+fn with_request<T>(pull: &PullRequest, read: impl FnOnce(&ReadRequest<'_>) -> T) -> T {
+    let matches = |code| pull.filter.matches(code);
+    read(&read_request(pull, &matches))
+}
+
+fn pulled(pull: &PullRequest, result: ReadResult) -> AnswerBody {
+    debug_assert!(result.status == ReadStatus::Found || result.parts.is_empty());
+    let (code, remark) = remarks::pull_status(result.status, pull.offset.0);
+    AnswerBody::Pulled(Pulled {
+        code,
+        remark,
+        next_offset: result.next_offset,
+        range: result.range,
+        parts: result.parts,
+        bytes: result.bytes,
+        topic_sys_flag: pull.topic_sys_flag,
+        group_sys_flag: pull.group_sys_flag,
+    })
+}

@@ -1,0 +1,187 @@
+//! Appends, and their acknowledgements once the group commit that holds them is durable.
+
+use std::collections::VecDeque;
+
+use ringmq_engine::{AppendError, Arrival, Commit, LogPosition, NewMessage, QueueId};
+use ringmq_protocol::batch::{Batch, BatchMessage};
+use ringmq_protocol::properties::{MAX_LEN, PROPERTY_SEPARATOR};
+use smallvec::SmallVec;
+
+use super::*;
+
+/// Messages that one batch may hold.
+pub const MAX_BATCH: usize = 16_384;
+/// What separates properties, where the producer left it out.
+const SEPARATOR: &[u8] = &[PROPERTY_SEPARATOR];
+
+/// Sends that are staged and wait for their group commit, in the order of the log.
+#[derive(Default)]
+pub(super) struct PendingAcks(VecDeque<PendingAck>);
+
+struct PendingAck {
+    end: LogPosition,
+    to: Destination,
+    queue_id: QueueId,
+    appended: Appended,
+    uniq_key: UniqKey,
+}
+
+impl<E: Env> ShardService<E> {
+    /// Stages a message, or the messages of a batch; the answer follows with the commit.
+    pub(super) fn send(&self, core: &Core<E>, to: Destination, send: SendRequest) {
+        let appended = match send.batch {
+            false => self.append_one(core, &send),
+            true => self.append_batch(core, &send),
+        };
+        match appended {
+            Ok(appended) => {
+                let messages = appended.physical_offsets.len() as u64;
+                self.meters.borrow_mut().staged(&send.topic, messages, send.body.len() as u64);
+                let ack = PendingAck {
+                    end: appended.end,
+                    to,
+                    queue_id: send.queue_id,
+                    appended,
+                    uniq_key: send.uniq_key,
+                };
+                self.acks.borrow_mut().0.push_back(ack);
+            }
+            Err(refusal) => {
+                self.meters.borrow_mut().failed();
+                to.answer(core, AnswerBody::Refused(refusal));
+            }
+        }
+    }
+
+    fn append_one(&self, core: &Core<E>, send: &SendRequest) -> Result<Appended, Refusal> {
+        let mut properties: SmallVec<[&[u8]; 4]> =
+            send.properties.iter().map(|span| &send.frame[span.range()]).collect();
+        properties.push(&send.added);
+        properties.push(&self.common_properties);
+        let message = new_message(core, send, send.flag, &send.frame[send.body.range()], &properties);
+        self.append(core, &[message])
+    }
+
+    fn append_batch(&self, core: &Core<E>, send: &SendRequest) -> Result<Appended, Refusal> {
+        let illegal = || remarks::message_illegal(core.identity.config.max_message_size);
+        let batch = Batch::new(&send.frame[send.body.range()], MAX_BATCH).map_err(|_| illegal())?;
+        let messages: Vec<BatchMessage<'_>> = batch.collect::<Result<_, _>>().map_err(|_| illegal())?;
+        let shared: SmallVec<[&[u8]; 2]> =
+            send.properties.iter().map(|span| &send.frame[span.range()]).collect();
+        let properties: Vec<SmallVec<[&[u8]; 6]>> = messages
+            .iter()
+            .map(|message| {
+                let own = message.properties.as_bytes();
+                let separator =
+                    if own.last().is_some_and(|byte| *byte != PROPERTY_SEPARATOR) { SEPARATOR } else { b"" };
+                let mut parts: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&[own, separator]);
+                parts.extend_from_slice(&shared);
+                parts.push(&send.added);
+                parts.push(&self.common_properties);
+                parts
+            })
+            .collect();
+        let messages: Vec<NewMessage<'_>> = messages
+            .iter()
+            .zip(&properties)
+            .map(|(message, properties)| new_message(core, send, message.flag, message.body, properties))
+            .collect();
+        if messages.iter().any(|message| message.body.is_empty()) {
+            return Err(illegal());
+        }
+        self.append(core, &messages)
+    }
+
+    fn append(&self, core: &Core<E>, messages: &[NewMessage<'_>]) -> Result<Appended, Refusal> {
+        let max_message_size = core.identity.config.max_message_size;
+        let properties =
+            |message: &NewMessage<'_>| message.properties.iter().map(|part| part.len()).sum::<usize>();
+        if messages.iter().any(|message| properties(message) > MAX_LEN) {
+            return Err(remarks::message_illegal(max_message_size));
+        }
+        self.shard.append(messages).map_err(|error| remarks::append_refused(&error, max_message_size))
+    }
+
+    /// Follows the shard's commits to the last: acknowledges, refuses what failed, and wakes the pulls that wait.
+    pub(super) async fn follow_commits(self: Rc<Self>, core: Rc<Core<E>>) {
+        while let Some(commit) = self.shard.next_commit().await {
+            let Commit { committed, arrivals, failed } = commit;
+            self.acknowledge(&core, committed);
+            if let Some(error) = failed {
+                self.refuse_staged(&core, &error);
+            }
+            self.wake(&core, &arrivals);
+            core.flush();
+        }
+        self.drained.signal();
+    }
+
+    fn acknowledge(&self, core: &Core<E>, committed: LogPosition) {
+        let now_ms = core.env.wall_ms();
+        loop {
+            let mut acks = self.acks.borrow_mut();
+            if acks.0.front().is_none_or(|ack| ack.end > committed) {
+                return;
+            }
+            let ack = acks.0.pop_front();
+            drop(acks);
+            let Some(PendingAck { to, queue_id, appended, uniq_key, .. }) = ack else { return };
+            let ms = now_ms.saturating_sub(appended.store_timestamp).max(0) as u64;
+            self.meters.borrow_mut().stored(ms);
+            let body = AnswerBody::Sent {
+                physical_offsets: appended.physical_offsets,
+                queue_id,
+                queue_offset: appended.first_queue_offset,
+                uniq_key,
+            };
+            to.answer(core, body);
+        }
+    }
+
+    /// Everything staged was rolled back.
+    fn refuse_staged(&self, core: &Core<E>, error: &AppendError) {
+        let staged = std::mem::take(&mut self.acks.borrow_mut().0);
+        for ack in staged {
+            self.meters.borrow_mut().failed();
+            let refusal = remarks::append_refused(error, core.identity.config.max_message_size);
+            ack.to.answer(core, AnswerBody::Refused(refusal));
+        }
+    }
+
+    fn wake(self: &Rc<Self>, core: &Rc<Core<E>>, arrivals: &[Arrival]) {
+        let mut woken = Vec::new();
+        {
+            let mut long_polls = self.long_polls.borrow_mut();
+            if long_polls.is_empty() {
+                return;
+            }
+            for arrival in arrivals {
+                let Arrival { topic, queue_id, queue_offset, tags_code, .. } = arrival;
+                long_polls.arrived(topic, *queue_id, *queue_offset, *tags_code, &mut woken);
+            }
+        }
+        woken.into_iter().for_each(|parked| self.resume(core, parked));
+    }
+}
+
+fn new_message<'a, E: Env>(
+    core: &Core<E>,
+    send: &'a SendRequest,
+    flag: i32,
+    body: &'a [u8],
+    properties: &'a [&'a [u8]],
+) -> NewMessage<'a> {
+    NewMessage {
+        topic: &send.topic,
+        queue_id: send.queue_id,
+        flag,
+        sys_flag: send.sys_flag,
+        born_timestamp: send.born_timestamp,
+        born_host: send.born_host,
+        store_host: core.identity.store_host,
+        reconsume_times: send.reconsume_times,
+        prepared_transaction_offset: 0,
+        body,
+        properties,
+    }
+}
