@@ -1,14 +1,19 @@
 //! The command line: which subcommand, and what it does.
 
+use std::time::Instant;
+
 use clap::{ArgMatches, Command};
 use ringmq_options::{Role, cli, docs};
 
-use crate::settings;
+use crate::{run, settings};
 
-/// Runs what the command line asks for.
-pub fn run() -> anyhow::Result<()> {
+/// Runs what the command line asks for. `started`: when the process did.
+pub fn run(started: Instant) -> anyhow::Result<()> {
     let matches = command().get_matches();
     match matches.subcommand() {
+        Some(("server", matches)) => run::server(matches, started),
+        Some(("broker", matches)) => run::broker(matches, started),
+        Some(("namesrv", matches)) => run::namesrv(matches, started),
         Some(("config", matches)) => config(matches),
         _ => unreachable!("clap demands one of the subcommands"),
     }
@@ -20,7 +25,14 @@ fn command() -> Command {
         .about("A message broker that RocketMQ's clients use unchanged")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .subcommand(program(Role::Server, "Runs a name server and a broker in one process"))
+        .subcommand(program(Role::Broker, "Runs a broker"))
+        .subcommand(program(Role::Namesrv, "Runs a name server"))
         .subcommand(config_command())
+}
+
+fn program(role: Role, about: &'static str) -> Command {
+    cli::add_arguments(Command::new(role.name()).about(about), role)
 }
 
 fn config_command() -> Command {
@@ -28,7 +40,7 @@ fn config_command() -> Command {
     let show = show.subcommand_required(true);
     let show = [Role::Server, Role::Broker, Role::Namesrv]
         .into_iter()
-        .fold(show, |show, role| show.subcommand(cli::add_arguments(Command::new(role.name()), role)));
+        .fold(show, |show, role| show.subcommand(program(role, "")));
     Command::new("config")
         .about("Shows what is configured, and what can be")
         .subcommand_required(true)

@@ -1,6 +1,6 @@
 //! What is checked before anything starts, so that whoever starts it reads one clear message.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
@@ -31,15 +31,20 @@ pub fn claim_directory(dir: &Path) -> anyhow::Result<LockFile> {
     Ok(lock)
 }
 
-/// Checks that nobody listens on `addr`; `flag` is what changes it.
-pub fn claim_port(addr: SocketAddr, flag: &str) -> anyhow::Result<()> {
+/// Checks that nobody listens on `addr`; `flag` is what changes it. For port 0 finds a free one.
+pub fn claim_port(addr: SocketAddr, flag: &str) -> anyhow::Result<SocketAddr> {
+    if addr.port() == 0 {
+        let free = TcpListener::bind(addr).and_then(|listener| listener.local_addr());
+        return free
+            .with_context(|| format!("cannot listen on {}: choose another address with --bind", addr.ip()));
+    }
     match port_owner(addr) {
-        Ok(None) => Ok(()),
+        Ok(None) => Ok(addr),
         Ok(Some(owner)) => {
             bail!("{owner} listens on {addr} already: stop it, or choose another port with {flag}")
         }
         Err(error) => {
-            bail!("cannot listen on {addr}: {error}: choose another address or port with --bind, {flag}")
+            bail!("cannot listen on {addr}: {error}: choose another address with --bind or port with {flag}")
         }
     }
 }

@@ -4,19 +4,15 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use ringmq_broker::BrokerConfig;
+use ringmq_broker::{BrokerConfig, BrokerReady};
 use ringmq_options::show_size;
 
 /// A broker that is ready.
 pub struct ReadyBroker<'a> {
     /// What it was told.
     pub config: &'a BrokerConfig,
-    /// Where it listens.
-    pub addr: SocketAddr,
-    /// Shards of its store.
-    pub shards: usize,
-    /// Name servers that it registers with.
-    pub namesrv: &'a [String],
+    /// What it says of itself.
+    pub ready: &'a BrokerReady,
 }
 
 /// The block for a name server, a broker, or both. `ready_ms`: since the process started.
@@ -46,8 +42,8 @@ pub fn block(
         text.push_str(&format!("The Name Server boot success. serializeType=JSON, address {addr}\n"));
     }
     if let Some(broker) = broker {
-        let (name, told) = (&broker.config.broker_name, broker.config.advertised(broker.addr.port()));
-        let namesrv = match broker.namesrv {
+        let (name, told) = (&broker.config.broker_name, broker.ready.advertised);
+        let namesrv = match broker.config.namesrv.as_slice() {
             [] => String::new(),
             some => format!(" and name server is {}", some.join(";")),
         };
@@ -57,10 +53,10 @@ pub fn block(
 }
 
 fn broker_lines(line: &mut dyn FnMut(&str, &dyn std::fmt::Display), broker: &ReadyBroker<'_>) {
-    let config = broker.config;
-    let vip = config.vip_port().map(|port| format!(" and {port}")).unwrap_or_default();
-    line("broker", &format!("{}{vip}, {} in {}", broker.addr, config.broker_name, config.cluster));
-    line("clients", &format!("are told {}", config.advertised(broker.addr.port())));
+    let ReadyBroker { config, ready } = broker;
+    let listening: Vec<String> = ready.listening.iter().map(ToString::to_string).collect();
+    line("broker", &format!("{}: {} in {}", listening.join(" and "), config.broker_name, config.cluster));
+    line("clients", &format!("are told {}", ready.advertised));
     let flush = match config.sync_flush {
         true => "sync: a send is acknowledged once it is on the device".to_owned(),
         false => format!(
@@ -69,7 +65,7 @@ fn broker_lines(line: &mut dyn FnMut(&str, &dyn std::fmt::Display), broker: &Rea
         ),
     };
     line("flush", &flush);
-    line("cores", &format!("{}, shards {}", config.cores, broker.shards));
+    line("cores", &format!("{}, shards {}", config.cores, ready.shards));
     line("memory", &format!("at most {} ({})", show_size(config.memory), config.memory_origin));
 }
 
@@ -84,15 +80,16 @@ mod tests {
         let mut settings = Settings::new(Role::Server);
         settings.apply_set("memory=1GiB").unwrap();
         let machine = Machine { cores: 2, memory: 8 << 30, cgroup_memory: None, address: None };
-        let config = BrokerConfig::from_settings(&settings, &machine).unwrap();
-        let addr = "127.0.0.1:10911".parse().unwrap();
-        let namesrv = ["127.0.0.1:9876".to_owned()];
-        let broker = ReadyBroker { config: &config, addr, shards: 2, namesrv: &namesrv };
+        let mut config = BrokerConfig::from_settings(&settings, &machine).unwrap();
+        config.namesrv = vec!["127.0.0.1:9876".to_owned()];
+        let listening = vec!["127.0.0.1:10911".parse().unwrap(), "127.0.0.1:10909".parse().unwrap()];
+        let ready = BrokerReady { advertised: listening[0], listening, shards: 2 };
+        let broker = ReadyBroker { config: &config, ready: &ready };
         let text = block("127.0.0.1:9876".parse().ok(), Some(&broker), Path::new("./data"), 23);
         for part in [
             "ready after 23 ms",
             "name server  127.0.0.1:9876\n",
-            "broker       127.0.0.1:10911 and 10909, broker-a in DefaultCluster\n",
+            "broker       127.0.0.1:10911 and 127.0.0.1:10909: broker-a in DefaultCluster\n",
             "clients      are told 127.0.0.1:10911\n",
             "flush        sync: ",
             "cores        2, shards 2\n",
