@@ -93,7 +93,7 @@ fn run_broker(settings: &Settings, namesrv: Option<Settings>, started: Instant) 
     }
     let (_namesrv_lock, start) = namesrv.map(NamesrvPart::split).unzip();
     let shown = config.clone();
-    let (plan, handle) = ringmq_broker::plan(config);
+    let (plan, handle) = ringmq_broker::plan(config, &settings.java_properties());
     let handle = Arc::new(handle);
     let (tell, told) = sync_channel(1);
     let leader = Leader { namesrv: start, tell, handle: Arc::clone(&handle), signals };

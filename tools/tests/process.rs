@@ -1,0 +1,195 @@
+//! The binary as a process: how it starts, refuses to start, and stops.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn ringmq(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmq"));
+    command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGMQ_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A program that has printed its ready block.
+struct Running {
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+    block: String,
+}
+
+impl Running {
+    /// Starts the program, and waits for `last`, which stands in the block's last line.
+    fn start(words: &[&str], last: &'static str) -> Running {
+        let mut child = ringmq(words).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let (ready, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut block = String::new();
+            while !block.lines().last().is_some_and(|line| line.contains(last)) {
+                if stdout.read_line(&mut block).unwrap() == 0 {
+                    break;
+                }
+            }
+            let _ = ready.send((block, stdout));
+        });
+        let (block, stdout) = told.recv_timeout(LIMIT).expect("it gets ready in time");
+        assert!(block.contains(last), "it ended: {block}");
+        Running { child, _stdout: stdout, block }
+    }
+
+    fn namesrv(data: &Path) -> Running {
+        Running::start(&["namesrv", "--namesrv-port", "0", "--data", data.to_str().unwrap()], "boot success")
+    }
+
+    /// What stands behind `name` in the block.
+    fn line(&self, name: &str) -> &str {
+        let line = self.block.lines().find_map(|line| line.trim_start().strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {}", self.block)).trim()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end; the exit status, if it was no signal.
+    fn end(mut self) -> Option<i32> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "it ends in time");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Fails when it has ended, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn output(words: &[&str]) -> Output {
+    let mut child = ringmq(words).spawn().unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// Runs what must not start; its message.
+fn refused(words: &[&str]) -> String {
+    let output = output(words);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code().is_some_and(|code| code != 0), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+#[test]
+fn a_name_server_says_where_it_is_and_stops_when_asked() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Running::namesrv(dir.path());
+        let addr = running.line("name server").to_owned();
+        assert!(running.block.contains(&format!("boot success. serializeType=JSON, address {addr}\n")));
+        assert_eq!(running.line("data"), dir.path().join("namesrv").to_str().unwrap());
+        std::net::TcpStream::connect(&addr).unwrap();
+        let asked = Instant::now();
+        running.signal(signal);
+        assert_eq!(running.end(), Some(0));
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(std::net::TcpStream::connect(&addr).is_err());
+    }
+}
+
+#[test]
+fn a_second_process_is_told_whose_directory_and_port_it_wants() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::namesrv(dir.path());
+    let pid = format!("process {}", running.child.id());
+    let data = dir.path().to_str().unwrap();
+    let said = refused(&["namesrv", "--namesrv-port", "0", "--data", data]);
+    assert!(said.contains(&pid) && said.contains("another data directory"), "{said}");
+    let port = running.line("name server").rsplit(':').next().unwrap().to_owned();
+    let other = tempfile::tempdir().unwrap();
+    let said = refused(&["namesrv", "--namesrv-port", &port, "--data", other.path().to_str().unwrap()]);
+    assert!(said.contains(&pid) && said.contains("--namesrv-port"), "{said}");
+}
+
+#[test]
+fn a_killed_process_leaves_no_lock_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::namesrv(dir.path());
+    running.signal(Signal::KILL);
+    assert_eq!(running.end(), None);
+    let running = Running::namesrv(dir.path());
+    running.signal(Signal::TERM);
+    assert_eq!(running.end(), Some(0));
+}
+
+#[test]
+fn wrong_settings_are_told_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let file = dir.path().join("broker.conf");
+    std::fs::write(&file, "brokerName=b\nflushDiskTyp=SYNC_FLUSH\n").unwrap();
+    let config = file.to_str().unwrap();
+    let cases: [(&[&str], &str); 6] = [
+        (&["server", "--config", config], "unknown option \"flushDiskTyp\": did you mean \"flushDiskType\"?"),
+        (&["server", "--config", "/no/such.conf"], "--config /no/such.conf: "),
+        (&["server", "--memory", "1MiB"], "--memory: memory = \"1MiB\": the least is 64MiB"),
+        (&["server", "--set", "aclEnable=true"], "aclEnable = \"true\" cannot be had"),
+        (&["broker", "--port", "2"], "port 2: the VIP port is two below"),
+        (&["namesrv", "--log-level", "=,"], "log-level"),
+    ];
+    for (words, expected) in cases {
+        let said = refused(&[words, &["--data", data]].concat());
+        assert!(said.starts_with("ringmq: ") && said.contains(expected), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let said = refused(&["namesrv", "--bind", "192.0.2.1", "--data", data]);
+    assert!(said.contains("cannot listen on 192.0.2.1:9876") && said.contains("--bind"), "{said}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    let said = refused(&["namesrv", "--data", "/proc/no"]);
+    assert!(said.contains("cannot create the data directory /proc/no/namesrv"), "{said}");
+}
+
+#[test]
+fn version_and_settings_are_shown() {
+    let version = String::from_utf8(output(&["--version"]).stdout).unwrap();
+    assert_eq!(version, concat!("ringmq ", env!("CARGO_PKG_VERSION"), "\n"));
+    let shown = output(&["config", "show", "broker", "--set", "listenPort=20911"]).stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.lines().any(|line| line == "listenPort=20911"), "{shown}");
+    let mut page = String::new();
+    ringmq(&["config", "docs"]).spawn().unwrap().stdout.unwrap().read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("# Configuration\n"));
+}
