@@ -36,6 +36,7 @@ pub fn append_refused(error: &AppendError, max_message_size: usize) -> Refusal {
         AppendError::TooLarge { .. } | AppendError::PropertiesTooLarge { .. } => {
             message_illegal(max_message_size)
         }
+        AppendError::PropertiesNotText => Refusal::new(response::MESSAGE_ILLEGAL, error.to_string()),
         AppendError::Busy { .. } => busy(error),
         AppendError::DiskFull { .. } | AppendError::Closed => Refusal::new(
             response::SERVICE_NOT_AVAILABLE,
