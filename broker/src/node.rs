@@ -30,6 +30,8 @@ use crate::shard_service::ShardService;
 const RECORD_OVERHEAD: usize = 64 << 10;
 /// Most bytes that a shard stages before it refuses appends as busy, but for a few records of the largest size.
 const STAGED_LIMIT: usize = 32 << 20;
+/// How long the end waits for the name servers.
+const UNREGISTER_LIMIT: Duration = Duration::from_millis(300);
 /// How long the end waits for what is in flight.
 const DRAIN_LIMIT: Duration = Duration::from_millis(300);
 /// How often it looks.
@@ -182,6 +184,9 @@ impl<E: Env> Leader<E> {
         core.others().for_each(|other| core.post_node(other, NodeMessage::Serve));
         core.flush();
         serve(core, &self.listeners);
+        if let Some(control) = core.control() {
+            control.start_registration(core);
+        }
         let ready = BrokerReady {
             listening: self.start.addresses.clone(),
             advertised: self.start.store_host,
@@ -223,6 +228,9 @@ impl<E: Env> Leader<E> {
         let core = &self.core;
         core.others().for_each(|other| core.post_node(other, NodeMessage::Stop));
         core.flush();
+        if let Some(control) = core.control() {
+            control.stop_registration(UNREGISTER_LIMIT).await;
+        }
         drain(core, &self.listeners).await;
         self.wait_for_all(|message| matches!(message, NodeMessage::Drained)).await;
         self.close().await;

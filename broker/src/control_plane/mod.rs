@@ -2,8 +2,9 @@
 //! order: durable first, then known to every core, then answered.
 
 mod questions;
+mod registration;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
@@ -24,8 +25,11 @@ use crate::control::{ControlSettings, ControlState, Effects, Forget, Refusal};
 use crate::core::Core;
 use crate::event::LocalEvent;
 use crate::message::*;
+use crate::registration_driver::Registrar;
 use questions::Samples;
 
+/// How long an answer waits for the name servers to know of the topics that it is about.
+const REGISTER_WAIT: Duration = Duration::from_secs(1);
 /// How often counters are gathered and silent clients looked for.
 const TEND_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -35,8 +39,7 @@ pub struct ControlPlane<E: Env> {
     meta: MetaLog<E>,
     outcomes: RefCell<VecDeque<Outcome>>,
     outcome_there: LocalEvent,
-    /// Topics changed: the name servers are to be told.
-    register: LocalEvent,
+    registrar: OnceCell<Registrar<E>>,
     samples: RefCell<Samples>,
 }
 
@@ -73,7 +76,7 @@ impl<E: Env> ControlPlane<E> {
             meta,
             outcomes: RefCell::default(),
             outcome_there: LocalEvent::default(),
-            register: LocalEvent::default(),
+            registrar: OnceCell::new(),
             samples: RefCell::new(Samples::new(now_ms)),
         }))
     }
@@ -180,8 +183,8 @@ impl<E: Env> ControlPlane<E> {
     }
 
     fn bring_out(
-        &self,
-        core: &Core<E>,
+        self: &Rc<Self>,
+        core: &Rc<Core<E>>,
         outcome: Outcome,
         failed: Option<&std::io::Error>,
         forgotten: Result<(), Refusal>,
@@ -189,27 +192,59 @@ impl<E: Env> ControlPlane<E> {
         let Outcome { effects, then } = outcome;
         let failed = failed.filter(|_| !effects.records.is_empty()).map(not_durable).or(forgotten.err());
         effects.updates.into_iter().for_each(|update| core.broadcast(update));
-        match then {
-            Then::Answer(mut answer) => {
-                if let Some(refusal) = failed {
-                    answer.body = AnswerBody::Refused(refusal);
-                }
-                core.deliver(answer);
-            }
-            Then::Call(caller, mut answer) => {
-                if let Some(refusal) = failed {
-                    answer = CallAnswer::Refused(refusal);
-                }
-                core.answer_call(caller, answer);
-            }
-            Then::Nothing => {}
+        let then = match failed {
+            Some(refusal) => then.refused(refusal),
+            None => then,
+        };
+        if effects.register {
+            self.answer_registered(core, then);
+        } else {
+            then.answer(core);
         }
         for notify in effects.notify {
             core.push(notify.connection.into(), group_changed(&notify.group));
         }
         effects.close.into_iter().for_each(|connection| core.close_peer(connection.into()));
-        if effects.register {
-            self.register.signal();
+    }
+
+    /// Answers once the name servers in reach know the topics: whoever made one may look for its route at once.
+    fn answer_registered(self: &Rc<Self>, core: &Rc<Core<E>>, then: Then) {
+        if let Some(registrar) = self.registrar.get() {
+            registrar.topics_changed();
+        }
+        let (control, core) = (self.clone(), core.clone());
+        core.env.clone().spawn(async move {
+            if let Some(registrar) = control.registrar.get() {
+                registrar.settled(REGISTER_WAIT).await;
+            }
+            then.answer(&core);
+            core.flush();
+        });
+    }
+
+    /// Takes the broker off the name servers.
+    pub async fn stop_registration(&self, timeout: Duration) {
+        if let Some(registrar) = self.registrar.get() {
+            registrar.stop(timeout).await;
+        }
+    }
+}
+
+impl Then {
+    /// The same, but a refusal.
+    fn refused(self, refusal: Refusal) -> Then {
+        match self {
+            Then::Answer(answer) => Then::Answer(Answer { body: AnswerBody::Refused(refusal), ..answer }),
+            Then::Call(caller, _) => Then::Call(caller, CallAnswer::Refused(refusal)),
+            Then::Nothing => Then::Nothing,
+        }
+    }
+
+    fn answer<E: Env>(self, core: &Core<E>) {
+        match self {
+            Then::Answer(answer) => core.deliver(answer),
+            Then::Call(caller, answer) => core.answer_call(caller, answer),
+            Then::Nothing => {}
         }
     }
 }

@@ -1,0 +1,60 @@
+//! What the registration with the name servers asks of the control plane.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use ringmq_env::Env;
+use ringmq_protocol::command::Command;
+
+use super::{ControlPlane, Then};
+use crate::config::BrokerConfig;
+use crate::control::registration::BrokerIdentity;
+use crate::core::Core;
+use crate::registration_driver::{Registrar, RegistrationSource};
+
+/// The control plane as the registrar sees it.
+struct Source<E: Env> {
+    control: Rc<ControlPlane<E>>,
+    core: Rc<Core<E>>,
+    identity: BrokerIdentity,
+}
+
+impl<E: Env> RegistrationSource for Source<E> {
+    fn register(&self) -> Command {
+        let state = self.control.state.borrow();
+        self.identity.register(state.topics(), self.core.identity.config.permission as i32)
+    }
+
+    fn unregister(&self) -> Command {
+        self.identity.unregister()
+    }
+
+    fn ordered_topics(&self, topics: Vec<String>) {
+        let now_ms = self.core.env.wall_ms();
+        let effects = self.control.state.borrow_mut().mark_ordered(topics.iter().map(String::as_str), now_ms);
+        self.control.settle(effects, Then::Nothing);
+    }
+}
+
+/// How the broker names itself. Java's port for replicas is the one above the main port.
+fn broker_identity(config: &BrokerConfig, address: SocketAddr) -> BrokerIdentity {
+    let ha_port = address.port().checked_add(1).unwrap_or(address.port());
+    BrokerIdentity {
+        cluster: config.cluster.clone(),
+        broker_name: config.broker_name.clone(),
+        broker_id: config.broker_id,
+        addr: address.to_string(),
+        ha_addr: SocketAddr::new(address.ip(), ha_port).to_string(),
+    }
+}
+
+impl<E: Env> ControlPlane<E> {
+    /// Begins to register with the name servers.
+    pub fn start_registration(self: &Rc<Self>, core: &Rc<Core<E>>) {
+        let config = &core.identity.config;
+        let identity = broker_identity(config, core.identity.store_host);
+        let source = Rc::new(Source { control: self.clone(), core: core.clone(), identity });
+        let registrar = Registrar::start(&core.env, &config.namesrv, config.register_period, source);
+        assert!(self.registrar.set(registrar).is_ok(), "registration begins once");
+    }
+}
