@@ -52,6 +52,12 @@ impl Running {
         Running::start(&["namesrv", "--namesrv-port", "0", "--data", data.to_str().unwrap()], "boot success")
     }
 
+    fn server(data: &Path, more: &[&str]) -> Running {
+        let ports = ["server", "--namesrv-port", "0", "--port", "0", "--set", "segment-size=64MiB"];
+        let words = [&ports, more, &["--data", data.to_str().unwrap()]].concat();
+        Running::start(&words, "The broker[")
+    }
+
     /// What stands behind `name` in the block.
     fn line(&self, name: &str) -> &str {
         let line = self.block.lines().find_map(|line| line.trim_start().strip_prefix(name));
@@ -180,6 +186,68 @@ fn an_address_of_another_machine_is_refused() {
 fn a_directory_that_cannot_be_written_is_refused() {
     let said = refused(&["namesrv", "--data", "/proc/no"]);
     assert!(said.contains("cannot create the data directory /proc/no/namesrv"), "{said}");
+}
+
+#[test]
+fn a_server_starts_stops_and_starts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..3 {
+        let running = Running::server(dir.path(), &["--cores", "2", "--shards", "3", "--memory", "256MiB"]);
+        assert_eq!(running.line("cores"), "2, shards 3");
+        assert_eq!(running.line("memory"), "at most 256MiB (as given)");
+        let (broker, namesrv) = (running.line("broker"), running.line("name server"));
+        let addr = broker.split(": ").next().unwrap();
+        assert_eq!(running.line("clients"), format!("are told {addr}"));
+        let last = format!(
+            "The broker[broker-a, {addr}] boot success. serializeType=JSON and name server is {namesrv}\n"
+        );
+        assert!(running.block.ends_with(&last), "{}", running.block);
+        std::net::TcpStream::connect(addr).unwrap();
+        let asked = Instant::now();
+        running.signal(Signal::TERM);
+        assert_eq!(running.end(), Some(0));
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+}
+
+#[test]
+fn a_store_keeps_its_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::server(dir.path(), &["--shards", "2"]);
+    running.signal(Signal::KILL);
+    running.end();
+    let running = Running::server(dir.path(), &["--cores", "1"]);
+    assert_eq!(running.line("cores"), "1, shards 2");
+    running.signal(Signal::TERM);
+    running.end();
+    let data = dir.path().to_str().unwrap();
+    let said = refused(&["broker", "--port", "0", "--shards", "3", "--data", data]);
+    assert!(said.contains("has 2 shards, and keeps them"), "{said}");
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::server(dir.path(), &[]);
+    running.signal(Signal::TERM);
+    running.end();
+    let path = dir.path().join("store.meta");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8] = 99;
+    std::fs::write(&path, bytes).unwrap();
+    let said = refused(&["broker", "--port", "0", "--data", dir.path().to_str().unwrap()]);
+    assert!(said.contains("store.meta") && said.contains("99"), "{said}");
+}
+
+#[test]
+fn a_port_that_a_broker_has_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::server(dir.path(), &[]);
+    let port = running.line("broker").split(": ").next().unwrap().rsplit(':').next().unwrap().to_owned();
+    let other = tempfile::tempdir().unwrap();
+    let said = refused(&["broker", "--port", &port, "--data", other.path().to_str().unwrap()]);
+    let pid = running.child.id();
+    assert!(said.contains(&format!("process {pid} listens on 127.0.0.1:{port} already")), "{said}");
 }
 
 #[test]
