@@ -1,6 +1,8 @@
 //! Our strategies against Java's own: a checked-in file of its answers, and fresh ones of generated cases when
 //! `RINGMQ_TEST_JAVA_LIB` names a directory with the jars of rocketmq-client 5.5.0 and what it depends on.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use std::process::Command;
 
 use ringmq_client::MessageQueue;
