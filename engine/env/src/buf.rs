@@ -4,7 +4,7 @@
 //! memory to the disk, to the hot tail and to sockets. What is published is never written again; that is what
 //! makes the sharing safe, across cores too.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -25,10 +25,11 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    fn zeroed(len: usize) -> Memory {
+    /// Memory with any content: nothing reads it before [`AppendBuf::append`] has zeroed it.
+    fn new(len: usize) -> Memory {
         let layout = Memory::layout(len);
         // SAFETY: the layout has a size above zero (`layout` rounds up to a page at least).
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         Memory { start, len: layout.size() }
     }
@@ -41,12 +42,13 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated by `zeroed` with this very layout (`len` is the rounded size).
+        // SAFETY: allocated by `new` with this very layout (`len` is the rounded size).
         unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.len)) }
     }
 }
 
-/// Page-aligned memory with one writer, which appends. Zeroed at first, so what is not yet written reads as zero.
+/// Page-aligned memory with one writer, which appends. It is zeroed as it is appended, not before, so that memory
+/// which is never reached costs nothing.
 pub struct AppendBuf {
     memory: Arc<Memory>,
     /// Bytes from the start that are published or written; the writer only touches what is behind.
@@ -56,9 +58,17 @@ pub struct AppendBuf {
 }
 
 impl AppendBuf {
-    /// A zeroed buffer of at least `capacity` bytes, rounded up to pages.
+    /// An empty buffer for at least `capacity` bytes, rounded up to pages.
     pub fn with_capacity(capacity: usize) -> AppendBuf {
-        AppendBuf { memory: Arc::new(Memory::zeroed(capacity)), written: 0, published: 0 }
+        AppendBuf { memory: Arc::new(Memory::new(capacity)), written: 0, published: 0 }
+    }
+
+    /// An empty buffer on the memory that `slice` shows a part of, if nobody else shows any of it: spares the page
+    /// faults of new memory.
+    pub fn recycle(slice: IoSlice) -> Option<AppendBuf> {
+        let mut memory = slice.memory;
+        Arc::get_mut(&mut memory)?;
+        Some(AppendBuf { memory, written: 0, published: 0 })
     }
 
     /// Size of the memory in bytes.
@@ -85,6 +95,9 @@ impl AppendBuf {
     pub fn append(&mut self, len: usize) -> &mut [u8] {
         assert!(len <= self.remaining(), "append of {len} bytes into {} remaining", self.remaining());
         let at = self.written;
+        // SAFETY: the range lies in the allocation and behind `published`, so no slice shows it; after this, all of
+        // the bytes before `written` are initialised.
+        unsafe { self.memory.start.as_ptr().add(at).write_bytes(0, len) };
         self.written += len;
         self.unpublished_mut(at, len)
     }
@@ -105,8 +118,6 @@ impl AppendBuf {
     /// Takes back what was appended behind `len`. Panics if it is published.
     pub fn truncate(&mut self, len: usize) {
         assert!(len >= self.published && len <= self.written, "only unpublished bytes may be taken back");
-        let (at, extra) = (len, self.written - len);
-        self.unpublished_mut(at, extra).fill(0);
         self.written = len;
     }
 
@@ -194,6 +205,19 @@ mod tests {
         buf.publish();
         assert_eq!((&*first, &*buf.slice(5, 3)), (&b"first"[..], &b"sec"[..]));
         assert_eq!(&*first.slice(1, 3), b"irs");
+    }
+
+    #[test]
+    fn memory_is_used_again_once_nobody_shows_it_and_appends_zeroes_again() {
+        let mut buf = AppendBuf::with_capacity(10);
+        buf.extend(b"old bytes");
+        buf.publish();
+        let (first, second) = (buf.slice(0, 3), buf.slice(3, 3));
+        drop(buf);
+        assert!(AppendBuf::recycle(first).is_none(), "the other slice still shows it");
+        let mut buf = AppendBuf::recycle(second).unwrap();
+        assert_eq!((buf.len(), buf.capacity()), (0, BUF_ALIGN));
+        assert_eq!(buf.append(9), [0; 9]);
     }
 
     #[test]

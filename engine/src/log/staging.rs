@@ -79,8 +79,12 @@ struct Block {
 }
 
 impl Block {
-    fn after(end: &LogEnd, sector: usize) -> Block {
-        Block { buf: filled(&end.sector, 0, sector), start: end.sector_start(), handed: end.sector_start() }
+    fn after(end: &LogEnd, sector: usize, hot: &mut HotTail) -> Block {
+        Block {
+            buf: filled(hot, &end.sector, 0, sector),
+            start: end.sector_start(),
+            handed: end.sector_start(),
+        }
     }
 
     fn end(&self) -> u64 {
@@ -111,7 +115,13 @@ pub(crate) struct Staging {
 
 impl Staging {
     /// Goes on behind `end`, in sectors of `sector` bytes and segments of `segment_len`.
-    pub(crate) fn new(sector: usize, segment_len: u64, epoch: u64, end: &LogEnd, hot: HotTail) -> Staging {
+    pub(crate) fn new(
+        sector: usize,
+        segment_len: u64,
+        epoch: u64,
+        end: &LogEnd,
+        mut hot: HotTail,
+    ) -> Staging {
         assert!(end.sector_start().is_multiple_of(sector as u64) && end.sector.len() < sector);
         Staging {
             sector: sector as u64,
@@ -119,7 +129,7 @@ impl Staging {
             epoch,
             segment: end.segment,
             chain: end.chain,
-            block: Block::after(end, sector),
+            block: Block::after(end, sector, &mut hot),
             open: None,
             handed: end.position,
             chunks: VecDeque::new(),
@@ -220,7 +230,7 @@ impl Staging {
         let published = self.handed.max(self.block.start);
         self.retire_block((published - self.block.start) as usize);
         self.hot.truncate(end.position);
-        self.block = Block::after(end, self.sector as usize);
+        self.block = Block::after(end, self.sector as usize, &mut self.hot);
         (self.segment, self.chain) = (end.segment, end.chain);
         (self.handed, self.epoch) = (end.position, epoch);
     }
@@ -292,7 +302,7 @@ impl Staging {
         let start = end - end % self.sector;
         let sector = self.block.buf.slice((start - self.block.start) as usize, (end - start) as usize);
         self.retire_block(self.block.buf.len());
-        let buf = filled(&sector, framed, self.sector as usize);
+        let buf = filled(&mut self.hot, &sector, framed, self.sector as usize);
         self.block = Block { buf, start, handed: start };
     }
 
@@ -312,7 +322,7 @@ impl Staging {
         self.segment = SegmentRange { start: self.segment.end(), len: self.segment_len };
         let end = LogEnd::at_start_of(self.segment, self.chain);
         self.handed = end.position;
-        let buf = filled(&[], framed, self.sector as usize);
+        let buf = filled(&mut self.hot, &[], framed, self.sector as usize);
         self.block = Block { buf, start: end.position, handed: end.position };
         self.chunks.push_back(Chunk { write, end });
         assert_eq!(self.segment.start + SEGMENT_HEADER_LEN, self.end());
@@ -327,9 +337,9 @@ impl Staging {
 }
 
 /// A block that starts with `bytes`, published, and has room for `framed` more, an end frame and its padding.
-fn filled(bytes: &[u8], framed: usize, sector: usize) -> AppendBuf {
+fn filled(hot: &mut HotTail, bytes: &[u8], framed: usize, sector: usize) -> AppendBuf {
     let needed = bytes.len() + framed + FRAME_HEADER_LEN + sector;
-    let mut buf = AppendBuf::with_capacity(needed.max(BLOCK_LEN));
+    let mut buf = hot.new_block(needed.max(BLOCK_LEN));
     buf.extend(bytes);
     buf.publish();
     buf
