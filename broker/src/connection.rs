@@ -27,6 +27,9 @@ use crate::outgoing::Outgoing;
 pub const MAX_IN_FLIGHT: usize = 2048;
 /// Pulls that a connection may have in flight, held ones included, before more are refused as busy.
 pub const MAX_PULLS: usize = 65_536;
+/// Pulls that a connection may have in flight, held ones left out, before its reader pauses: each may be answered
+/// with many bytes.
+const MAX_UNSETTLED_PULLS: usize = 64;
 /// Bytes of answers that may wait for a connection before its reader pauses.
 pub const MAX_QUEUED: usize = 4 << 20;
 /// The same while the core's connections together use more memory than they should.
@@ -56,7 +59,9 @@ pub struct Connection {
     /// The reader may go on, or the end has come.
     room: LocalEvent,
     in_flight: Cell<usize>,
+    /// Pulls that may be answered at any moment, and those that are held.
     pulls: Cell<usize>,
+    held_pulls: Cell<usize>,
     closing: Cell<bool>,
     closer: StreamCloser,
     last_activity: Cell<Instant>,
@@ -76,6 +81,7 @@ impl Connection {
             room: LocalEvent::default(),
             in_flight: Cell::new(0),
             pulls: Cell::new(0),
+            held_pulls: Cell::new(0),
             closing: Cell::new(false),
             closer,
             last_activity: Cell::new(now),
@@ -96,15 +102,32 @@ impl Connection {
         self.closing.get()
     }
 
-    /// A request begins. False when it has too many of that kind in flight.
-    pub fn begin(&self, kind: ReplyKind) -> bool {
+    /// A request begins.
+    pub fn begin(&self, kind: ReplyKind) {
         match kind {
             ReplyKind::Counted => self.in_flight.set(self.in_flight.get() + 1),
-            ReplyKind::Held if self.pulls.get() >= MAX_PULLS => return false,
-            ReplyKind::Held => self.pulls.set(self.pulls.get() + 1),
-            ReplyKind::Oneway => {}
+            ReplyKind::Pull => self.pulls.set(self.pulls.get() + 1),
+            ReplyKind::HeldPull | ReplyKind::Oneway => {}
         }
-        true
+    }
+
+    /// Pulls in flight, held ones included.
+    pub fn pulls(&self) -> usize {
+        self.pulls.get() + self.held_pulls.get()
+    }
+
+    /// A pull is held by its shard: it will not be answered soon.
+    pub fn hold_pull(&self) {
+        self.held_pulls.set(self.held_pulls.get() + 1);
+        self.pull_settled();
+    }
+
+    fn pull_settled(&self) {
+        let pulls = self.pulls.get() - 1;
+        self.pulls.set(pulls);
+        if pulls == MAX_UNSETTLED_PULLS / 2 {
+            self.room.signal();
+        }
     }
 
     /// Queues the answer to a request that began, and returns by how many bytes the queue grew.
@@ -117,7 +140,8 @@ impl Connection {
                     self.room.signal();
                 }
             }
-            ReplyKind::Held => self.pulls.set(self.pulls.get() - 1),
+            ReplyKind::Pull => self.pull_settled(),
+            ReplyKind::HeldPull => self.held_pulls.set(self.held_pulls.get() - 1),
             ReplyKind::Oneway => return 0,
         }
         self.queue(|outgoing| identity.write_answer(outgoing, opaque, body))
@@ -128,7 +152,11 @@ impl Connection {
         self.queue(|outgoing| outgoing.tail().extend_from_slice(frame))
     }
 
+    /// Queues something, but for a connection that ends: nobody would write it, or count it out again.
     fn queue(&self, write: impl FnOnce(&mut Outgoing)) -> usize {
+        if self.is_closing() {
+            return 0;
+        }
         let mut outgoing = self.outgoing.borrow_mut();
         let before = outgoing.len();
         write(&mut outgoing);
@@ -146,6 +174,7 @@ impl Connection {
         let max_queued = if core.under_pressure() { MAX_QUEUED_UNDER_PRESSURE } else { MAX_QUEUED };
         !core.is_stopping()
             && self.in_flight.get() < MAX_IN_FLIGHT
+            && self.pulls.get() < MAX_UNSETTLED_PULLS
             && self.outgoing.borrow().len() < max_queued
     }
 

@@ -187,10 +187,17 @@ impl<E: Env> Core<E> {
         self.meter(0, grown);
     }
 
-    /// A request from another core is held for long: it gives its credit back early.
-    pub fn release_early(&self, to: CoreId, credit: Option<u32>) {
-        if let Some(bytes) = credit {
-            self.mailbox.post(to, CoreMessage::Credit(bytes));
+    /// A shard of this core holds a pull: its connection is told, and gets the credit back early.
+    pub fn hold_pull(&self, peer: Peer, credit: Option<u32>) {
+        match credit {
+            Some(bytes) => self.mailbox.post(peer.core, CoreMessage::Held(peer.connection, bytes)),
+            None => self.hold_pull_here(peer.connection),
+        }
+    }
+
+    fn hold_pull_here(&self, id: ConnectionId) {
+        if let Some(connection) = self.connections.borrow().get(id) {
+            connection.hold_pull();
         }
     }
 
@@ -278,7 +285,10 @@ impl<E: Env> Core<E> {
                 self.release(from, credit);
                 self.complete(to, body);
             }
-            CoreMessage::Credit(bytes) => self.release(from, Some(bytes)),
+            CoreMessage::Held(connection, bytes) => {
+                self.release(from, Some(bytes));
+                self.hold_pull_here(connection);
+            }
             CoreMessage::Control(request, bytes) => self.control_here().handle(self, *request, Some(bytes)),
             CoreMessage::Update(update) => {
                 self.metadata.borrow_mut().apply(update);

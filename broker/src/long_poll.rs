@@ -170,7 +170,11 @@ mod tests {
     fn parked(slot: u32, queue: u32, offset: i64, expression: &str, deadline: u64) -> Parked {
         let connection = ConnectionId { slot, generation: 0 };
         Parked {
-            reply: ReplyTo { peer: Peer { core: CoreId(0), connection }, opaque: 1, kind: ReplyKind::Held },
+            reply: ReplyTo {
+                peer: Peer { core: CoreId(0), connection },
+                opaque: 1,
+                kind: ReplyKind::HeldPull,
+            },
             pull: PullRequest {
                 group: "g".into(),
                 topic: "t".into(),

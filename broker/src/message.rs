@@ -52,8 +52,10 @@ pub struct ReplyTo {
 pub enum ReplyKind {
     /// One of the requests that the connection may have in flight.
     Counted,
-    /// A pull, which may be held for long: not counted among the others.
-    Held,
+    /// A pull that may be answered at any moment, with much.
+    Pull,
+    /// A pull that its shard holds, maybe for long.
+    HeldPull,
     /// Nobody wants the answer; it only gives the credit back.
     Oneway,
 }
@@ -369,8 +371,8 @@ pub enum CoreMessage {
     Request(Envelope),
     /// An answer for a connection of the receiving core.
     Answer(Answer),
-    /// A parked pull gives its credit back early: it may wait for long.
-    Credit(u32),
+    /// A pull of this connection is held by its shard: it gives its credit back early.
+    Held(ConnectionId, u32),
     /// A request to core 0, with the bytes of its credit.
     Control(Box<ControlRequest>, u32),
     /// Core 0 tells what changed.

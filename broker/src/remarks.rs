@@ -129,7 +129,7 @@ pub fn batch_to_retry(topic: &str) -> Refusal {
 pub fn no_group_to_send(group: &str) -> Refusal {
     Refusal::new(
         response::SUBSCRIPTION_GROUP_NOT_EXIST,
-        format!("subscription group not exist, {group} {}", FAQ.trim_start()),
+        format!("subscription group not exist, {group} {FAQ}"),
     )
 }
 

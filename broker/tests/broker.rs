@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use ringmq_env::sim::Sim;
+use ringmq_env::sim::{DiskFault, DiskOpKind, Sim};
 use ringmq_protocol::batch::BatchMessage;
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
@@ -430,6 +430,70 @@ fn connections_that_are_idle_are_closed() {
         }
         assert_eq!(idle.next().await, None);
         assert_eq!(busy.call(about_queue(request::GET_MAX_OFFSET, "t", 0)).await.code, response::SUCCESS);
+        broker.stop().await;
+    });
+}
+
+/// Sends without an end until the broker stops reading, from several connections at once.
+#[test]
+fn a_full_lane_answers_busy_at_once_and_everything_is_answered() {
+    let sim = Sim::new(14);
+    sim.run(async {
+        let broker = start(&sim, &["cores=2", "shards=2"]).await;
+        let mut clients = Vec::new();
+        for n in 0..12 {
+            clients.push(Client::connect(&sim, &format!("client{n}"), broker.address).await);
+        }
+        assert_eq!(clients[0].call(send("t", 0, "first", "")).await.code, 0);
+        sim.on_disk(BROKER, |op| match op.kind {
+            DiskOpKind::Write => DiskFault::Delay(Duration::from_secs(2)),
+            _ => DiskFault::None,
+        });
+        let mut opaques = Vec::new();
+        for client in &mut clients {
+            opaques.push(client.send_all((0..1900).map(|_| send("t", 0, "x", "")).collect()).await);
+        }
+        let (mut stored, mut busy) = (0, 0);
+        for (client, opaques) in clients.iter_mut().zip(opaques) {
+            for opaque in opaques {
+                let answer = client.answer(opaque).await;
+                match answer.code {
+                    response::SUCCESS => stored += 1,
+                    response::SYSTEM_BUSY => {
+                        busy += 1;
+                        assert!(answer.remark.unwrap().contains("the limit is 8192"));
+                    }
+                    _ => panic!("{answer:?}"),
+                }
+            }
+        }
+        assert_eq!(stored + busy, 12 * 1900);
+        assert!(busy > 0 && stored >= 8192, "{stored} stored, {busy} busy");
+        sim.heal_disk(BROKER);
+        assert_eq!(clients[0].call(send("t", 0, "last", "")).await.code, 0);
+        let max = clients[0].call(about_queue(request::GET_MAX_OFFSET, "t", 0)).await;
+        assert_eq!(number(&max, "offset"), stored + 2, "what was refused is not stored");
+        broker.stop().await;
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_held_back_and_then_closed() {
+    let sim = Sim::new(15);
+    sim.run(async {
+        let broker = start(&sim, &["cores=1"]).await;
+        let mut good = Client::connect(&sim, "good", broker.address).await;
+        let body = "x".repeat(200 << 10);
+        assert_eq!(good.call(send("t", 0, &body, "")).await.code, 0);
+        let mut deaf = Client::connect(&sim, "deaf", broker.address).await;
+        deaf.send_all((0..500).map(|_| pull("g", "t", 0, 0, 0, "*")).collect()).await;
+        sim.sleep(Duration::from_secs(40)).await;
+        assert_eq!(good.call(send("t", 0, "y", "")).await.code, 0);
+        let mut answers = 0;
+        while deaf.next().await.is_some() {
+            answers += 1;
+        }
+        assert!((1..500).contains(&answers), "{answers} of 500 answers, then the end");
         broker.stop().await;
     });
 }

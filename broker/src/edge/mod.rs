@@ -107,8 +107,7 @@ pub fn dispatch<E: Env>(
 /// A request begins: what its answer will need. A oneway request is of kind oneway whatever it is.
 fn begin<E: Env>(core: &Core<E>, connection: &Connection, header: &Header<'_>, kind: ReplyKind) -> ReplyTo {
     let kind = if header.is_oneway() { ReplyKind::Oneway } else { kind };
-    let counted = connection.begin(kind);
-    debug_assert!(counted || kind == ReplyKind::Held);
+    connection.begin(kind);
     let peer = Peer { core: core.id, connection: connection.id };
     ReplyTo { peer, opaque: header.opaque, kind }
 }

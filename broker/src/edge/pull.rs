@@ -75,14 +75,13 @@ pub fn begin<E: Env>(core: &Rc<Core<E>>, connection: &Connection, header: &Heade
     if header.is_oneway() {
         return Step::Done;
     }
-    if !connection.begin(ReplyKind::Held) {
+    if connection.pulls() >= MAX_PULLS {
         let reply = super::begin(core, connection, header, ReplyKind::Counted);
         let what = format_args!("{MAX_PULLS} pulls of this connection are in flight, the limit");
         refuse(core, reply, remarks::busy(what));
         return Step::Done;
     }
-    let peer = Peer { core: core.id, connection: connection.id };
-    let reply = ReplyTo { peer, opaque: header.opaque, kind: ReplyKind::Held };
+    let reply = super::begin(core, connection, header, ReplyKind::Pull);
     let pull = match PullHeader::from_ext(&header.ext) {
         Ok(pull) => pull,
         Err(error) => {

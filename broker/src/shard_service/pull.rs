@@ -58,12 +58,15 @@ impl<E: Env> ShardService<E> {
 
     fn park(&self, core: &Core<E>, to: Destination, pull: PullRequest, deadline: ringmq_env::Instant) {
         let earlier = self.long_polls.borrow().next_deadline().is_none_or(|next| deadline < next);
-        let parked = self.long_polls.borrow_mut().park(Parked { reply: to.reply, pull, deadline });
+        let reply = ReplyTo { kind: ReplyKind::HeldPull, ..to.reply };
+        let parked = self.long_polls.borrow_mut().park(Parked { reply, pull, deadline });
         if !parked {
             let what = format_args!("{MAX_PARKED} pulls are held in shard {}, the limit", self.id.0);
             return to.answer(core, AnswerBody::Refused(remarks::busy(what)));
         }
-        core.release_early(to.reply.peer.core, to.credit);
+        if to.reply.kind == ReplyKind::Pull {
+            core.hold_pull(to.reply.peer, to.credit);
+        }
         if earlier {
             self.deadlines_changed.signal();
         }
