@@ -15,7 +15,11 @@ import org.apache.rocketmq.tools.command.MQAdminStartup;
 public final class Admin {
     private Admin() { }
 
-    public static void main(String[] argv) throws Exception {
+    public static void main(String[] argv) {
+        Report.main(Admin::scenario);
+    }
+
+    private static void scenario() throws Exception {
         Report.event("ready");
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
@@ -33,6 +37,5 @@ public final class Admin {
             }
             Report.event("output", "text", output.toString(StandardCharsets.UTF_8));
         }
-        System.exit(0);
     }
 }

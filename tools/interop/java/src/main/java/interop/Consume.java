@@ -11,8 +11,11 @@ import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 public final class Consume {
     private Consume() { }
 
-    public static void main(String[] argv) throws Exception {
-        Args args = new Args(argv);
+    public static void main(String[] argv) {
+        Report.main(() -> scenario(new Args(argv)));
+    }
+
+    private static void scenario(Args args) throws Exception {
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(args.get("group"));
         consumer.setNamesrvAddr(args.get("namesrv"));
         // MessageModel moved to another package in 5.x: its name stays out of this source.
@@ -42,6 +45,5 @@ public final class Consume {
         Report.waitForEndOfInput();
         consumer.shutdown();
         Report.event("stopped");
-        System.exit(0);
     }
 }

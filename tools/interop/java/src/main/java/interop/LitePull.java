@@ -17,8 +17,11 @@ import org.apache.rocketmq.common.message.MessageQueue;
 public final class LitePull {
     private LitePull() { }
 
-    public static void main(String[] argv) throws Exception {
-        Args args = new Args(argv);
+    public static void main(String[] argv) {
+        Report.main(() -> scenario(new Args(argv)));
+    }
+
+    private static void scenario(Args args) throws Exception {
         DefaultLitePullConsumer consumer = new DefaultLitePullConsumer(args.get("group"));
         consumer.setNamesrvAddr(args.get("namesrv"));
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
@@ -36,7 +39,6 @@ public final class LitePull {
         consumer.commitSync();
         consumer.shutdown();
         Report.event("stopped");
-        System.exit(0);
     }
 
     private static void assign(DefaultLitePullConsumer consumer, String topic, int offset) throws Exception {

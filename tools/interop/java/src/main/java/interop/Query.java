@@ -11,8 +11,11 @@ import org.apache.rocketmq.common.message.MessageExt;
 public final class Query {
     private Query() { }
 
-    public static void main(String[] argv) throws Exception {
-        Args args = new Args(argv);
+    public static void main(String[] argv) {
+        Report.main(() -> scenario(new Args(argv)));
+    }
+
+    private static void scenario(Args args) throws Exception {
         DefaultMQProducer admin = new DefaultMQProducer(args.get("group"));
         admin.setNamesrvAddr(args.get("namesrv"));
         admin.start();
@@ -24,7 +27,6 @@ public final class Query {
         absent(admin, args.get("topic"));
         Report.event("stopped");
         admin.shutdown();
-        System.exit(0);
     }
 
     /** The key index may lag behind the send for a moment, so an empty answer is asked for again for 5 s. */

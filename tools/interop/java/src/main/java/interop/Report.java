@@ -71,6 +71,22 @@ final class Report {
         reader.start();
     }
 
+    /** The body of a program. */
+    interface Scenario {
+        void run() throws Exception;
+    }
+
+    /** Runs a program to its end, which is also the end of the clients' threads. */
+    static void main(Scenario scenario) {
+        try {
+            scenario.run();
+            System.exit(0);
+        } catch (Exception e) {
+            e.printStackTrace();
+            System.exit(1);
+        }
+    }
+
     private static String quote(String text) {
         StringBuilder quoted = new StringBuilder("\"");
         for (char c : text.toCharArray()) {

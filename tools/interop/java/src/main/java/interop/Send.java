@@ -32,14 +32,16 @@ public final class Send {
         producer.setSendMsgTimeout(10_000); // several virtual machines start at once on few cores
     }
 
-    public static void main(String[] argv) throws Exception {
-        Send send = new Send(new Args(argv));
+    public static void main(String[] argv) {
+        Report.main(() -> scenario(new Send(new Args(argv))));
+    }
+
+    private static void scenario(Send send) throws Exception {
         send.producer.start();
         Report.event("ready");
         send.run();
         Report.event("done");
         send.producer.shutdown();
-        System.exit(0);
     }
 
     private void run() throws Exception {
