@@ -4,15 +4,13 @@ use std::collections::VecDeque;
 
 use ringmq_engine::{AppendError, Arrival, Commit, LogPosition, NewMessage, QueueId};
 use ringmq_protocol::batch::{Batch, BatchMessage};
-use ringmq_protocol::properties::{MAX_LEN, PROPERTY_SEPARATOR};
+use ringmq_protocol::properties::MAX_LEN;
 use smallvec::SmallVec;
 
 use super::*;
 
 /// Messages that one batch may hold.
 pub const MAX_BATCH: usize = 16_384;
-/// What separates properties, where the producer left it out.
-const SEPARATOR: &[u8] = &[PROPERTY_SEPARATOR];
 
 /// Sends that are staged and wait for their group commit, in the order of the log.
 #[derive(Default)]
@@ -66,21 +64,10 @@ impl<E: Env> ShardService<E> {
         let illegal = || remarks::message_illegal(core.identity.config.max_message_size);
         let batch = Batch::new(&send.frame[send.body.range()], MAX_BATCH).map_err(|_| illegal())?;
         let messages: Vec<BatchMessage<'_>> = batch.collect::<Result<_, _>>().map_err(|_| illegal())?;
-        let shared: SmallVec<[&[u8]; 2]> =
-            send.properties.iter().map(|span| &send.frame[span.range()]).collect();
-        let properties: Vec<SmallVec<[&[u8]; 6]>> = messages
-            .iter()
-            .map(|message| {
-                let own = message.properties.as_bytes();
-                let separator =
-                    if own.last().is_some_and(|byte| *byte != PROPERTY_SEPARATOR) { SEPARATOR } else { b"" };
-                let mut parts: SmallVec<[&[u8]; 6]> = SmallVec::from_slice(&[own, separator]);
-                parts.extend_from_slice(&shared);
-                parts.push(&send.added);
-                parts.push(&self.common_properties);
-                parts
-            })
-            .collect();
+        // Java stores a batch's messages with their own properties alone: those of the request's header, the batch's own
+        // UNIQ_KEY among them, and those that the broker adds to a single message are dropped.
+        let properties: Vec<[&[u8]; 1]> =
+            messages.iter().map(|message| [message.properties.as_bytes()]).collect();
         let messages: Vec<NewMessage<'_>> = messages
             .iter()
             .zip(&properties)

@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -45,7 +46,22 @@ public final class LitePull {
         Collection<MessageQueue> queues = new ArrayList<>(consumer.fetchMessageQueues(topic));
         consumer.assign(queues);
         for (MessageQueue queue : queues) {
-            consumer.seek(queue, offset);
+            seek(consumer, queue, offset);
+        }
+    }
+
+    /** A seek interrupts the client's own pulls, which may close the connection under another seek's request. */
+    private static void seek(DefaultLitePullConsumer consumer, MessageQueue queue, int offset) throws Exception {
+        for (int attempt = 1; ; attempt++) {
+            try {
+                consumer.seek(queue, offset);
+                return;
+            } catch (MQClientException e) {
+                if (attempt == 10) {
+                    throw e;
+                }
+                Thread.sleep(100);
+            }
         }
     }
 
