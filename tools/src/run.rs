@@ -46,8 +46,9 @@ pub fn namesrv(matches: &ArgMatches, started: Instant) -> anyhow::Result<()> {
     let namesrv = NamesrvPart::claim(settings)?;
     let data = namesrv.config.data.clone();
     let (tell, told) = sync_channel(1);
-    let (_lock, start) = namesrv.split();
-    let cores = run_cores(1, &CoreOptions::unpinned(), move |_, env| async move {
+    let (lock, start) = namesrv.split();
+    let options = CoreOptions::unpinned().keeping_open(vec![lock.descriptor()]);
+    let cores = run_cores(1, &options, move |_, env| async move {
         let namesrv = Namesrv::start(env.clone(), start.config, start.settings).await;
         // The main thread waits for this.
         let _ = tell.send(namesrv.as_ref().map(Namesrv::local_addr).map_err(ToString::to_string));
@@ -83,7 +84,7 @@ fn run_broker(settings: &Settings, namesrv: Option<Settings>, started: Instant) 
     let mut config = BrokerConfig::from_settings(settings, &machine::look(facts.cpus))?;
     preflight(config.cores)?;
     let signals = TerminationSignals::install().context("cannot install signal handlers")?;
-    let _lock = claim_directory(&config.data)?;
+    let lock = claim_directory(&config.data)?;
     for port in [Some(config.port), config.vip_port()].into_iter().flatten() {
         claim_port(SocketAddr::new(config.bind, port), "--port")?;
     }
@@ -91,13 +92,15 @@ fn run_broker(settings: &Settings, namesrv: Option<Settings>, started: Instant) 
     if let Some(part) = &namesrv {
         config.namesrv.insert(0, local(part.config.listen).to_string());
     }
-    let (_namesrv_lock, start) = namesrv.map(NamesrvPart::split).unzip();
+    let (namesrv_lock, start) = namesrv.map(NamesrvPart::split).unzip();
+    let keep_open = namesrv_lock.iter().chain([&lock]).map(LockFile::descriptor).collect();
     let shown = config.clone();
     let (plan, handle) = ringmq_broker::plan(config, &settings.java_properties());
     let handle = Arc::new(handle);
     let (tell, told) = sync_channel(1);
     let leader = Leader { namesrv: start, tell, handle: Arc::clone(&handle), signals };
-    let cores = run_cores(shown.cores, &CoreOptions::default(), move |core, env| async move {
+    let options = CoreOptions::default().keeping_open(keep_open);
+    let cores = run_cores(shown.cores, &options, move |core, env| async move {
         match core {
             0 => leader.run(plan, env).await,
             _ => ringmq_broker::run_core(plan, core, env).await,

@@ -1,12 +1,14 @@
 //! The broker's process: started, waited for, killed.
 
 use std::fs::OpenOptions;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+
+use crate::wire::Client;
 
 /// Longest that a start may take, recovery included.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -52,11 +54,12 @@ impl BrokerCommand {
         Ok(Broker { child: command.spawn().with_context(|| format!("starting {}", self.binary.display()))? })
     }
 
-    /// Starts the process and waits until it accepts connections; returns how long that took.
+    /// Starts the process and waits until it answers requests; returns how long that took. That it accepts
+    /// connections is not enough: the kernel may still do so for its predecessor, for some milliseconds.
     pub fn start(&self) -> anyhow::Result<(Broker, Duration)> {
         let started = Instant::now();
         let mut broker = self.spawn()?;
-        while TcpStream::connect(self.addr).is_err() {
+        while !Client::connect(self.addr).is_ok_and(|mut client| client.is_answered()) {
             if let Some(status) = broker.child.try_wait()? {
                 bail!("the broker ended by itself: {status}; see {}", self.dir.join("broker.out").display());
             }

@@ -63,6 +63,12 @@ impl Client {
         Ok(Client { stream, opaque: 0 })
     }
 
+    /// Whether the broker answers, whatever it answers.
+    pub fn is_answered(&mut self) -> bool {
+        let fields = json!({ "consumerGroup": "kill_loop", "topic": "Any", "queueId": "0" });
+        self.call(QUERY_CONSUMER_OFFSET, fields, &[]).is_ok()
+    }
+
     /// Sends a message and waits for its acknowledgement.
     pub fn send(&mut self, topic: &str, queue: u32, body: &[u8]) -> anyhow::Result<Stored> {
         let fields = json!({

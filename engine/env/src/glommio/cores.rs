@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -34,13 +35,20 @@ pub struct CoreOptions {
     pub pin: bool,
     /// How long an idle executor looks for work before it sleeps: lower latency for a busy CPU. Zero: not at all.
     pub spin_before_park: Duration,
+    /// See [`CoreOptions::keeping_open`].
+    pub(crate) keep_open: Vec<Arc<OwnedFd>>,
     /// As [`PREEMPT_TIMER`]; shorter only in a test that wants wake-ups to be lost.
     pub(crate) preempt_timer: Duration,
 }
 
 impl Default for CoreOptions {
     fn default() -> CoreOptions {
-        CoreOptions { pin: true, spin_before_park: Duration::ZERO, preempt_timer: PREEMPT_TIMER }
+        CoreOptions {
+            pin: true,
+            spin_before_park: Duration::ZERO,
+            keep_open: Vec::new(),
+            preempt_timer: PREEMPT_TIMER,
+        }
     }
 }
 
@@ -48,6 +56,13 @@ impl CoreOptions {
     /// As by default, but the kernel may move the executors: for programs with little to do.
     pub fn unpinned() -> CoreOptions {
         CoreOptions { pin: false, ..CoreOptions::default() }
+    }
+
+    /// Has the kernel keep `descriptors` open until all I/O of the executors is done, however the process ends: for
+    /// locks on what they write. Executors that end by themselves let go of them.
+    #[must_use]
+    pub fn keeping_open(self, descriptors: Vec<Arc<OwnedFd>>) -> CoreOptions {
+        CoreOptions { keep_open: descriptors, ..self }
     }
 }
 
@@ -135,8 +150,17 @@ where
         .preempt_timer(options.preempt_timer)
         .spin_before_park(options.spin_before_park)
         .spawn({
-            let watch = Arc::clone(&watch);
-            move || core_main(core, watch, running, main)
+            let (watch, keep_open) = (Arc::clone(&watch), options.keep_open.clone());
+            move || async move {
+                let ring = Ring::new(&keep_open);
+                // The ring has its own hold on them now.
+                drop(keep_open);
+                match ring {
+                    Ok(ring) => core_main(core, ring, watch, running, main).await,
+                    // The starter waits for this.
+                    Err(error) => drop(running.send(Err(error))),
+                }
+            }
         })
         .map_err(|error| refused(error.to_string()))?;
     match runs.recv() {
@@ -154,19 +178,16 @@ where
     }
 }
 
-async fn core_main<M, F>(core: usize, watch: Arc<CoreWatch>, running: flume::Sender<io::Result<()>>, main: M)
-where
+async fn core_main<M, F>(
+    core: usize,
+    ring: Rc<Ring>,
+    watch: Arc<CoreWatch>,
+    running: flume::Sender<io::Result<()>>,
+    main: M,
+) where
     M: FnOnce(usize, GlommioEnv) -> F,
     F: Future<Output = ()> + 'static,
 {
-    let ring = match Ring::new() {
-        Ok(ring) => ring,
-        Err(error) => {
-            // The starter waits for this.
-            let _ = running.send(Err(error));
-            return;
-        }
-    };
     let (completions, submissions) = ring.drive();
     // The ring's own tasks outlive the others.
     let drivers = CoreTasks::new(Arc::clone(&watch));

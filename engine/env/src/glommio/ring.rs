@@ -13,6 +13,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use glommio::io::BufferedFile;
@@ -79,6 +80,8 @@ pub(crate) struct Ring {
     event: RawFd,
     submitter: Cell<Option<Waker>>,
     stopping: Cell<bool>,
+    /// Files are registered for the time that the ring works.
+    keeps_open: bool,
     running: Cell<usize>,
     finished: Cell<Option<Waker>>,
     /// Kept from one batch of completions to the next.
@@ -87,8 +90,15 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// Makes the ring and its eventfd. [`Ring::drive`] has to be started before anything completes.
-    pub(crate) fn new() -> io::Result<Rc<Ring>> {
+    ///
+    /// The kernel keeps `keep_open` open until [`Ring::stop`], or until all I/O is done after the process has gone.
+    pub(crate) fn new(keep_open: &[Arc<OwnedFd>]) -> io::Result<Rc<Ring>> {
         let ring = build_ring()?;
+        if !keep_open.is_empty() {
+            // Registered files belong to the ring, which outlives the process until its last operation is done.
+            let files: Vec<RawFd> = keep_open.iter().map(|fd| fd.as_raw_fd()).collect();
+            ring.submitter().register_files(&files)?;
+        }
         let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         ring.submitter().register_eventfd(event.as_raw_fd())?;
         let inner = Inner { ring: ManuallyDrop::new(ring), slots: Slab::new(), queued: 0, in_flight: 0 };
@@ -97,6 +107,7 @@ impl Ring {
             event: std::os::fd::IntoRawFd::into_raw_fd(event),
             submitter: Cell::new(None),
             stopping: Cell::new(false),
+            keeps_open: !keep_open.is_empty(),
             running: Cell::new(2),
             finished: Cell::new(None),
             wakers: Cell::new(Vec::new()),
@@ -132,6 +143,10 @@ impl Ring {
     pub(crate) async fn stop(&self) {
         while self.inner.borrow().in_flight > 0 {
             glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        if self.keeps_open {
+            // Closing the ring would let go of them, too, but later. An error here would mean that there are none.
+            let _ = self.inner.borrow().ring.submitter().unregister_files();
         }
         self.stopping.set(true);
         self.wake_submitter();

@@ -3,6 +3,13 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+/// How long a port may stay taken after its process has gone: the kernel closes the sockets that its rings still
+/// watch some time after the process.
+const LONGEST_RELEASE: Duration = Duration::from_secs(2);
+/// Between two looks at such a port.
+const LOOK_AGAIN: Duration = Duration::from_millis(3);
 
 /// Who listens on a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +29,21 @@ impl std::fmt::Display for PortOwner {
 
 /// Tells whether anybody listens on `addr` already. Ask before listening. Port 0 is never taken. Other errors than
 /// "in use" (no such address, no permission) are returned.
+///
+/// If it is taken and no process has the socket open, waits up to 2 s for the kernel to close it: that is what
+/// killed processes leave. Blocks the thread: not for executors.
 pub fn port_owner(addr: SocketAddr) -> io::Result<Option<PortOwner>> {
+    let deadline = Instant::now() + LONGEST_RELEASE;
+    loop {
+        let owner = port_owner_now(addr)?;
+        if owner.as_ref().is_none_or(|owner| owner.pid.is_some()) || Instant::now() >= deadline {
+            return Ok(owner);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn port_owner_now(addr: SocketAddr) -> io::Result<Option<PortOwner>> {
     if addr.port() == 0 {
         return Ok(None);
     }
