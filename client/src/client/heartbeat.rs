@@ -1,0 +1,70 @@
+//! Heartbeats: brokers learn who is there, and forget who is silent for two minutes.
+
+use std::sync::Arc;
+
+use ringmq_protocol::body::{HeartbeatData, ProducerData};
+use ringmq_protocol::codes::request;
+use ringmq_protocol::headers::UnregisterClientHeader;
+use ringmq_protocol::json::{self, Dialect};
+use tokio::task::JoinSet;
+
+use super::Instance;
+use crate::remoting::Request;
+use crate::sync::lock;
+
+impl Instance {
+    /// Tells every broker in use about the producers and consumers of this client: the masters when it has only
+    /// producers. Brokers are told at the same time, each within the time limit of a call; failures are logged, for
+    /// the next heartbeat comes soon.
+    pub(crate) async fn heartbeat(self: &Arc<Self>) {
+        let data = self.heartbeat_data();
+        if data.consumer_data_set.is_empty() && data.producer_data_set.is_empty() {
+            return;
+        }
+        let masters_only = data.consumer_data_set.is_empty();
+        let request = Request::bodied(request::HEART_BEAT, json::to_vec(&data, Dialect::Java));
+        let mut beats = JoinSet::new();
+        for addr in self.routes.addrs(masters_only) {
+            let (instance, request) = (self.clone(), request.clone());
+            beats.spawn(async move {
+                let timeout = instance.config.call_timeout;
+                if let Err(error) = instance.remoting.call_ok(&addr, &request, timeout).await {
+                    tracing::warn!(target: "ringmq_client::heartbeat", %error, "a heartbeat failed");
+                }
+            });
+        }
+        while beats.join_next().await.is_some() {}
+    }
+
+    fn heartbeat_data(&self) -> HeartbeatData {
+        let producers = lock(&self.producers);
+        HeartbeatData {
+            client_id: self.client_id.clone(),
+            consumer_data_set: self.members().iter().map(|m| m.consumer_data()).collect(),
+            producer_data_set: producers.keys().map(|g| ProducerData { group_name: g.clone() }).collect(),
+            ..HeartbeatData::default()
+        }
+    }
+
+    /// Tells every broker in use that this client left a group. A broker that cannot be told finds out by itself.
+    pub(crate) async fn unregister(self: &Arc<Self>, producer: Option<&str>, consumer: Option<&str>) {
+        let mut calls = JoinSet::new();
+        for addr in self.routes.addrs(false) {
+            let (instance, producer, consumer) =
+                (self.clone(), producer.map(str::to_owned), consumer.map(str::to_owned));
+            calls.spawn(async move {
+                let header = UnregisterClientHeader {
+                    client_id: &instance.client_id,
+                    producer_group: producer.as_deref(),
+                    consumer_group: consumer.as_deref(),
+                };
+                let request = Request::new(request::UNREGISTER_CLIENT, &header);
+                let timeout = instance.config.call_timeout;
+                if let Err(error) = instance.remoting.call_ok(&addr, &request, timeout).await {
+                    tracing::debug!(target: "ringmq_client::heartbeat", %error, "unregistering failed");
+                }
+            });
+        }
+        while calls.join_next().await.is_some() {}
+    }
+}

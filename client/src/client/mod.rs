@@ -1,0 +1,279 @@
+//! The client: what all producers and consumers of a process share.
+
+mod heartbeat;
+mod inbound;
+mod namesrv;
+mod offsets;
+pub(crate) mod route;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ringmq_protocol::body::ConsumerData;
+use ringmq_protocol::message_id::UniqueKeys;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use namesrv::RouteError;
+
+use crate::config::{ClientConfig, DEFAULT_INSTANCE};
+use crate::consumer::PushConsumerBuilder;
+use crate::error::CallError;
+use crate::producer::ProducerBuilder;
+use crate::remoting::{INBOUND, Remoting};
+use crate::sync::lock;
+use namesrv::NameServers;
+use route::{Asking, Routes, TopicRoute};
+
+/// Why a client was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The list of name servers is empty.
+    #[error("no name server is configured")]
+    NoNameServer,
+    /// There is no way to the name servers.
+    #[error("no way to the name server {addr}: {source}")]
+    NoNetwork {
+        /// The name server.
+        addr: String,
+        /// What the network said.
+        source: io::Error,
+    },
+}
+
+/// A consumer as the client sees it.
+pub(crate) trait Member: Send + Sync {
+    /// What heartbeats tell about it.
+    fn consumer_data(&self) -> ConsumerData;
+    /// The group's members or subscriptions changed.
+    fn rebalance_now(&self);
+}
+
+/// Everything behind a [`Client`].
+pub(crate) struct Instance {
+    pub config: ClientConfig,
+    pub client_id: String,
+    pub local_ip: IpAddr,
+    pub remoting: Remoting,
+    pub routes: Routes,
+    name_servers: NameServers,
+    unique_keys: Mutex<UniqueKeys>,
+    /// Producers by group.
+    producers: Mutex<BTreeMap<String, usize>>,
+    consumers: Mutex<HashMap<String, Arc<dyn Member>>>,
+}
+
+impl Instance {
+    pub(crate) fn asking(&self) -> Asking<'_> {
+        Asking {
+            remoting: &self.remoting,
+            name_servers: &self.name_servers,
+            timeout: self.config.call_timeout,
+        }
+    }
+
+    pub(crate) async fn route(&self, topic: &str) -> Result<Arc<TopicRoute>, RouteError> {
+        self.routes.get(topic, self.asking()).await
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.config.clock.now_ms()
+    }
+
+    /// A new message id.
+    pub(crate) fn unique_key(&self) -> String {
+        lock(&self.unique_keys).next(self.now_ms()).to_string()
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        self.remoting.tasks()
+    }
+
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        self.remoting.stop()
+    }
+
+    pub(crate) fn add_producer(&self, group: &str) {
+        *lock(&self.producers).entry(group.to_owned()).or_default() += 1;
+    }
+
+    /// Returns whether it was the last one of its group.
+    pub(crate) fn remove_producer(&self, group: &str) -> bool {
+        let mut producers = lock(&self.producers);
+        let Some(count) = producers.get_mut(group) else { return false };
+        *count -= 1;
+        let last = *count == 0;
+        if last {
+            producers.remove(group);
+        }
+        last
+    }
+
+    /// Adds a consumer; false when the group has one already.
+    pub(crate) fn add_consumer(&self, group: &str, member: Arc<dyn Member>) -> bool {
+        let mut consumers = lock(&self.consumers);
+        let free = !consumers.contains_key(group);
+        if free {
+            consumers.insert(group.to_owned(), member);
+        }
+        free
+    }
+
+    pub(crate) fn remove_consumer(&self, group: &str) {
+        lock(&self.consumers).remove(group);
+    }
+
+    fn members(&self) -> Vec<Arc<dyn Member>> {
+        lock(&self.consumers).values().cloned().collect()
+    }
+
+    /// Asks for all routes and forgets brokers that have gone.
+    async fn poll_routes(&self) {
+        self.routes.refresh_all(self.asking()).await;
+        let brokers = self.routes.addrs(false);
+        self.remoting.retain(|addr| {
+            self.name_servers.contains(addr) || brokers.iter().any(|broker| **broker == *addr)
+        });
+    }
+}
+
+/// Runs `work` every `period` until the client stops, first after one period.
+fn every<F>(instance: &Arc<Instance>, period: Duration, work: impl Fn(Arc<Instance>) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (stop, weak) = (instance.stop().clone(), Arc::downgrade(instance));
+    instance.tasks().spawn(async move {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let Some(instance) = weak.upgrade() else { return };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = work(instance) => {}
+            }
+        }
+    });
+}
+
+/// A client of a RocketMQ cluster: connections, routes and heartbeats, shared by the producers and consumers that are
+/// made from it. Cloning gives another handle.
+///
+/// When the last handle, producer and consumer is dropped, everything stops at once; [`Client::shutdown`] also waits
+/// until nothing runs any more.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) instance: Arc<Instance>,
+    _stop: Arc<StopOnDrop>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+struct StopOnDrop(CancellationToken);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Client {
+    /// Starts a client. Nothing is sent yet: brokers and name servers are spoken to when there is something to say.
+    ///
+    /// Must be called within a tokio runtime.
+    pub async fn connect(config: ClientConfig) -> Result<Client, ConnectError> {
+        let name_servers = NameServers::new(&config.name_servers);
+        let addr = name_servers.first().ok_or(ConnectError::NoNameServer)?;
+        let local_ip = config.network.local_ip(addr).await;
+        let local_ip =
+            local_ip.map_err(|source| ConnectError::NoNetwork { addr: addr.to_owned(), source })?;
+        let (inbound, requests) = mpsc::channel(INBOUND);
+        let stop = CancellationToken::new();
+        let remoting = Remoting::new(
+            config.network.clone(),
+            config.connect_timeout,
+            inbound,
+            TaskTracker::new(),
+            stop.clone(),
+        );
+        let (poll, beat) = (config.route_poll_interval, config.heartbeat_interval);
+        let instance = Arc::new(Instance {
+            client_id: client_id(&config, local_ip),
+            local_ip,
+            remoting,
+            routes: Routes::default(),
+            name_servers,
+            unique_keys: Mutex::new(UniqueKeys::new(key_ip(local_ip), std::process::id(), fastrand::u32(..))),
+            producers: Mutex::default(),
+            consumers: Mutex::default(),
+            config,
+        });
+        inbound::start(&instance, requests);
+        every(&instance, poll, |instance| async move { instance.poll_routes().await });
+        every(&instance, beat, |instance| async move { instance.heartbeat().await });
+        Ok(Client { instance, _stop: Arc::new(StopOnDrop(stop)) })
+    }
+
+    /// The id that brokers know this client by.
+    pub fn id(&self) -> &str {
+        &self.instance.client_id
+    }
+
+    /// Starts to build a producer of this group.
+    pub fn producer(&self, group: impl Into<String>) -> ProducerBuilder {
+        ProducerBuilder::new(self.clone(), group.into())
+    }
+
+    /// Starts to build a consumer of this group, to which messages are pushed.
+    pub fn push_consumer(&self, group: impl Into<String>) -> PushConsumerBuilder {
+        PushConsumerBuilder::new(self.clone(), group.into())
+    }
+
+    /// Stops everything and returns when no task of the client runs any more. Shut consumers down first: what they
+    /// have not committed is delivered again.
+    ///
+    /// Cancel-safe: when the future is dropped, what was begun goes on.
+    pub async fn shutdown(&self) {
+        self.instance.stop().cancel();
+        self.instance.tasks().close();
+        self.instance.tasks().wait().await;
+    }
+}
+
+/// Java's `ip@instance[@unit]`.
+fn client_id(config: &ClientConfig, local_ip: IpAddr) -> String {
+    let instance = match config.instance_name.as_str() {
+        DEFAULT_INSTANCE => format!("{}#{}", std::process::id(), fastrand::u64(..) >> 1),
+        name => name.to_owned(),
+    };
+    match &config.unit_name {
+        Some(unit) => format!("{local_ip}@{instance}@{unit}"),
+        None => format!("{local_ip}@{instance}"),
+    }
+}
+
+/// Message ids tell an IPv4 address, or an IPv6 address that has no other reading.
+fn key_ip(local_ip: IpAddr) -> IpAddr {
+    if local_ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { local_ip }
+}
+
+/// The error of a call to a broker that no route names.
+pub(crate) fn unknown_broker(broker: &str) -> CallError {
+    CallError::Connect { addr: broker.into(), reason: "no route names this broker".to_owned() }
+}

@@ -1,0 +1,104 @@
+//! The name servers: one is asked until it fails, then the next.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ringmq_protocol::body::TopicRouteData;
+use ringmq_protocol::codes::{request, response};
+use ringmq_protocol::command::Command;
+use ringmq_protocol::headers::GetRouteInfoHeader;
+use ringmq_protocol::json;
+
+use crate::error::CallError;
+use crate::remoting::{Remoting, Request, bad_answer, refused};
+
+/// Why the route of a topic is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// The client was given no name server.
+    #[error("no name server is configured")]
+    NoNameServer,
+    /// The name server knows no such topic, or none of its brokers takes what is asked.
+    #[error("no route info of this topic: {0}")]
+    NoTopic(String),
+    /// Every name server failed; this is what the last one did.
+    #[error("no name server answers: {0}")]
+    Call(#[from] CallError),
+}
+
+impl RouteError {
+    /// Whether it may go better later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, RouteError::Call(error) if error.is_retryable())
+    }
+}
+
+/// The list of name servers, in an order of this client's own.
+#[derive(Debug)]
+pub(crate) struct NameServers {
+    addrs: Vec<Arc<str>>,
+    current: AtomicUsize,
+}
+
+impl NameServers {
+    pub(crate) fn new(addrs: &[String]) -> NameServers {
+        let mut addrs: Vec<Arc<str>> = addrs.iter().map(|addr| addr.as_str().into()).collect();
+        fastrand::shuffle(&mut addrs);
+        NameServers { addrs, current: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn contains(&self, addr: &str) -> bool {
+        self.addrs.iter().any(|a| **a == *addr)
+    }
+
+    pub(crate) fn first(&self) -> Option<&str> {
+        self.addrs.first().map(|addr| &**addr)
+    }
+
+    /// The route of a topic.
+    pub(crate) async fn route(
+        &self,
+        remoting: &Remoting,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<TopicRouteData, RouteError> {
+        let header = GetRouteInfoHeader { topic, accept_standard_json_only: Some(true) };
+        let request = Request::new(request::GET_ROUTEINFO_BY_TOPIC, &header);
+        let (addr, answer) = self.call(remoting, &request, timeout).await?;
+        match answer.code {
+            response::SUCCESS => {
+                Ok(json::from_slice(&answer.body).map_err(|error| bad_answer(&addr, error))?)
+            }
+            response::TOPIC_NOT_EXIST => Err(RouteError::NoTopic(topic.to_owned())),
+            _ => Err(refused(&addr, answer).into()),
+        }
+    }
+
+    /// Asks one name server after the other until one answers, each within `timeout`.
+    async fn call(
+        &self,
+        remoting: &Remoting,
+        request: &Request<'_>,
+        timeout: Duration,
+    ) -> Result<(Arc<str>, Command), RouteError> {
+        let mut last = RouteError::NoNameServer;
+        for _ in 0..self.addrs.len() {
+            let current = self.current.load(Ordering::Relaxed);
+            let addr = &self.addrs[current % self.addrs.len()];
+            match remoting.call(addr, request, timeout).await {
+                Ok(answer) => return Ok((addr.clone(), answer)),
+                Err(error) => {
+                    tracing::debug!(target: "ringmq_client::route", %error, "on to the next name server");
+                    // Only one of those who saw it fail moves on.
+                    let next = current.wrapping_add(1);
+                    let _ =
+                        self.current.compare_exchange(current, next, Ordering::Relaxed, Ordering::Relaxed);
+                    last = error.into();
+                }
+            }
+        }
+        Err(last)
+    }
+}

@@ -1,0 +1,199 @@
+//! A consumer's shared state: what all its tasks work on.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ringmq_protocol::body::{ConsumeType, ConsumerData, MessageModel, MessageQueue, SubscriptionData};
+use ringmq_protocol::names::retry_topic;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::listener::Listener;
+use super::offset_store::OffsetStore;
+use super::process_queue::{ProcessQueue, Thresholds};
+use super::settings::Settings;
+use crate::client::{Instance, Member};
+use crate::env::BoxFuture;
+use crate::sync::lock;
+
+/// A queue that the rebalance gave to this consumer.
+#[derive(Clone, Debug)]
+pub(super) struct Assigned {
+    pub process: Arc<ProcessQueue>,
+    /// Taken away again, and about to be released; it cannot be given before that is done.
+    pub leaving: bool,
+}
+
+/// Everything of a push consumer.
+pub(crate) struct Group {
+    pub instance: Arc<Instance>,
+    pub name: String,
+    /// The group's own retry topic.
+    pub retry_topic: String,
+    pub settings: Settings,
+    pub listener: Listener,
+    pub offsets: OffsetStore,
+    pub(super) subscriptions: Mutex<BTreeMap<String, SubscriptionData>>,
+    pub(super) queues: Mutex<BTreeMap<MessageQueue, Assigned>>,
+    /// Wakes the rebalance.
+    pub(super) rebalance: Notify,
+    /// How many batches are consumed at a time.
+    pub permits: Arc<Semaphore>,
+    pub tasks: TaskTracker,
+    /// Nothing new is begun.
+    pub stop: CancellationToken,
+    /// What is begun is given up.
+    pub kill: CancellationToken,
+    paused: AtomicBool,
+    resumed: Notify,
+}
+
+impl Group {
+    pub(super) fn new(
+        instance: Arc<Instance>,
+        name: String,
+        settings: Settings,
+        listener: Listener,
+        subscriptions: BTreeMap<String, SubscriptionData>,
+    ) -> Group {
+        let kill = instance.stop().child_token();
+        let offsets = match settings.message_model {
+            MessageModel::Clustering => OffsetStore::remote(instance.clone(), &name),
+            MessageModel::Broadcasting => {
+                OffsetStore::local(instance.clone(), &name, settings.offset_path(&instance, &name))
+            }
+        };
+        Group {
+            retry_topic: retry_topic(&name),
+            offsets,
+            permits: Arc::new(Semaphore::new(settings.consume_tasks)),
+            tasks: TaskTracker::new(),
+            stop: kill.child_token(),
+            kill,
+            subscriptions: Mutex::new(subscriptions),
+            queues: Mutex::default(),
+            rebalance: Notify::new(),
+            paused: AtomicBool::new(false),
+            resumed: Notify::new(),
+            instance,
+            name,
+            settings,
+            listener,
+        }
+    }
+
+    pub(super) fn is_clustering(&self) -> bool {
+        self.settings.message_model == MessageModel::Clustering
+    }
+
+    /// Whether queues are locked at the broker before they are consumed.
+    pub(super) fn locks_queues(&self) -> bool {
+        self.listener.is_orderly() && self.is_clustering()
+    }
+
+    pub(super) fn subscription(&self, topic: &str) -> Option<SubscriptionData> {
+        lock(&self.subscriptions).get(topic).cloned()
+    }
+
+    /// Queues that are held and not about to leave.
+    pub(super) fn held(&self) -> Vec<Arc<ProcessQueue>> {
+        let queues = lock(&self.queues);
+        queues.values().filter(|q| !q.leaving).map(|q| q.process.clone()).collect()
+    }
+
+    /// How much may be held of a queue, now that the topic has as many queues here as it has.
+    pub(super) fn thresholds(&self, topic: &str) -> Thresholds {
+        let settings = &self.settings;
+        let here = || lock(&self.queues).keys().filter(|queue| queue.topic == topic).count().max(1);
+        let share =
+            |of_topic: Option<usize>, of_queue| of_topic.map_or(of_queue, |all| (all / here()).max(1));
+        Thresholds {
+            messages: share(settings.pull_threshold_for_topic, settings.pull_threshold_for_queue),
+            bytes: share(settings.pull_threshold_size_for_topic, settings.pull_threshold_size_for_queue),
+            span: (!self.listener.is_orderly()).then_some(settings.consume_concurrently_max_span),
+        }
+    }
+
+    /// Starts a task of the consumer's, and so of the client's.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.instance.tasks().spawn(self.tasks.track_future(task));
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+        self.resumed.notify_waiters();
+    }
+
+    /// Waits while the consumer is suspended.
+    pub(super) async fn while_paused(&self) {
+        loop {
+            let resumed = self.resumed.notified();
+            if !self.paused.load(Ordering::Acquire) {
+                return;
+            }
+            resumed.await;
+        }
+    }
+
+    /// Runs a listener: `None` when it panicked, took too long, or the consumer gave it up.
+    pub(super) async fn run<R>(&self, listener: BoxFuture<'static, R>) -> Option<R> {
+        tokio::select! {
+            biased;
+            result = tokio::time::timeout(self.settings.consume_timeout, Caught(listener)) => match result {
+                Ok(result) => result,
+                Err(_) => {
+                    let limit = self.settings.consume_timeout;
+                    tracing::warn!(target: "ringmq_client::consumer", group = self.name, ?limit,
+                        "a listener took too long");
+                    None
+                }
+            },
+            () = self.kill.cancelled() => None,
+        }
+    }
+
+    pub(super) fn call_timeout(&self) -> Duration {
+        self.instance.config.call_timeout
+    }
+}
+
+impl Member for Group {
+    fn consumer_data(&self) -> ConsumerData {
+        ConsumerData {
+            consume_from_where: Some(self.settings.consume_from.on_the_wire()),
+            consume_type: Some(ConsumeType::Passively),
+            group_name: self.name.clone(),
+            message_model: Some(self.settings.message_model),
+            subscription_data_set: lock(&self.subscriptions).values().cloned().collect(),
+            unit_mode: false,
+        }
+    }
+
+    fn rebalance_now(&self) {
+        self.rebalance.notify_one();
+    }
+}
+
+/// A future whose panic is a `None`: the listener is the application's, and the client goes on without it.
+struct Caught<R>(BoxFuture<'static, R>);
+
+impl<R> Future for Caught<R> {
+    type Output = Option<R>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
+        match polled {
+            Ok(poll) => poll.map(Some),
+            Err(_) => {
+                tracing::error!(target: "ringmq_client::consumer", "a listener panicked");
+                Poll::Ready(None)
+            }
+        }
+    }
+}

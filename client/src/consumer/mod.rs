@@ -1,0 +1,191 @@
+//! Receiving messages: the push consumer.
+
+mod builder;
+mod concurrent;
+mod give_back;
+mod group;
+mod listener;
+mod locks;
+mod offset_file;
+mod offset_store;
+mod orderly;
+mod process_queue;
+mod pull;
+mod rebalance;
+mod settings;
+mod subscription;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringmq_protocol::body::MessageQueue;
+use ringmq_protocol::names::{NameError, validate_topic};
+
+pub use builder::PushConsumerBuilder;
+pub use listener::{Batch, ConcurrentListener, Consumed, ConsumedOrderly, OrderlyListener, RetryDelay};
+pub use ringmq_protocol::body::MessageModel;
+pub use settings::ConsumeFrom;
+
+use crate::client::{Client, RouteError};
+use crate::sync::lock;
+use group::Group;
+
+/// Why a consumer was not started, or could not subscribe.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumerError {
+    /// The name of the group or of a topic.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A consumer subscribes to something.
+    #[error("the consumer has no subscription")]
+    NoSubscription,
+    /// A client has one consumer of a group. Take another client to have two.
+    #[error("the client has a consumer of the group {0} already")]
+    GroupTaken(String),
+    /// The name servers cannot be reached.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+}
+
+/// A consumer to which messages are pushed, from its start until it is shut down.
+///
+/// Every message is delivered at least once: what was consumed but not committed comes again, here or at another
+/// member of the group. When the consumer is dropped without [`PushConsumer::shutdown`], it stops at once, listeners
+/// at work are dropped, and the progress of the last five seconds is not stored.
+pub struct PushConsumer {
+    group: Arc<Group>,
+    /// Keeps the client's tasks alive.
+    _client: Client,
+}
+
+impl PushConsumer {
+    /// The group.
+    pub fn group(&self) -> &str {
+        &self.group.name
+    }
+
+    /// The queues that this member of the group has at the moment.
+    pub fn queues(&self) -> Vec<MessageQueue> {
+        self.group.held().iter().map(|process| process.queue.clone()).collect()
+    }
+
+    /// Subscribes to a topic, or changes the tags of a subscription: `*` for all, or tags with `||` between them.
+    /// All members of a group must have the same subscriptions.
+    pub async fn subscribe(&self, topic: &str, tags: &str) -> Result<(), ConsumerError> {
+        validate_topic(topic)?;
+        let subscription = subscription::by_tag(topic, tags, self.group.instance.now_ms());
+        lock(&self.group.subscriptions).insert(topic.to_owned(), subscription);
+        self.group.know_route(topic).await?;
+        self.group.subscription_changed(topic).await;
+        self.group.rebalance.notify_one();
+        Ok(())
+    }
+
+    /// Ends a subscription; its queues go at once.
+    pub async fn unsubscribe(&self, topic: &str) {
+        lock(&self.group.subscriptions).remove(topic);
+        self.group.instance.heartbeat().await;
+        self.group.rebalance.notify_one();
+    }
+
+    /// Stops to pull. Messages that are here already are still consumed.
+    pub fn suspend(&self) {
+        self.group.set_paused(true);
+    }
+
+    /// Pulls again.
+    pub fn resume(&self) {
+        self.group.set_paused(false);
+    }
+
+    /// Leaves the group in order: listeners at work are waited for (for `shutdown_grace` at most, then they are
+    /// dropped), progress is stored, locks are given back, and brokers are told, so that other members take over at
+    /// once. Nothing of the consumer runs when this returns.
+    ///
+    /// Not cancel-safe: a shutdown that is dropped leaves as a dropped consumer does.
+    pub async fn shutdown(self) {
+        let group = &self.group;
+        group.stop.cancel();
+        group.tasks.close();
+        if tokio::time::timeout(group.settings.shutdown_grace, group.tasks.wait()).await.is_err() {
+            tracing::warn!(target: "ringmq_client::consumer", group = group.name, "listeners are given up");
+            group.kill.cancel();
+            group.tasks.wait().await;
+        }
+        group.persist(true).await;
+        group.unlock_all().await;
+        group.instance.remove_consumer(&group.name);
+        group.instance.unregister(None, Some(&group.name)).await;
+    }
+}
+
+impl Drop for PushConsumer {
+    fn drop(&mut self) {
+        self.group.kill.cancel();
+        self.group.instance.remove_consumer(&self.group.name);
+    }
+}
+
+impl Group {
+    /// Starts a consumer's tasks.
+    async fn start(self: &Arc<Self>) -> Result<(), ConsumerError> {
+        if !self.instance.add_consumer(&self.name, self.clone()) {
+            return Err(ConsumerError::GroupTaken(self.name.clone()));
+        }
+        let topics: Vec<String> = lock(&self.subscriptions).keys().cloned().collect();
+        for topic in &topics {
+            if let Err(error) = self.know_route(topic).await {
+                self.instance.remove_consumer(&self.name);
+                return Err(error);
+            }
+        }
+        self.instance.heartbeat().await;
+        self.spawn(rebalance::run(self.clone()));
+        self.spawn(persist_regularly(self.clone()));
+        if self.locks_queues() {
+            self.spawn(locks::run(self.clone()));
+        }
+        Ok(())
+    }
+
+    /// Learns where a topic is. A topic that does not exist yet is no error: it may come.
+    async fn know_route(&self, topic: &str) -> Result<(), ConsumerError> {
+        match self.instance.route(topic).await {
+            Ok(_) | Err(RouteError::NoTopic(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stores the offsets of the queues that are held.
+    async fn persist(&self, wait: bool) {
+        let held: Vec<MessageQueue> = self.held().iter().map(|process| process.queue.clone()).collect();
+        self.offsets.persist_all(&held, wait).await;
+    }
+
+    async fn unlock_all(&self) {
+        if !self.locks_queues() {
+            return;
+        }
+        let mut by_broker: BTreeMap<String, Vec<MessageQueue>> = BTreeMap::new();
+        for process in self.held() {
+            by_broker.entry(process.queue.broker_name.clone()).or_default().push(process.queue.clone());
+        }
+        for (broker, queues) in by_broker {
+            self.unlock_queues(&broker, queues).await;
+        }
+    }
+}
+
+async fn persist_regularly(group: Arc<Group>) {
+    let persisting = async {
+        loop {
+            tokio::time::sleep(group.settings.persist_interval).await;
+            group.persist(false).await;
+        }
+    };
+    tokio::select! {
+        () = group.stop.cancelled() => {}
+        () = persisting => {}
+    }
+}

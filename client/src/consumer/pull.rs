@@ -1,0 +1,167 @@
+//! The pull loop of a queue: what makes pushes of pulls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ringmq_protocol::body::SubscriptionData;
+use ringmq_protocol::codes::{request, response};
+use ringmq_protocol::command::Command;
+use ringmq_protocol::headers::{PullHeader, PullResponseHeader, pull_sys_flag};
+use ringmq_protocol::properties::names;
+
+use super::group::Group;
+use super::process_queue::ProcessQueue;
+use super::subscription::wants;
+use crate::client::route::MASTER_ID;
+use crate::client::unknown_broker;
+use crate::error::CallError;
+use crate::message::MessageExt;
+use crate::remoting::{Request, bad_answer, refused};
+
+/// How long a broker may hold a pull.
+const SUSPEND: Duration = Duration::from_secs(15);
+/// Time limit of a pull.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause behind a failure.
+const PAUSE_ON_ERROR: Duration = Duration::from_secs(1);
+/// Pause when the broker asks to go slower.
+const PAUSE_ON_FLOW_CONTROL: Duration = Duration::from_millis(20);
+
+/// Where a queue is pulled from next.
+struct Position {
+    offset: i64,
+    /// The replica that the broker suggested.
+    broker_id: i64,
+}
+
+/// What an answer means for the loop.
+enum Step {
+    Next,
+    Pause(Duration),
+    /// The offset is outside the queue; the next one that exists.
+    Moved(i64),
+}
+
+/// Pulls from `offset` on until the queue is taken away.
+pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, offset: i64) {
+    let mut position = Position { offset, broker_id: MASTER_ID };
+    let pulling = async {
+        loop {
+            group.while_paused().await;
+            process.room(&group.thresholds(&process.queue.topic)).await;
+            match step(&group, &process, &mut position).await {
+                Step::Next => tokio::time::sleep(group.settings.pull_interval).await,
+                Step::Pause(pause) => tokio::time::sleep(pause).await,
+                Step::Moved(offset) => return offset,
+            }
+        }
+    };
+    tokio::select! {
+        () = process.dropped.cancelled() => {}
+        offset = pulling => group.offset_moved(&process, offset).await,
+    }
+}
+
+async fn step(group: &Group, process: &ProcessQueue, position: &mut Position) -> Step {
+    let Some(subscription) = group.subscription(&process.queue.topic) else {
+        return Step::Pause(PAUSE_ON_ERROR);
+    };
+    match pull(group, process, position, &subscription).await {
+        Ok(step) => step,
+        Err(error) if error.code() == Some(response::FLOW_CONTROL) => Step::Pause(PAUSE_ON_FLOW_CONTROL),
+        Err(error) => {
+            tracing::warn!(target: "ringmq_client::consumer", queue = ?process.queue, %error, "a pull failed");
+            // The replica may be gone, and the route too.
+            position.broker_id = MASTER_ID;
+            let asking = group.instance.asking();
+            let _ = group.instance.routes.refresh_old(&process.queue.topic, asking).await;
+            Step::Pause(PAUSE_ON_ERROR)
+        }
+    }
+}
+
+async fn pull(
+    group: &Group,
+    process: &ProcessQueue,
+    position: &mut Position,
+    subscription: &SubscriptionData,
+) -> Result<Step, CallError> {
+    let queue = &process.queue;
+    let replica = group.instance.routes.replica(&queue.broker_name, position.broker_id);
+    let (id, addr) = replica.ok_or_else(|| unknown_broker(&queue.broker_name))?;
+    let commit = group.offsets.get(queue).filter(|_| id == MASTER_ID && group.is_clustering());
+    let header = PullHeader {
+        consumer_group: &group.name,
+        topic: &queue.topic,
+        queue_id: queue.queue_id,
+        queue_offset: position.offset,
+        max_msg_nums: group.settings.pull_batch,
+        sys_flag: pull_sys_flag::SUSPEND | commit.map_or(0, |_| pull_sys_flag::COMMIT_OFFSET),
+        commit_offset: commit.unwrap_or(0),
+        suspend_timeout_millis: SUSPEND.as_millis() as i64,
+        subscription: None,
+        sub_version: subscription.sub_version,
+        expression_type: Some(&subscription.expression_type),
+        max_msg_bytes: None,
+        request_source: None,
+        proxy_forward_client_id: None,
+    };
+    let request = Request::new(request::PULL_MESSAGE, &header);
+    let answer = group.instance.remoting.call(&addr, &request, TIMEOUT).await?;
+    apply(group, process, position, subscription, &addr, answer)
+}
+
+fn apply(
+    group: &Group,
+    process: &ProcessQueue,
+    position: &mut Position,
+    subscription: &SubscriptionData,
+    addr: &str,
+    answer: Command,
+) -> Result<Step, CallError> {
+    let found = match answer.code {
+        response::SUCCESS => true,
+        response::PULL_NOT_FOUND | response::PULL_RETRY_IMMEDIATELY | response::PULL_OFFSET_MOVED => false,
+        _ => return Err(refused(addr, answer)),
+    };
+    let header: PullResponseHeader = answer.header().map_err(|error| bad_answer(addr, error))?;
+    if answer.code == response::PULL_OFFSET_MOVED {
+        return Ok(Step::Moved(header.next_begin_offset));
+    }
+    if found {
+        let body = answer.body.clone();
+        let messages =
+            decode(group, process, subscription, &header, body).map_err(|e| bad_answer(addr, e))?;
+        process.put(messages);
+    }
+    position.broker_id = header.suggest_which_broker_id;
+    position.offset = header.next_begin_offset;
+    // Nothing before this offset is left to do, if only because no message there was wanted.
+    if process.is_empty() && process.is_ours() {
+        group.offsets.advance(&process.queue, position.offset);
+    }
+    Ok(Step::Next)
+}
+
+/// Reads the messages that the subscription wants.
+fn decode(
+    group: &Group,
+    process: &ProcessQueue,
+    subscription: &SubscriptionData,
+    header: &PullResponseHeader,
+    body: Bytes,
+) -> Result<Vec<MessageExt>, ringmq_protocol::record::RecordError> {
+    let mut messages = MessageExt::decode_all(body, &process.queue.broker_name)?;
+    messages.retain(|message| wants(subscription, message));
+    for message in &mut messages {
+        message.set(names::MIN_OFFSET, header.min_offset.to_string());
+        message.set(names::MAX_OFFSET, header.max_offset.to_string());
+        message.queue = process.queue.clone();
+        let first = message.property(names::RETRY_TOPIC).map(str::to_owned);
+        if let Some(first) = first.filter(|_| message.topic == group.retry_topic) {
+            message.topic = first;
+        }
+    }
+    Ok(messages)
+}

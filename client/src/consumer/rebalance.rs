@@ -1,0 +1,256 @@
+//! Rebalance: which queues are this consumer's, again and again.
+//!
+//! It runs at the start, on a timer, and whenever a broker tells that the members changed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringmq_protocol::body::{ConsumerIdList, MessageQueue};
+use ringmq_protocol::codes::request;
+use ringmq_protocol::headers::ConsumerGroupHeader;
+use ringmq_protocol::json;
+use ringmq_protocol::names::is_retry_topic;
+
+use super::group::{Assigned, Group};
+use super::listener::Listener;
+use super::process_queue::ProcessQueue;
+use super::settings::ConsumeFrom;
+use super::{concurrent, orderly, pull};
+use crate::allocate::Members;
+use crate::client::RouteError;
+use crate::client::route::TopicRoute;
+use crate::error::CallError;
+use crate::remoting::{Request, bad_answer};
+use crate::sync::lock;
+
+/// Pause before the next try when some queue could not be taken.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Pause before a topic that does not exist is looked for again.
+const NO_TOPIC_PAUSE: Duration = Duration::from_secs(5);
+
+/// Rebalances until the consumer stops.
+pub(super) async fn run(group: Arc<Group>) {
+    let rebalancing = async {
+        loop {
+            let pause = group.rebalance().await;
+            let _ = tokio::time::timeout(pause, group.rebalance.notified()).await;
+        }
+    };
+    tokio::select! {
+        () = group.stop.cancelled() => {}
+        () = rebalancing => {}
+    }
+}
+
+impl Group {
+    /// One round over all topics; tells when the next one is due.
+    async fn rebalance(self: &Arc<Self>) -> Duration {
+        let topics: Vec<String> = lock(&self.subscriptions).keys().cloned().collect();
+        self.release_unsubscribed(&topics);
+        let mut pause = self.settings.rebalance_interval;
+        for topic in &topics {
+            match self.wanted(topic).await {
+                Ok(wanted) => {
+                    if !self.take_over(topic, wanted).await {
+                        pause = pause.min(RETRY);
+                    }
+                }
+                // The retry topic comes into being with the first heartbeat, and others when somebody sends.
+                Err(Unbalanced::Route(RouteError::NoTopic(_))) => pause = pause.min(NO_TOPIC_PAUSE),
+                Err(error) => {
+                    tracing::warn!(target: "ringmq_client::rebalance", group = self.name, topic, %error,
+                        "the present queues stay");
+                    pause = pause.min(RETRY);
+                }
+            }
+        }
+        pause
+    }
+
+    /// The queues of a topic that are this consumer's.
+    async fn wanted(&self, topic: &str) -> Result<Vec<MessageQueue>, Unbalanced> {
+        let route = self.instance.route(topic).await?;
+        if !self.is_clustering() {
+            return Ok(route.subscribe.clone());
+        }
+        if route.subscribe.is_empty() {
+            return Ok(Vec::new());
+        }
+        let clients = self.members(&route).await?;
+        let members = Members {
+            group: &self.name,
+            client_id: &self.instance.client_id,
+            queues: &route.subscribe,
+            clients: &clients,
+        };
+        Ok(self.settings.allocate.allocate(&members)?)
+    }
+
+    /// The group's members as a broker of the topic knows them, sorted.
+    async fn members(&self, route: &TopicRoute) -> Result<Vec<String>, CallError> {
+        let brokers: Vec<&str> = route.brokers().collect();
+        let broker = fastrand::choice(brokers).unwrap_or_default();
+        let replica = self.instance.routes.replica(broker, crate::client::route::MASTER_ID);
+        let (_, addr) = replica.ok_or_else(|| crate::client::unknown_broker(broker))?;
+        let header = ConsumerGroupHeader { consumer_group: &self.name };
+        let request = Request::new(request::GET_CONSUMER_LIST_BY_GROUP, &header);
+        let answer = self.instance.remoting.call_ok(&addr, &request, self.call_timeout()).await?;
+        let list: ConsumerIdList = json::from_slice(&answer.body).map_err(|e| bad_answer(&addr, e))?;
+        let mut clients = list.consumer_id_list;
+        clients.sort();
+        Ok(clients)
+    }
+
+    /// Gives up queues of a topic that are not wanted, and takes those that are; whether all could be taken.
+    async fn take_over(self: &Arc<Self>, topic: &str, wanted: Vec<MessageQueue>) -> bool {
+        let wanted: BTreeSet<MessageQueue> = wanted.into_iter().collect();
+        let present: Vec<_> = lock(&self.queues)
+            .iter()
+            .map(|(q, a)| (q.clone(), a.leaving))
+            .filter(|(q, _)| q.topic == topic)
+            .collect();
+        let surplus: Vec<_> =
+            present.iter().filter(|(queue, leaving)| !leaving && !wanted.contains(queue)).collect();
+        surplus.iter().for_each(|(queue, _)| self.release(queue));
+        let new: Vec<MessageQueue> =
+            wanted.into_iter().filter(|queue| present.iter().all(|(p, _)| p != queue)).collect();
+        let waiting = present.iter().filter(|(_, leaving)| *leaving).count();
+        let (asked, mut taken) = (new.len(), 0);
+        for queue in self.locked(new).await {
+            taken += usize::from(self.take(queue).await);
+        }
+        if taken > 0 || !surplus.is_empty() {
+            tracing::info!(target: "ringmq_client::rebalance", group = self.name, topic, taken,
+                released = surplus.len(), "queues changed hands");
+            self.subscription_changed(topic).await;
+        }
+        taken == asked && waiting == 0
+    }
+
+    /// Of these queues, those that this client may consume: all, unless they must be locked.
+    async fn locked(&self, queues: Vec<MessageQueue>) -> Vec<MessageQueue> {
+        if !self.locks_queues() || queues.is_empty() {
+            return queues;
+        }
+        let brokers: BTreeSet<String> = queues.iter().map(|q| q.broker_name.clone()).collect();
+        let mut locked = Vec::new();
+        for broker in brokers {
+            let queues = queues.iter().filter(|q| q.broker_name == broker).cloned().collect();
+            match self.lock_queues(&broker, queues).await {
+                Ok(ours) => locked.extend(ours),
+                Err(error) => tracing::warn!(target: "ringmq_client::rebalance", %error, "no locks"),
+            }
+        }
+        locked.retain(|queue| queues.contains(queue));
+        locked
+    }
+
+    /// Starts to consume a queue. Without knowing where to start it is left for the next round.
+    async fn take(self: &Arc<Self>, queue: MessageQueue) -> bool {
+        let offset = match self.start_offset(&queue).await {
+            Ok(offset) => offset,
+            Err(error) => {
+                tracing::warn!(target: "ringmq_client::rebalance", ?queue, %error, "where to start is not known");
+                return false;
+            }
+        };
+        self.offsets.forget(&queue);
+        let process = Arc::new(ProcessQueue::new(queue.clone(), &self.stop));
+        if self.locks_queues() {
+            process.set_locked();
+        }
+        lock(&self.queues).insert(queue, Assigned { process: process.clone(), leaving: false });
+        let workers = &process.workers;
+        self.spawn(workers.track_future(pull::run(self.clone(), process.clone(), offset)));
+        match &self.listener {
+            Listener::Concurrent(listener) => {
+                let work = concurrent::run(self.clone(), process.clone(), listener.clone());
+                self.spawn(workers.track_future(work));
+            }
+            Listener::Orderly(listener) => {
+                let work = orderly::run(self.clone(), process.clone(), listener.clone());
+                self.spawn(workers.track_future(work));
+            }
+        }
+        workers.close();
+        true
+    }
+
+    /// Java's `computePullFromWhere`.
+    async fn start_offset(&self, queue: &MessageQueue) -> Result<i64, CallError> {
+        if let Some(offset) = self.offsets.read(queue).await?.filter(|offset| *offset >= 0) {
+            return Ok(offset);
+        }
+        let retry = is_retry_topic(&queue.topic);
+        match self.settings.consume_from {
+            ConsumeFrom::LastOffset if retry => Ok(0),
+            ConsumeFrom::LastOffset => self.instance.max_offset(queue).await,
+            ConsumeFrom::FirstOffset => Ok(0),
+            ConsumeFrom::Timestamp(_) if retry => self.instance.max_offset(queue).await,
+            ConsumeFrom::Timestamp(time) => self.instance.search_offset(queue, time).await,
+        }
+    }
+
+    /// Takes a queue away from its tasks, stores its offset, and gives its lock back once they are done. The queue
+    /// can come back after that.
+    pub(super) fn release(self: &Arc<Self>, queue: &MessageQueue) {
+        self.release_at(queue, None);
+    }
+
+    /// As [`Group::release`], with another offset to store.
+    fn release_at(self: &Arc<Self>, queue: &MessageQueue, offset: Option<i64>) {
+        let process = {
+            let mut queues = lock(&self.queues);
+            let Some(assigned) = queues.get_mut(queue).filter(|assigned| !assigned.leaving) else { return };
+            assigned.leaving = true;
+            assigned.process.clone()
+        };
+        process.release();
+        let group = self.clone();
+        self.spawn(async move {
+            process.workers.wait().await;
+            if let Some(offset) = offset {
+                group.offsets.reset(&process.queue, offset);
+            }
+            group.offsets.persist_and_forget(&process.queue).await;
+            if group.locks_queues() {
+                group.unlock_queues(&process.queue.broker_name, vec![process.queue.clone()]).await;
+            }
+            lock(&group.queues).remove(&process.queue);
+            group.rebalance.notify_one();
+        });
+    }
+
+    fn release_unsubscribed(self: &Arc<Self>, topics: &[String]) {
+        let held = self.held();
+        let gone = held.iter().filter(|process| !topics.contains(&process.queue.topic));
+        gone.for_each(|process| self.release(&process.queue));
+    }
+
+    /// The broker has no message at the offset of a pull: the queue starts again where there is one.
+    pub(super) async fn offset_moved(self: &Arc<Self>, process: &ProcessQueue, offset: i64) {
+        tracing::warn!(target: "ringmq_client::consumer", queue = ?process.queue, offset, "the offset was moved");
+        self.release_at(&process.queue, Some(offset));
+    }
+
+    /// Brokers compare versions of subscriptions, so a new one goes out with a heartbeat at once.
+    pub(super) async fn subscription_changed(&self, topic: &str) {
+        if let Some(subscription) = lock(&self.subscriptions).get_mut(topic) {
+            subscription.sub_version = self.instance.now_ms().max(subscription.sub_version + 1);
+        }
+        self.instance.heartbeat().await;
+    }
+}
+
+/// Why a topic's queues stay as they are.
+#[derive(Debug, thiserror::Error)]
+enum Unbalanced {
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Allocate(#[from] crate::allocate::AllocateError),
+}

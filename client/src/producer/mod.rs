@@ -1,0 +1,214 @@
+//! Sending messages.
+
+mod error;
+mod selector;
+pub(crate) mod send;
+pub(crate) mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use ringmq_protocol::body::MessageQueue;
+use ringmq_protocol::names::{NameError, validate_group};
+
+use crate::client::Client;
+use crate::message::{Compression, Message};
+pub use error::{BatchRule, SendError};
+pub use selector::{AtRandom, ByHash, QueueSelector};
+use wire::{Packing, Parcel};
+
+/// How well a message is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendStatus {
+    /// As the broker's configuration promises.
+    Ok,
+    /// Stored, but not flushed in time.
+    FlushDiskTimeout,
+    /// Stored, but not replicated in time.
+    FlushSlaveTimeout,
+    /// Stored, but there is no slave to replicate to.
+    SlaveNotAvailable,
+}
+
+/// A broker has the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SendReceipt {
+    /// How well it is stored.
+    pub status: SendStatus,
+    /// The producer's id of the message; of a batch, the ids with commas between them.
+    pub msg_id: String,
+    /// The broker's id: where it is stored. Of a batch, the ids with commas between them.
+    pub offset_msg_id: String,
+    /// The queue that it went to.
+    pub queue: MessageQueue,
+    /// Its offset there; of a batch, that of the first message.
+    pub queue_offset: i64,
+}
+
+/// Settings of a producer, with Java's defaults.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct ProducerBuilder {
+    client: Client,
+    group: String,
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    send_timeout: Duration,
+    attempt_timeout: Option<Duration>,
+    retries: usize,
+    retry_when_not_stored_ok: bool,
+    packing: Packing,
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(client: Client, group: String) -> ProducerBuilder {
+        let packing = Packing { compression: Compression::Zlib, over: 4096, limit: 4 << 20 };
+        let settings = Settings {
+            send_timeout: Duration::from_secs(3),
+            attempt_timeout: None,
+            retries: 2,
+            retry_when_not_stored_ok: false,
+            packing,
+        };
+        ProducerBuilder { client, group, settings }
+    }
+
+    /// Time limit of a send with all its attempts: 3 s.
+    pub fn send_timeout(mut self, timeout: Duration) -> ProducerBuilder {
+        self.settings.send_timeout = timeout;
+        self
+    }
+
+    /// Time limit of each attempt, so that a silent broker leaves time for another: that of the send.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> ProducerBuilder {
+        self.settings.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// Further attempts behind a failed one, at another broker if there is one: 2.
+    pub fn retries(mut self, retries: usize) -> ProducerBuilder {
+        self.settings.retries = retries;
+        self
+    }
+
+    /// Whether a message that is stored, but not as well as configured, is sent once more: not.
+    pub fn retry_when_not_stored_ok(mut self, retry: bool) -> ProducerBuilder {
+        self.settings.retry_when_not_stored_ok = retry;
+        self
+    }
+
+    /// How bodies of at least `over` bytes are packed: zlib from 4096 bytes on. Batches never are.
+    pub fn compression(mut self, compression: Compression, over: usize) -> ProducerBuilder {
+        (self.settings.packing.compression, self.settings.packing.over) = (compression, over);
+        self
+    }
+
+    /// Longest body before it is packed: 4 MiB. Brokers have a limit of their own.
+    pub fn max_message_size(mut self, limit: usize) -> ProducerBuilder {
+        self.settings.packing.limit = limit;
+        self
+    }
+
+    /// Makes the producer. Brokers hear of it with the next heartbeat.
+    pub fn start(self) -> Result<Producer, NameError> {
+        validate_group(&self.group)?;
+        self.client.instance.add_producer(&self.group);
+        let next_queue = AtomicUsize::new(fastrand::usize(..1 << 30));
+        let inner = Inner { client: self.client, group: self.group, settings: self.settings, next_queue };
+        Ok(Producer { inner: Arc::new(inner) })
+    }
+}
+
+struct Inner {
+    client: Client,
+    group: String,
+    settings: Settings,
+    next_queue: AtomicUsize,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.client.instance.remove_producer(&self.group);
+    }
+}
+
+/// Sends messages. Cheap to clone; handles share everything.
+///
+/// To send many messages at the same time, await many sends at the same time: they share connections. Dropping the
+/// future of a send forgets its answer, and the message may or may not have been stored.
+#[derive(Clone)]
+pub struct Producer {
+    inner: Arc<Inner>,
+}
+
+impl Producer {
+    /// The group.
+    pub fn group(&self) -> &str {
+        &self.inner.group
+    }
+
+    /// Sends a message to the queue whose turn it is, and on failure to another broker's.
+    pub async fn send(&self, message: Message) -> Result<SendReceipt, SendError> {
+        let parcel = self.parcel(message)?;
+        self.inner.send_somewhere(&parcel).await
+    }
+
+    /// Sends a message to this queue: one attempt.
+    pub async fn send_to(&self, message: Message, queue: &MessageQueue) -> Result<SendReceipt, SendError> {
+        let parcel = self.parcel(message)?;
+        self.inner.send_there(&parcel, queue).await
+    }
+
+    /// Sends a message to the queue that `selector` picks: one attempt, for to send it elsewhere would break the
+    /// order.
+    pub async fn send_with(
+        &self,
+        message: Message,
+        selector: impl QueueSelector,
+    ) -> Result<SendReceipt, SendError> {
+        let queue = self.inner.select(&message, selector).await?;
+        self.send_to(message, &queue).await
+    }
+
+    /// Sends messages in one request; they get one queue and neighbouring offsets.
+    pub async fn send_batch(&self, messages: Vec<Message>) -> Result<SendReceipt, SendError> {
+        let instance = &self.inner.client.instance;
+        let limit = self.inner.settings.packing.limit;
+        let parcel = Parcel::batch(messages, || instance.unique_key(), limit, instance.now_ms())?;
+        self.inner.send_somewhere(&parcel).await
+    }
+
+    /// Hands a message to the connection and asks for no answer: fast, and nobody tells when it is lost.
+    pub async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
+        let parcel = self.parcel(message)?;
+        self.inner.send_oneway(&parcel).await
+    }
+
+    /// The queues that the topic's messages go to, in the name server's order.
+    pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, SendError> {
+        Ok(self.inner.route(topic).await?.publish.clone())
+    }
+
+    /// Tells the brokers that this producer leaves. Not needed: they find out.
+    pub async fn shutdown(self) {
+        let instance = self.inner.client.instance.clone();
+        let group = self.inner.group.clone();
+        if Arc::into_inner(self.inner).is_some() {
+            instance.unregister(Some(&group), None).await;
+        }
+    }
+
+    fn parcel(&self, message: Message) -> Result<Parcel, SendError> {
+        let instance = &self.inner.client.instance;
+        let packing = self.inner.settings.packing;
+        Parcel::single(message, || instance.unique_key(), packing, instance.now_ms())
+    }
+}
+
+#[cfg(test)]
+mod tests;

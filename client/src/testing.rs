@@ -1,0 +1,95 @@
+//! A network in memory with brokers that are functions, for unit tests.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Buf, BytesMut};
+use ringmq_protocol::command::Command;
+use ringmq_protocol::frame::{self, Limits};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use crate::env::{BoxFuture, ByteStream, Network};
+use crate::sync::lock;
+
+/// Answers a request; `None` for no answer.
+pub(crate) type Answers = Arc<dyn Fn(&Command) -> Option<Command> + Send + Sync>;
+
+/// Brokers by address.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryNetwork {
+    peers: Arc<Mutex<HashMap<String, Answers>>>,
+    /// Every request, with the address that it went to.
+    pub seen: Arc<Mutex<Vec<(String, Command)>>>,
+}
+
+impl fmt::Debug for MemoryNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryNetwork")
+    }
+}
+
+impl MemoryNetwork {
+    /// Puts a peer at an address.
+    pub(crate) fn peer(
+        &self,
+        addr: &str,
+        answers: impl Fn(&Command) -> Option<Command> + Send + Sync + 'static,
+    ) {
+        lock(&self.peers).insert(addr.to_owned(), Arc::new(answers));
+    }
+
+    /// Takes a peer away; its connections stay.
+    pub(crate) fn remove(&self, addr: &str) {
+        lock(&self.peers).remove(addr);
+    }
+
+    /// Requests seen with this code, with the addresses that they went to.
+    pub(crate) fn seen(&self, code: i32) -> Vec<(String, Command)> {
+        lock(&self.seen).iter().filter(|(_, c)| c.code == code).cloned().collect()
+    }
+}
+
+impl Network for MemoryNetwork {
+    fn connect<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<Box<dyn ByteStream>>> {
+        Box::pin(async move {
+            let answers = lock(&self.peers).get(addr).cloned();
+            let answers = answers.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (ours, theirs) = tokio::io::duplex(64 << 10);
+            tokio::spawn(serve(theirs, addr.to_owned(), answers, self.seen.clone()));
+            Ok(Box::new(ours) as Box<dyn ByteStream>)
+        })
+    }
+
+    fn local_ip<'a>(&'a self, _addr: &'a str) -> BoxFuture<'a, io::Result<IpAddr>> {
+        Box::pin(async { Ok(IpAddr::from([127, 0, 0, 1])) })
+    }
+}
+
+async fn serve(
+    mut stream: DuplexStream,
+    addr: String,
+    answers: Answers,
+    seen: Arc<Mutex<Vec<(String, Command)>>>,
+) -> Option<()> {
+    let mut buf = BytesMut::new();
+    let limits = Limits::default();
+    loop {
+        while let Some(size) = frame::peek(&buf, &limits).ok()?.filter(|size| buf.len() >= *size) {
+            let request = Command::decode(&mut buf[..size], &limits).ok()?;
+            buf.advance(size);
+            lock(&seen).push((addr.clone(), request.clone()));
+            if let Some(mut answer) = answers(&request).filter(|_| !request.is_oneway()) {
+                answer.opaque = request.opaque;
+                let mut out = BytesMut::new();
+                answer.encode_json(&mut out);
+                stream.write_all(&out).await.ok()?;
+            }
+        }
+        if stream.read_buf(&mut buf).await.ok()? == 0 {
+            return None;
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The push consumer against a broker.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{bounded, client, unique};
+use ringmq_client::consumer::RetryDelay;
+use ringmq_client::producer::ByHash;
+use ringmq_client::{Batch, Client, ConsumeFrom, Consumed, ConsumedOrderly, Message, MessageModel};
+
+/// What listeners saw: a line for each message.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+impl Seen {
+    fn add(&self, batch: &Batch) {
+        let texts = batch.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap());
+        self.0.lock().unwrap().extend(texts);
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn sorted(&self) -> Vec<String> {
+        let mut all = self.all();
+        all.sort();
+        all
+    }
+
+    async fn count(&self, count: usize) {
+        while self.all().len() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A topic that exists.
+async fn topic(client: &Client, prefix: &str) -> String {
+    let topic = unique(prefix);
+    let producer = client.producer("client_test").start().unwrap();
+    producer.send(Message::new(&topic, "create").unwrap()).await.unwrap();
+    // The name server hears of it a moment later.
+    while client_queues(client, &topic).await == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    topic
+}
+
+async fn client_queues(client: &Client, topic: &str) -> usize {
+    let producer = client.producer("client_test").start().unwrap();
+    producer.queues(topic).await.map_or(0, |queues| queues.len())
+}
+
+async fn send(client: &Client, topic: &str, texts: impl IntoIterator<Item = String>) {
+    let producer = client.producer("client_test").start().unwrap();
+    for text in texts {
+        producer.send(Message::new(topic, text).unwrap()).await.unwrap();
+    }
+}
+
+fn numbers(range: std::ops::Range<u32>) -> impl Iterator<Item = String> {
+    range.map(|i| format!("{i:04}"))
+}
+
+#[tokio::test]
+async fn members_share_and_take_over_and_nothing_is_lost() {
+    let Some(first) = client().await else { return };
+    let second = client().await.unwrap();
+    bounded(async {
+        let (topic, group) = (topic(&first, "client_share").await, unique("g"));
+        let seen = Seen::default();
+        let consume = |client: &Client| {
+            let seen = seen.clone();
+            let builder = client.push_consumer(&group).subscribe(&topic, "*");
+            builder.consume_from(ConsumeFrom::FirstOffset).start(move |batch: Batch| {
+                seen.add(&batch);
+                async { Consumed::All }
+            })
+        };
+        let one = consume(&first).await.unwrap();
+        let two = consume(&second).await.unwrap();
+        while one.queues().is_empty() || two.queues().iter().filter(|q| q.topic == topic).count() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let shared = |c: &ringmq_client::PushConsumer| c.queues().iter().filter(|q| q.topic == topic).count();
+        while shared(&one) != shared(&two) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        send(&first, &topic, numbers(0..200)).await;
+        seen.count(201).await;
+        two.shutdown().await;
+        send(&first, &topic, numbers(200..300)).await;
+        seen.count(301).await;
+        one.shutdown().await;
+
+        // Everything was committed: a member that comes later gets only what is new.
+        let three = consume(&second).await.unwrap();
+        send(&first, &topic, numbers(300..310)).await;
+        seen.count(311).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        three.shutdown().await;
+        let mut all = seen.sorted();
+        let total = all.len();
+        all.dedup();
+        let expected: Vec<String> = numbers(0..310).chain(["create".to_owned()]).collect();
+        assert_eq!(all, expected);
+        assert!(total < 330, "{total} deliveries of 311 messages");
+        first.shutdown().await;
+        second.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_tags_asked_for() {
+    let Some(client) = client().await else { return };
+    bounded(async {
+        let (topic, group, seen) = (topic(&client, "client_tags").await, unique("g"), Seen::default());
+        let producer = client.producer("client_test").start().unwrap();
+        // "Aa" and "BB" have one hash code, so the broker sends both.
+        for tag in ["Aa", "BB", "c", "d"] {
+            let message = Message::builder(&topic).tag(tag).body(tag).build().unwrap();
+            producer.send(message).await.unwrap();
+        }
+        let listener = {
+            let seen = seen.clone();
+            move |batch: Batch| {
+                seen.add(&batch);
+                async { Consumed::All }
+            }
+        };
+        let builder = client.push_consumer(&group).subscribe(&topic, "Aa || d");
+        let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
+        seen.count(2).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(seen.sorted(), ["Aa", "d"]);
+        consumer.shutdown().await;
+        client.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn failures_come_again_and_end_as_dead_letters() {
+    let Some(client) = client().await else { return };
+    bounded(async {
+        let (topic, group) = (topic(&client, "client_retry").await, unique("g"));
+        let failures = Arc::new(Mutex::new(Vec::new()));
+        let listener = {
+            let (failures, topic) = (failures.clone(), topic.clone());
+            move |batch: Batch| {
+                let message = batch[0].clone();
+                assert_eq!(message.topic, topic);
+                failures.lock().unwrap().push(message.reconsume_times);
+                async move {
+                    match message.reconsume_times {
+                        0 => Consumed::Failed(RetryDelay::Level(1)),
+                        1 => panic!("a listener's own fault"),
+                        _ => Consumed::Failed(RetryDelay::DeadLetter),
+                    }
+                }
+            }
+        };
+        let builder = client.push_consumer(&group).subscribe(&topic, "*");
+        let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
+        let dead = Seen::default();
+        while failures.lock().unwrap().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let graves = {
+            let dead = dead.clone();
+            move |batch: Batch| {
+                dead.add(&batch);
+                async { Consumed::All }
+            }
+        };
+        let digger = client.push_consumer(unique("g")).subscribe(format!("%DLQ%{group}"), "*");
+        let digger = digger.consume_from(ConsumeFrom::FirstOffset).start(graves).await.unwrap();
+        dead.count(1).await;
+        assert_eq!(dead.all(), ["create"]);
+        assert_eq!(*failures.lock().unwrap(), [0, 1, 2]);
+        digger.shutdown().await;
+        consumer.shutdown().await;
+        client.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_key_in_its_order_through_failures_and_a_join() {
+    let Some(first) = client().await else { return };
+    let second = client().await.unwrap();
+    bounded(async {
+        let (topic, group, seen) = (topic(&first, "client_order").await, unique("g"), Seen::default());
+        let consume = |client: &Client| {
+            let seen = seen.clone();
+            let builder =
+                client.push_consumer(&group).subscribe(&topic, "*").suspend(Duration::from_millis(20));
+            builder.consume_from(ConsumeFrom::FirstOffset).start_orderly(move |batch: Batch| {
+                // Every seventh message fails once.
+                let fails = batch[0].queue_offset % 7 == 3 && batch[0].reconsume_times == 0;
+                if !fails {
+                    seen.add(&batch);
+                }
+                async move { if fails { ConsumedOrderly::Suspend(None) } else { ConsumedOrderly::All } }
+            })
+        };
+        let one = consume(&first).await.unwrap();
+        let producer = first.producer("client_test").start().unwrap();
+        let mut two = None;
+        for i in 0..200 {
+            if i == 50 {
+                two = Some(consume(&second).await.unwrap());
+            }
+            let key = format!("key{}", i % 5);
+            let message = Message::new(&topic, format!("{key}:{i:04}")).unwrap();
+            producer.send_with(message, ByHash(&key)).await.unwrap();
+        }
+        seen.count(201).await;
+        one.shutdown().await;
+        two.unwrap().shutdown().await;
+        let mut by_key: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for text in seen.all().into_iter().filter(|text| text != "create") {
+            by_key.entry(text[..4].to_owned()).or_default().push(text);
+        }
+        for (key, texts) in by_key {
+            let mut distinct = texts.clone();
+            distinct.dedup();
+            assert_eq!(distinct.len(), 40, "{key}: {texts:?}");
+            assert!(distinct.is_sorted(), "{key}: {texts:?}");
+        }
+        first.shutdown().await;
+        second.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn broadcasts_reach_everybody_and_progress_is_in_a_file() {
+    let Some(first) = client().await else { return };
+    let second = client().await.unwrap();
+    bounded(async {
+        let (topic, group) = (topic(&first, "client_cast").await, unique("g"));
+        let dir = tempfile::tempdir().unwrap();
+        let consume = |client: &Client, file: &str, seen: &Seen| {
+            let seen = seen.clone();
+            let builder = client.push_consumer(&group).subscribe(&topic, "*");
+            let builder = builder.message_model(MessageModel::Broadcasting);
+            let builder = builder.consume_from(ConsumeFrom::FirstOffset).offset_file(dir.path().join(file));
+            builder.start(move |batch: Batch| {
+                seen.add(&batch);
+                async { Consumed::All }
+            })
+        };
+        let (a, b) = (Seen::default(), Seen::default());
+        let one = consume(&first, "a.json", &a).await.unwrap();
+        let two = consume(&second, "b.json", &b).await.unwrap();
+        send(&first, &topic, numbers(0..20)).await;
+        a.count(21).await;
+        b.count(21).await;
+        two.shutdown().await;
+        send(&first, &topic, numbers(20..30)).await;
+        a.count(31).await;
+        let again = consume(&second, "b.json", &b).await.unwrap();
+        b.count(31).await;
+        assert_eq!(a.sorted(), b.sorted());
+        again.shutdown().await;
+        one.shutdown().await;
+        first.shutdown().await;
+        second.shutdown().await;
+    })
+    .await;
+}
