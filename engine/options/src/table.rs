@@ -144,9 +144,9 @@ pub static OPTIONS: &[OptionDef] = &[
     OptionDef::new(
         "segment-size",
         Roles::BROKER,
-        Kind::Size { min: 64 * MIB, max: 16 * GIB },
-        "1GiB",
-        "Size of one file of a shard's log.",
+        Kind::Size { min: 16 * MIB, max: 16 * GIB },
+        "128MiB",
+        "Size of one file of a shard's log. The first files of a log are smaller; the next file is made, and filled with zeroes, while the present one is written.",
     )
     .java(&["mappedFileSizeCommitLog"]),
     OptionDef::new(

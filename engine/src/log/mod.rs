@@ -88,8 +88,8 @@ struct Inner<E: Env> {
     /// Where the log ended when the present epoch began.
     epoch_start: Cell<u64>,
     last_store_ms: Cell<i64>,
-    /// The staged end that work ahead was last done for.
-    prepared_for: Cell<u64>,
+    /// Where the log ended when it was opened.
+    opened_end: u64,
     cold: ColdCache,
     counters: Cell<LogCounters>,
     flushing: Cell<bool>,

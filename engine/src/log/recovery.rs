@@ -103,7 +103,7 @@ fn assemble<E: Env>(
         epoch_start: Cell::new(opened.end.position),
         committed: RefCell::new(opened.end.clone()),
         last_store_ms: Cell::new(opened.store_ms),
-        prepared_for: Cell::new(opened.end.position),
+        opened_end: opened.end.position,
         cold: ColdCache::default(),
         counters: Cell::new(LogCounters::default()),
         flushing: Cell::new(false),
@@ -225,7 +225,7 @@ impl<'a, E: Env> Recovery<'a, E> {
             // Behind the last segment: an end frame was the last, the log is new, or its end is lost.
             let last = ranges.last().map_or(0, SegmentRange::end);
             let lost = position.saturating_sub(SEGMENT_HEADER_LEN).next_multiple_of(SEGMENT_HEADER_LEN);
-            let range = SegmentRange { start: last.max(lost), len: self.segment_size };
+            let range = SegmentRange::first(last.max(lost), self.segment_size);
             return Ok(LogEnd::at_start_of(range, chain));
         };
         let mut scanner = Scanner::new(self.segments, &self.tails, self.journal.alignment());

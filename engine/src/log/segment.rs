@@ -23,6 +23,15 @@ pub(crate) const SEGMENT_HEADER_LEN: u64 = 4096;
 /// Smallest segment that makes sense: it holds at least a few frames.
 pub(crate) const MIN_SEGMENT_LEN: u64 = 64 << 10;
 
+/// A log's first segment: small, because the first message waits for it.
+const FIRST_SEGMENT_LEN: u64 = 4 << 20;
+
+/// How much larger than the one before a segment may be.
+const SEGMENT_GROWTH: u64 = 4;
+
+/// One slice of zero-filling, in bytes: other writes get in between.
+const ZERO_SLICE: usize = 1 << 20;
+
 const MAGIC: [u8; 8] = *b"RINGSEGM";
 const NEW_FILE: &str = "segment.new";
 
@@ -50,6 +59,16 @@ impl SegmentRange {
     /// One past the last position.
     pub(crate) fn end(&self) -> u64 {
         self.start + self.len
+    }
+
+    /// The first segment of a log, at `start`; `limit` is the length of a full-grown one.
+    pub(crate) fn first(start: u64, limit: u64) -> SegmentRange {
+        SegmentRange { start, len: limit.min(FIRST_SEGMENT_LEN) }
+    }
+
+    /// The segment behind this one: segments grow up to `limit`, so that a small log takes little space.
+    pub(crate) fn next(&self, limit: u64) -> SegmentRange {
+        SegmentRange { start: self.end(), len: limit.min(self.len.saturating_mul(SEGMENT_GROWTH)) }
     }
 
     /// Position of the first frame.
@@ -120,10 +139,6 @@ pub(crate) struct Segment<E: Env> {
     file: RefCell<Option<E::File>>,
     /// Written since the last flush.
     dirty: Cell<bool>,
-    /// Everything before this position is zero-filled or has been written.
-    ready_to: Cell<u64>,
-    /// Being zero-filled at the moment: (start, end).
-    filling: Cell<Option<(u64, u64)>>,
 }
 
 /// The segments of one log.
@@ -132,7 +147,7 @@ pub(crate) struct Segments<E: Env> {
     config: SegmentConfig,
     list: RefCell<BTreeMap<u64, Rc<Segment<E>>>>,
     creating: Cell<bool>,
-    /// Told when a segment was made or a zero-filled slice is done.
+    /// Told when the making of a segment has ended.
     changed: Signal,
 }
 
@@ -205,9 +220,6 @@ impl<E: Env> Segments<E> {
         let segment = self.locate(position).expect("a segment is made before it is written to");
         let end = position + data.len() as u64;
         assert!(position >= segment.range.first_frame() && end <= segment.range.end());
-        self.changed
-            .until(|| segment.filling.get().is_none_or(|(from, to)| end <= from || to <= position))
-            .await;
         let file = self.file(&segment).await?;
         file.write_at(data, position - segment.range.start).await?;
         // Only now: a flush takes completed writes alone to the device.
@@ -232,14 +244,25 @@ impl<E: Env> Segments<E> {
         self.flush().await
     }
 
-    /// Makes the segment if it does not exist. Durable when it returns; nothing is left behind on an error.
-    pub(crate) async fn ensure(&self, range: SegmentRange, epoch: u64) -> io::Result<()> {
+    /// Whether there is a segment at `start`.
+    pub(crate) fn exists(&self, start: u64) -> bool {
+        self.list.borrow().contains_key(&start)
+    }
+
+    /// Makes the segment if it does not exist. Durable when it returns; nothing is left behind on an error. Ends
+    /// early with [`io::ErrorKind::Interrupted`] once `give_up` says so.
+    pub(crate) async fn ensure(
+        &self,
+        range: SegmentRange,
+        epoch: u64,
+        give_up: impl Fn() -> bool,
+    ) -> io::Result<()> {
         self.changed.until(|| !self.creating.get()).await;
-        if self.list.borrow().contains_key(&range.start) {
+        if self.exists(range.start) {
             return Ok(());
         }
         self.creating.set(true);
-        let made = self.create(range, epoch).await;
+        let made = self.create(range, epoch, give_up).await;
         self.creating.set(false);
         if let Ok(file) = &made {
             let segment = Segment::new(range, Some(file.clone()));
@@ -250,22 +273,19 @@ impl<E: Env> Segments<E> {
     }
 
     /// Made under another name first, so that whatever has a segment's name is whole.
-    async fn create(&self, range: SegmentRange, epoch: u64) -> io::Result<E::File> {
+    async fn create(
+        &self,
+        range: SegmentRange,
+        epoch: u64,
+        give_up: impl Fn() -> bool,
+    ) -> io::Result<E::File> {
         let new = self.config.dir.join(NEW_FILE);
-        let options = OpenOptions { create: true, ..self.options() };
+        let path = self.config.dir.join(range.file_name());
         let made = async {
-            let file = self.env.open(&new, options).await?;
-            file.set_len(0).await?;
-            file.allocate(0, range.len).await?;
-            let mut header = AppendBuf::with_capacity(SEGMENT_HEADER_LEN as usize);
-            header.append(SEGMENT_HEADER_LEN as usize)[..HEADER_LEN]
-                .copy_from_slice(&self.config.header(range, epoch));
-            header.publish();
-            file.write_at(header.slice(0, SEGMENT_HEADER_LEN as usize), 0).await?;
-            file.sync().await?;
-            self.env.rename(&new, &self.config.dir.join(range.file_name())).await?;
+            self.fill(&new, range, epoch, give_up).await?;
+            self.env.rename(&new, &path).await?;
             self.env.sync_dir(&self.config.dir).await?;
-            Ok(file)
+            self.env.open(&path, self.options()).await
         };
         let made = made.await;
         if made.is_err() {
@@ -273,6 +293,40 @@ impl<E: Env> Segments<E> {
             let _ = self.env.remove_file(&new).await;
         }
         made
+    }
+
+    /// Allocates the file, zero-fills it and writes its header, with one flush for all of it.
+    ///
+    /// A write into sectors that were never written before costs the filesystem a metadata commit at each flush;
+    /// and so does any write to a file of which another part is being filled. A segment is therefore filled whole
+    /// before the log gets to it.
+    async fn fill(
+        &self,
+        path: &Path,
+        range: SegmentRange,
+        epoch: u64,
+        give_up: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        let options = OpenOptions { create: true, dsync: false, ..self.options() };
+        let file = self.env.open(path, options).await?;
+        file.set_len(0).await?;
+        file.allocate(0, range.len).await?;
+        let mut block = AppendBuf::with_capacity(ZERO_SLICE);
+        block.append(ZERO_SLICE)[..HEADER_LEN].copy_from_slice(&self.config.header(range, epoch));
+        block.publish();
+        let header = block.slice(0, SEGMENT_HEADER_LEN as usize);
+        let zeros = block.slice(header.len(), ZERO_SLICE - header.len());
+        file.write_at(header, 0).await?;
+        let mut at = SEGMENT_HEADER_LEN;
+        while at < range.len {
+            if give_up() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let len = zeros.len().min((range.len - at) as usize);
+            file.write_at(zeros.slice(0, len), at).await?;
+            at += len as u64;
+        }
+        file.sync().await
     }
 
     /// Removes every segment that starts behind `position`: made ahead, or part of what a crash cut off.
@@ -283,44 +337,6 @@ impl<E: Env> Segments<E> {
             self.env.remove_file(&self.config.dir.join(segment.range.file_name())).await?;
         }
         if behind.is_empty() { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
-    }
-
-    /// Up to where sectors are zero-filled in the segment that holds `position`; 0 when there is none.
-    pub(crate) fn ready_to(&self, position: u64) -> u64 {
-        self.locate(position).map_or(0, |segment| segment.ready_to.get())
-    }
-
-    /// Zero-fills the next slice of the segment at `position` that is behind `from`, before `until`, and not ready
-    /// yet; false when there is none. What the log has staged lies before `from`.
-    pub(crate) async fn fill(
-        &self,
-        position: u64,
-        from: u64,
-        until: u64,
-        zeros: &IoSlice,
-    ) -> io::Result<bool> {
-        let Some(segment) = self.locate(position) else { return Ok(false) };
-        let start = segment.ready_to.get().max(from.next_multiple_of(SEGMENT_HEADER_LEN));
-        let end = until.min(segment.range.end()).min(start + zeros.len() as u64) / SEGMENT_HEADER_LEN
-            * SEGMENT_HEADER_LEN;
-        if end <= start {
-            return Ok(false);
-        }
-        segment.ready_to.set(end);
-        segment.filling.set(Some((start, end)));
-        let filled = self.write_zeros(&segment, start, zeros.slice(0, (end - start) as usize)).await;
-        segment.filling.set(None);
-        self.changed.notify();
-        filled.map(|()| true)
-    }
-
-    /// Through a descriptor of its own without O_DSYNC: one flush for a whole slice.
-    async fn write_zeros(&self, segment: &Segment<E>, start: u64, zeros: IoSlice) -> io::Result<()> {
-        let path = self.config.dir.join(segment.range.file_name());
-        let options = OpenOptions { write: true, direct: true, ..OpenOptions::default() };
-        let file = self.env.open(&path, options).await?;
-        file.write_at(zeros, start - segment.range.start).await?;
-        file.sync().await
     }
 
     fn options(&self) -> OpenOptions {
@@ -335,13 +351,7 @@ impl<E: Env> Segments<E> {
 
 impl<E: Env> Segment<E> {
     fn new(range: SegmentRange, file: Option<E::File>) -> Segment<E> {
-        Segment {
-            range,
-            file: RefCell::new(file),
-            dirty: Cell::new(false),
-            ready_to: Cell::new(range.first_frame()),
-            filling: Cell::new(None),
-        }
+        Segment { range, file: RefCell::new(file), dirty: Cell::new(false) }
     }
 }
 

@@ -114,7 +114,7 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Goes on behind `end`, in sectors of `sector` bytes and segments of `segment_len`.
+    /// Goes on behind `end`, in sectors of `sector` bytes and segments of up to `segment_len`.
     pub(crate) fn new(
         sector: usize,
         segment_len: u64,
@@ -319,7 +319,7 @@ impl Staging {
         let write = self.hand_out(until);
         self.retire_block(self.block.buf.len());
 
-        self.segment = SegmentRange { start: self.segment.end(), len: self.segment_len };
+        self.segment = self.segment.next(self.segment_len);
         let end = LogEnd::at_start_of(self.segment, self.chain);
         self.handed = end.position;
         let buf = filled(&mut self.hot, &[], framed, self.sector as usize);

@@ -221,6 +221,8 @@ impl StreamReader for GlommioReader {
         let (start, room) = (spare.as_mut_ptr(), spare.len());
         assert!(room > 0, "a read needs spare capacity");
         loop {
+            // Known to be drained: asking the kernel again would only cost a system call.
+            self.0.readable().await;
             // SAFETY: `start` points to `room` bytes of spare capacity of `buffer`, borrowed for this whole call.
             let read = unsafe { libc::recv(self.0.raw(), start.cast(), room, libc::MSG_DONTWAIT) };
             if read >= 0 {
@@ -235,10 +237,7 @@ impl StreamReader for GlommioReader {
             }
             let error = io::Error::last_os_error();
             match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    self.0.readiness.clear_readable();
-                    self.0.readable().await;
-                }
+                io::ErrorKind::WouldBlock => self.0.readiness.clear_readable(),
                 io::ErrorKind::Interrupted => {}
                 _ => return Err(error),
             }

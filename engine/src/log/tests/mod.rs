@@ -84,6 +84,21 @@ async fn shut<E: Env>(log: Log<E>) -> LogPosition {
     log.committed()
 }
 
+#[test]
+fn a_first_message_smaller_than_a_sector_has_a_segment_to_come_back_in() {
+    on_disk(|env, dir| async move {
+        let (log, _) = open(&env, options(&dir, true), LogPosition(0)).await;
+        let record = stage(&log, 0, 100);
+        commit_all(&log).await;
+        let segments = std::fs::read_dir(dir.join("log")).unwrap().count();
+        assert_eq!(segments, 1, "made before the commit was complete, not some time later");
+        // As after a kill: nothing is closed.
+        drop(log);
+        let (_, found) = open(&env, options(&dir, true), LogPosition(0)).await;
+        assert_eq!(found, [record]);
+    });
+}
+
 fn reopening_finds_every_record(sync_flush: bool) {
     on_disk(move |env, dir| async move {
         let options = options(&dir, sync_flush);
