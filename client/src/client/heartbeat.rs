@@ -1,6 +1,7 @@
 //! Heartbeats: brokers learn who is there, and forget who is silent for two minutes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringmq_protocol::body::{HeartbeatData, ProducerData};
 use ringmq_protocol::codes::request;
@@ -12,7 +13,35 @@ use super::Instance;
 use crate::remoting::Request;
 use crate::sync::lock;
 
+/// Shortest time between two heartbeats that failures ask for.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Sends heartbeats until the client stops.
+pub(super) fn start(instance: &Arc<Instance>, interval: Duration) {
+    let (stop, weak) = (instance.stop().clone(), Arc::downgrade(instance));
+    let beating = async move {
+        loop {
+            tokio::time::sleep(MIN_PAUSE).await;
+            let Some(instance) = weak.upgrade() else { return };
+            // Early or in time, it is the same heartbeat.
+            let _ = tokio::time::timeout(interval, instance.beat_soon.notified()).await;
+            instance.heartbeat().await;
+        }
+    };
+    instance.tasks().spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = beating => {}
+        }
+    });
+}
+
 impl Instance {
+    /// A broker does not know this client, because it was restarted or forgot it: it hears from it soon.
+    pub(crate) fn heartbeat_soon(&self) {
+        self.beat_soon.notify_one();
+    }
+
     /// Tells every broker in use about the producers and consumers of this client: the masters when it has only
     /// producers. Brokers are told at the same time, each within the time limit of a call; failures are logged, for
     /// the next heartbeat comes soon.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ringmq_protocol::body::ConsumerData;
 use ringmq_protocol::message_id::UniqueKeys;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +68,8 @@ pub(crate) struct Instance {
     /// Producers by group.
     producers: Mutex<BTreeMap<String, usize>>,
     consumers: Mutex<HashMap<String, Arc<dyn Member>>>,
+    /// A heartbeat is wanted before its time.
+    beat_soon: Notify,
 }
 
 impl Instance {
@@ -222,11 +224,12 @@ impl Client {
             unique_keys: Mutex::new(UniqueKeys::new(key_ip(local_ip), std::process::id(), fastrand::u32(..))),
             producers: Mutex::default(),
             consumers: Mutex::default(),
+            beat_soon: Notify::new(),
             config,
         });
         inbound::start(&instance, requests);
         every(&instance, poll, |instance| async move { instance.poll_routes().await });
-        every(&instance, beat, |instance| async move { instance.heartbeat().await });
+        heartbeat::start(&instance, beat);
         Ok(Client { instance, _stop: Arc::new(StopOnDrop(stop)) })
     }
 

@@ -28,6 +28,13 @@ const PAUSE_ON_ERROR: Duration = Duration::from_secs(1);
 /// Pause when the broker asks to go slower.
 const PAUSE_ON_FLOW_CONTROL: Duration = Duration::from_millis(20);
 
+/// What a broker answers that has not heard of this consumer, or of its present subscription.
+const STRANGER: [i32; 3] = [
+    response::SUBSCRIPTION_NOT_EXIST,
+    response::SUBSCRIPTION_NOT_LATEST,
+    response::SUBSCRIPTION_GROUP_NOT_EXIST,
+];
+
 /// Where a queue is pulled from next.
 struct Position {
     offset: i64,
@@ -72,6 +79,9 @@ async fn step(group: &Group, process: &ProcessQueue, position: &mut Position) ->
         Err(error) if error.code() == Some(response::FLOW_CONTROL) => Step::Pause(PAUSE_ON_FLOW_CONTROL),
         Err(error) => {
             tracing::warn!(target: "ringmq_client::consumer", queue = ?process.queue, %error, "a pull failed");
+            if error.code().is_some_and(|code| STRANGER.contains(&code)) {
+                group.instance.heartbeat_soon();
+            }
             // The replica may be gone, and the route too.
             position.broker_id = MASTER_ID;
             let asking = group.instance.asking();
