@@ -36,7 +36,8 @@ pub struct KillArgs {
     /// Connections that send.
     #[arg(long, default_value_t = 16)]
     producers: u32,
-    /// Longest time under load before a kill, in ms.
+    /// Longest time under load before a kill, in ms; one round in 16 is longer by the interval at which consumer
+    /// offsets are made durable.
     #[arg(long, default_value_t = 400)]
     longest_ms: u64,
     /// Decides when the kills happen.
@@ -100,9 +101,12 @@ fn run_round(
 ) -> anyhow::Result<()> {
     let (broker, _) = command.start()?;
     let load = Load::start(command.addr, args.producers, round * args.producers, model.ends());
-    std::thread::sleep(Duration::from_millis(random.below(args.longest_ms.max(1))));
-    broker.kill()?;
+    // Offsets are promised to within their flush interval: 1 s with SYNC_FLUSH, 5 s otherwise; and some slack.
+    let interval = Duration::from_millis(if args.flush == "sync" { 1_500 } else { 6_000 });
+    let outlast = if random.below(16) == 0 { interval } else { Duration::ZERO };
+    std::thread::sleep(outlast + Duration::from_millis(random.below(args.longest_ms.max(1))));
     let killed = Instant::now();
+    broker.kill()?;
     let observed = load.finish();
     while random.below(4) == 0 {
         let recovering = command.spawn()?;
@@ -111,8 +115,6 @@ fn run_round(
     }
     let (broker, ready_after) = command.start()?;
     starts.push(ready_after);
-    // Offsets are promised to within the flush interval: 1 s with SYNC_FLUSH, 5 s otherwise; and some slack.
-    let interval = Duration::from_millis(if args.flush == "sync" { 1_500 } else { 6_000 });
     model.check_round(&mut Client::connect(command.addr)?, &observed, killed, interval)?;
     broker.kill()
 }
