@@ -73,7 +73,7 @@ pub struct DirEntry {
 /// Space on the filesystem that holds a path, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// Size of the filesystem (or of the quota).
+    /// What is used and what is available: the filesystem's size (or the quota) without root's reserve.
     pub total: u64,
     /// What an unprivileged process may still use.
     pub available: u64,
