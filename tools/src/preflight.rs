@@ -2,15 +2,11 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use ringmq_env::process::{LockFile, port_owner};
 use ringmq_options::show_size;
 
-/// How often, and how many times, a port is looked at again whose listener belongs to no process: 3 s in all.
-const ORPHAN_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-const ORPHAN_CHECKS: usize = 150;
 /// Least free space of the data directory's file system, in bytes.
 const MIN_FREE: u64 = 64 << 20;
 
@@ -42,17 +38,7 @@ pub fn claim_port(addr: SocketAddr, flag: &str) -> anyhow::Result<SocketAddr> {
         return free
             .with_context(|| format!("cannot listen on {}: choose another address with --bind", addr.ip()));
     }
-    let mut owner = port_owner(addr);
-    for _ in 0..ORPHAN_CHECKS {
-        // A killed process's io_uring is taken down by the kernel after the process has gone, its sockets with it: a
-        // listener of no process is waited for, so that whoever restarts a killed server at once succeeds.
-        if !matches!(&owner, Ok(Some(listening)) if listening.pid.is_none()) {
-            break;
-        }
-        std::thread::sleep(ORPHAN_CHECK_INTERVAL);
-        owner = port_owner(addr);
-    }
-    match owner {
+    match port_owner(addr) {
         Ok(None) => Ok(addr),
         Ok(Some(owner)) => {
             bail!("{owner} listens on {addr} already: stop it, or choose another port with {flag}")

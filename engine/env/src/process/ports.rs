@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// How long a port may stay taken after its process has gone: the kernel closes the sockets that its rings still
 /// watch some time after the process.
-const LONGEST_RELEASE: Duration = Duration::from_secs(2);
+const LONGEST_RELEASE: Duration = Duration::from_secs(3);
 /// Between two looks at such a port.
 const LOOK_AGAIN: Duration = Duration::from_millis(3);
 
@@ -30,7 +30,7 @@ impl std::fmt::Display for PortOwner {
 /// Tells whether anybody listens on `addr` already. Ask before listening. Port 0 is never taken. Other errors than
 /// "in use" (no such address, no permission) are returned.
 ///
-/// If it is taken and no process has the socket open, waits up to 2 s for the kernel to close it: that is what
+/// If it is taken and no process has the socket open, waits up to 3 s for the kernel to close it: that is what
 /// killed processes leave. Blocks the thread: not for executors.
 pub fn port_owner(addr: SocketAddr) -> io::Result<Option<PortOwner>> {
     let deadline = Instant::now() + LONGEST_RELEASE;
