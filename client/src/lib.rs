@@ -70,7 +70,8 @@
 //! | `RebalanceService`, `RebalanceImpl` | inside [`PushConsumer`] | |
 //! | `AllocateMessageQueueStrategy` and its six classes | [`allocate`] | |
 //! | `OffsetStore` (`Remote…`, `LocalFile…`) | inside [`PushConsumer`] | |
-//! | `DefaultLitePullConsumer`, `DefaultMQPullConsumer` | | all of it |
+//! | `DefaultLitePullConsumer` | [`LitePullConsumer`]: subscribe and assign, poll, seek, pause, commit | as a `Stream`, SQL92 |
+//! | `DefaultMQPullConsumer` (deprecated) | | all of it |
 //! | `DefaultMQAdminExt` | | all of it |
 //! | `ClientRemotingProcessor` | members changed (40); anything else gets code 3 | 39, 220, 221, 307, 309, 326 |
 //! | `ClientLogger` | `tracing` | the initialiser, metrics |
@@ -90,7 +91,9 @@ mod testing;
 
 pub use client::{Client, ConnectError, RouteError};
 pub use config::ClientConfig;
-pub use consumer::{Batch, ConsumeFrom, Consumed, ConsumedOrderly, MessageModel, PushConsumer};
+pub use consumer::{
+    Batch, ConsumeFrom, Consumed, ConsumedOrderly, LitePullConsumer, MessageModel, PushConsumer,
+};
 pub use error::CallError;
 pub use message::{Compression, Delivery, Message, MessageError, MessageExt};
 pub use producer::{Producer, ProducerBuilder, SendError, SendReceipt, SendStatus};

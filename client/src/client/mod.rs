@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 pub use namesrv::RouteError;
 
 use crate::config::{ClientConfig, DEFAULT_INSTANCE};
-use crate::consumer::PushConsumerBuilder;
+use crate::consumer::{LitePullConsumerBuilder, PushConsumerBuilder};
 use crate::error::CallError;
 use crate::producer::ProducerBuilder;
 use crate::remoting::{INBOUND, Remoting};
@@ -246,6 +246,11 @@ impl Client {
     /// Starts to build a consumer of this group, to which messages are pushed.
     pub fn push_consumer(&self, group: impl Into<String>) -> PushConsumerBuilder {
         PushConsumerBuilder::new(self.clone(), group.into())
+    }
+
+    /// Starts to build a consumer of this group that is polled.
+    pub fn lite_pull_consumer(&self, group: impl Into<String>) -> LitePullConsumerBuilder {
+        LitePullConsumerBuilder::new(self.clone(), group.into())
     }
 
     /// Stops everything and returns when no task of the client runs any more. Shut consumers down first: what they

@@ -39,6 +39,12 @@ impl Instance {
         self.ask_offset(queue, Request::new(request::GET_MAX_OFFSET, &header)).await
     }
 
+    /// The offset of the queue's first message.
+    pub(crate) async fn min_offset(&self, queue: &MessageQueue) -> Result<i64, CallError> {
+        let header = QueueHeader { topic: &queue.topic, queue_id: queue.queue_id };
+        self.ask_offset(queue, Request::new(request::GET_MIN_OFFSET, &header)).await
+    }
+
     /// The offset of the first message stored at or after a time.
     pub(crate) async fn search_offset(&self, queue: &MessageQueue, time_ms: i64) -> Result<i64, CallError> {
         let header = SearchOffsetHeader {

@@ -12,7 +12,7 @@ use super::group::Group;
 use super::listener::{ConcurrentListener, Listener, OrderlyListener};
 use super::settings::{ConsumeFrom, Settings};
 use super::subscription::by_tag;
-use super::{ConsumerError, PushConsumer};
+use super::{ConsumerError, PushConsumer, StopConsumer};
 use crate::allocate::AllocateStrategy;
 use crate::client::Client;
 
@@ -177,6 +177,6 @@ impl PushConsumerBuilder {
         }
         let group = Arc::new(Group::new(instance, self.group, self.settings, listener, subscriptions));
         group.start().await?;
-        Ok(PushConsumer { group, _client: self.client })
+        Ok(PushConsumer { _stop: StopConsumer(group.clone()), group, _client: self.client })
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Group {
     pub(super) rebalance: Notify,
     /// How many batches are consumed at a time.
     pub permits: Arc<Semaphore>,
+    /// Messages for a poll came.
+    pub arrived: Notify,
     pub tasks: TaskTracker,
     /// Nothing new is begun.
     pub stop: CancellationToken,
@@ -73,6 +75,7 @@ impl Group {
             retry_topic: retry_topic(&name),
             offsets,
             permits: Arc::new(Semaphore::new(settings.consume_tasks)),
+            arrived: Notify::new(),
             tasks: TaskTracker::new(),
             stop: kill.child_token(),
             kill,
@@ -167,10 +170,16 @@ impl Member for Group {
     fn consumer_data(&self) -> ConsumerData {
         ConsumerData {
             consume_from_where: Some(self.settings.consume_from.on_the_wire()),
-            consume_type: Some(ConsumeType::Passively),
+            consume_type: Some(match self.listener {
+                Listener::Poll => ConsumeType::Actively,
+                _ => ConsumeType::Passively,
+            }),
             group_name: self.name.clone(),
             message_model: Some(self.settings.message_model),
-            subscription_data_set: lock(&self.subscriptions).values().cloned().collect(),
+            subscription_data_set: match self.settings.assigned {
+                Some(_) => Vec::new(),
+                None => lock(&self.subscriptions).values().cloned().collect(),
+            },
             unit_mode: false,
         }
     }

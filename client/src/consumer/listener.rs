@@ -109,11 +109,13 @@ where
 /// A listener whose type was forgotten.
 pub(crate) type Erased<R> = Arc<dyn Fn(Batch) -> BoxFuture<'static, R> + Send + Sync>;
 
-/// One of the two ways to consume.
+/// One of the ways to consume.
 #[derive(Clone)]
 pub(crate) enum Listener {
     Concurrent(Erased<Consumed>),
     Orderly(Erased<ConsumedOrderly>),
+    /// The application polls.
+    Poll,
 }
 
 impl Listener {
@@ -131,6 +133,10 @@ impl Listener {
             let listener = listener.clone();
             Box::pin(async move { listener.consume(batch).await })
         }))
+    }
+
+    pub(crate) fn is_poll(&self) -> bool {
+        matches!(self, Listener::Poll)
     }
 
     pub(crate) fn is_orderly(&self) -> bool {

@@ -1,10 +1,11 @@
-//! Receiving messages: the push consumer.
+//! Receiving messages: the push consumer and the lite pull consumer.
 
 mod builder;
 mod concurrent;
 mod give_back;
 mod group;
 mod listener;
+mod lite_pull;
 mod locks;
 mod offset_file;
 mod offset_store;
@@ -23,6 +24,7 @@ use ringmq_protocol::names::{NameError, validate_topic};
 
 pub use builder::PushConsumerBuilder;
 pub use listener::{Batch, ConcurrentListener, Consumed, ConsumedOrderly, OrderlyListener, RetryDelay};
+pub use lite_pull::{LitePullConsumer, LitePullConsumerBuilder};
 pub use ringmq_protocol::body::MessageModel;
 pub use settings::ConsumeFrom;
 
@@ -55,6 +57,7 @@ pub enum ConsumerError {
 /// at work are dropped, and the progress of the last five seconds is not stored.
 pub struct PushConsumer {
     group: Arc<Group>,
+    _stop: StopConsumer,
     /// Keeps the client's tasks alive.
     _client: Client,
 }
@@ -105,25 +108,17 @@ impl PushConsumer {
     ///
     /// Not cancel-safe: a shutdown that is dropped leaves as a dropped consumer does.
     pub async fn shutdown(self) {
-        let group = &self.group;
-        group.stop.cancel();
-        group.tasks.close();
-        if tokio::time::timeout(group.settings.shutdown_grace, group.tasks.wait()).await.is_err() {
-            tracing::warn!(target: "ringmq_client::consumer", group = group.name, "listeners are given up");
-            group.kill.cancel();
-            group.tasks.wait().await;
-        }
-        group.persist(true).await;
-        group.unlock_all().await;
-        group.instance.remove_consumer(&group.name);
-        group.instance.unregister(None, Some(&group.name)).await;
+        self.group.shut_down().await;
     }
 }
 
-impl Drop for PushConsumer {
+/// Stops a consumer's tasks when its handle goes.
+struct StopConsumer(Arc<Group>);
+
+impl Drop for StopConsumer {
     fn drop(&mut self) {
-        self.group.kill.cancel();
-        self.group.instance.remove_consumer(&self.group.name);
+        self.0.kill.cancel();
+        self.0.instance.remove_consumer(&self.0.name);
     }
 }
 
@@ -142,11 +137,30 @@ impl Group {
         }
         self.instance.heartbeat().await;
         self.spawn(rebalance::run(self.clone()));
-        self.spawn(persist_regularly(self.clone()));
+        if self.settings.auto_commit {
+            self.spawn(persist_regularly(self.clone()));
+        }
         if self.locks_queues() {
             self.spawn(locks::run(self.clone()));
         }
         Ok(())
+    }
+
+    /// Ends a consumer's tasks, stores its progress, gives its locks back and tells the brokers.
+    async fn shut_down(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.settings.shutdown_grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!(target: "ringmq_client::consumer", group = self.name, "listeners are given up");
+            self.kill.cancel();
+            self.tasks.wait().await;
+        }
+        if self.settings.auto_commit {
+            self.persist(true).await;
+        }
+        self.unlock_all().await;
+        self.instance.remove_consumer(&self.name);
+        self.instance.unregister(None, Some(&self.name)).await;
     }
 
     /// Learns where a topic is. A topic that does not exist yet is no error: it may come.

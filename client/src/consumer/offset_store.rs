@@ -100,13 +100,12 @@ impl OffsetStore {
         }
     }
 
-    /// Stores the offset of one queue and forgets it.
-    pub(crate) async fn persist_and_forget(&self, queue: &MessageQueue) {
+    /// Stores the offset of one queue; brokers have it when this returns, if they can be reached.
+    pub(crate) async fn persist(&self, queue: &MessageQueue) {
         match &self.place {
             Place::Brokers => self.tell(queue, true).await,
             Place::File(file) => self.write(file.clone()).await,
         }
-        self.forget(queue);
     }
 
     /// Forgets the offset of a queue.

@@ -54,6 +54,9 @@ pub(crate) struct ProcessQueue {
     pub dropped: CancellationToken,
     /// Set before the queue is given up: its offset is no longer this consumer's to tell.
     released: AtomicBool,
+    /// Nothing is pulled, and nothing is given to a poll.
+    paused: AtomicBool,
+    resumed: Notify,
     /// The queue's own tasks.
     pub workers: TaskTracker,
 }
@@ -68,6 +71,8 @@ impl ProcessQueue {
             emptied: Notify::new(),
             dropped: stop.child_token(),
             released: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            resumed: Notify::new(),
             workers: TaskTracker::new(),
         }
     }
@@ -75,6 +80,26 @@ impl ProcessQueue {
     /// Whether what is done still counts: during a shutdown the queue is dropped, and yet this consumer's.
     pub(crate) fn is_ours(&self) -> bool {
         !self.released.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Release);
+        self.resumed.notify_waiters();
+    }
+
+    /// Waits while the queue is paused.
+    pub(crate) async fn while_paused(&self) {
+        loop {
+            let resumed = self.resumed.notified();
+            if !self.is_paused() {
+                return;
+            }
+            resumed.await;
+        }
     }
 
     /// Gives the queue up.

@@ -28,6 +28,8 @@ const PAUSE_ON_ERROR: Duration = Duration::from_secs(1);
 /// Pause when the broker asks to go slower.
 const PAUSE_ON_FLOW_CONTROL: Duration = Duration::from_millis(20);
 
+/// A lite pull carries its subscription, for the broker may know none.
+const POLL_FLAGS: i32 = pull_sys_flag::SUBSCRIPTION | pull_sys_flag::LITE_PULL;
 /// What a broker answers that has not heard of this consumer, or of its present subscription.
 const STRANGER: [i32; 3] = [
     response::SUBSCRIPTION_NOT_EXIST,
@@ -56,6 +58,7 @@ pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, offset: i
     let pulling = async {
         loop {
             group.while_paused().await;
+            process.while_paused().await;
             process.room(&group.thresholds(&process.queue.topic)).await;
             match step(&group, &process, &mut position).await {
                 Step::Next => tokio::time::sleep(group.settings.pull_interval).await,
@@ -100,24 +103,28 @@ async fn pull(
     let queue = &process.queue;
     let replica = group.instance.routes.replica(&queue.broker_name, position.broker_id);
     let (id, addr) = replica.ok_or_else(|| unknown_broker(&queue.broker_name))?;
-    let commit = group.offsets.get(queue).filter(|_| id == MASTER_ID && group.is_clustering());
+    let poll = group.listener.is_poll();
+    let commits = id == MASTER_ID && group.is_clustering() && !poll;
+    let commit = group.offsets.get(queue).filter(|_| commits);
+    let flag = commit.map_or(0, |_| pull_sys_flag::COMMIT_OFFSET) | if poll { POLL_FLAGS } else { 0 };
     let header = PullHeader {
         consumer_group: &group.name,
         topic: &queue.topic,
         queue_id: queue.queue_id,
         queue_offset: position.offset,
         max_msg_nums: group.settings.pull_batch,
-        sys_flag: pull_sys_flag::SUSPEND | commit.map_or(0, |_| pull_sys_flag::COMMIT_OFFSET),
+        sys_flag: pull_sys_flag::SUSPEND | flag,
         commit_offset: commit.unwrap_or(0),
         suspend_timeout_millis: SUSPEND.as_millis() as i64,
-        subscription: None,
-        sub_version: subscription.sub_version,
+        subscription: poll.then_some(&*subscription.sub_string),
+        sub_version: if poll { 0 } else { subscription.sub_version },
         expression_type: Some(&subscription.expression_type),
         max_msg_bytes: None,
         request_source: None,
         proxy_forward_client_id: None,
     };
-    let request = Request::new(request::PULL_MESSAGE, &header);
+    let code = if poll { request::LITE_PULL_MESSAGE } else { request::PULL_MESSAGE };
+    let request = Request::new(code, &header);
     let answer = group.instance.remoting.call(&addr, &request, TIMEOUT).await?;
     apply(group, process, position, subscription, &addr, answer)
 }
@@ -144,6 +151,7 @@ fn apply(
         let messages =
             decode(group, process, subscription, &header, body).map_err(|e| bad_answer(addr, e))?;
         process.put(messages);
+        group.arrived.notify_waiters();
     }
     position.broker_id = header.suggest_which_broker_id;
     position.offset = header.next_begin_offset;

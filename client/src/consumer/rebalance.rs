@@ -72,6 +72,9 @@ impl Group {
     /// The queues of a topic that are this consumer's.
     async fn wanted(&self, topic: &str) -> Result<Vec<MessageQueue>, Unbalanced> {
         let route = self.instance.route(topic).await?;
+        if let Some(assigned) = &self.settings.assigned {
+            return Ok(assigned.iter().filter(|queue| queue.topic == topic).cloned().collect());
+        }
         if !self.is_clustering() {
             return Ok(route.subscribe.clone());
         }
@@ -157,6 +160,12 @@ impl Group {
             }
         };
         self.offsets.forget(&queue);
+        self.begin(queue, offset);
+        true
+    }
+
+    /// Starts the tasks of a queue.
+    fn begin(self: &Arc<Self>, queue: MessageQueue, offset: i64) {
         let process = Arc::new(ProcessQueue::new(queue.clone(), &self.stop));
         if self.locks_queues() {
             process.set_locked();
@@ -173,8 +182,18 @@ impl Group {
                 let work = orderly::run(self.clone(), process.clone(), listener.clone());
                 self.spawn(workers.track_future(work));
             }
+            Listener::Poll => {}
         }
         workers.close();
+    }
+
+    /// Goes on at another offset of a queue. False when the queue is not held.
+    pub(super) fn move_to(self: &Arc<Self>, queue: &MessageQueue, offset: i64) -> bool {
+        let held = lock(&self.queues).get(queue).filter(|assigned| !assigned.leaving).cloned();
+        let Some(assigned) = held else { return false };
+        assigned.process.release();
+        self.offsets.reset(queue, offset);
+        self.begin(queue.clone(), offset);
         true
     }
 
@@ -214,7 +233,10 @@ impl Group {
             if let Some(offset) = offset {
                 group.offsets.reset(&process.queue, offset);
             }
-            group.offsets.persist_and_forget(&process.queue).await;
+            if group.settings.auto_commit {
+                group.offsets.persist(&process.queue).await;
+            }
+            group.offsets.forget(&process.queue);
             if group.locks_queues() {
                 group.unlock_queues(&process.queue.broker_name, vec![process.queue.clone()]).await;
             }

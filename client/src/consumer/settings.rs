@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmq_protocol::body::{self, MessageModel};
+use ringmq_protocol::body::{self, MessageModel, MessageQueue};
 
 use super::offset_file;
 use crate::allocate::{AllocateStrategy, Averagely};
@@ -56,6 +56,10 @@ pub(crate) struct Settings {
     pub persist_interval: Duration,
     pub rebalance_interval: Duration,
     pub offset_path: Option<PathBuf>,
+    /// Progress is stored without being asked.
+    pub auto_commit: bool,
+    /// Queues that are read without sharing them.
+    pub assigned: Option<Vec<MessageQueue>>,
 }
 
 impl Default for Settings {
@@ -80,6 +84,8 @@ impl Default for Settings {
             persist_interval: Duration::from_secs(5),
             rebalance_interval: Duration::from_secs(20),
             offset_path: None,
+            auto_commit: true,
+            assigned: None,
         }
     }
 }

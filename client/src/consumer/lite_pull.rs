@@ -1,0 +1,217 @@
+//! The lite pull consumer: the application asks for messages when it likes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ringmq_protocol::body::MessageQueue;
+use ringmq_protocol::names::{validate_group, validate_topic};
+use tokio::time::{Instant, timeout_at};
+
+use super::group::Group;
+use super::listener::Listener;
+use super::process_queue::ProcessQueue;
+use super::settings::{ConsumeFrom, Settings};
+use super::subscription::by_tag;
+use super::{ConsumerError, StopConsumer};
+use crate::client::Client;
+use crate::error::CallError;
+use crate::message::MessageExt;
+use crate::sync::lock;
+
+/// Settings of a lite pull consumer, with Java's defaults.
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct LitePullConsumerBuilder {
+    client: Client,
+    group: String,
+    subscriptions: Vec<(String, String)>,
+    settings: Settings,
+}
+
+impl LitePullConsumerBuilder {
+    pub(crate) fn new(client: Client, group: String) -> LitePullConsumerBuilder {
+        let settings = Settings { pull_batch: 10, consume_batch: 10, ..Settings::default() };
+        LitePullConsumerBuilder { client, group, subscriptions: Vec::new(), settings }
+    }
+
+    /// Shares the queues of a topic with the other members of the group: `*` for all messages, or tags with `||`
+    /// between them.
+    pub fn subscribe(mut self, topic: impl Into<String>, tags: impl Into<String>) -> LitePullConsumerBuilder {
+        self.subscriptions.push((topic.into(), tags.into()));
+        self
+    }
+
+    /// Reads these queues, whoever else does, instead of sharing; subscriptions only tell tags then.
+    pub fn assign(mut self, queues: impl IntoIterator<Item = MessageQueue>) -> LitePullConsumerBuilder {
+        self.settings.assigned = Some(queues.into_iter().collect());
+        self
+    }
+
+    /// Where to start in a queue without an offset: behind the last message.
+    pub fn consume_from(mut self, from: ConsumeFrom) -> LitePullConsumerBuilder {
+        self.settings.consume_from = from;
+        self
+    }
+
+    /// Whether progress is stored every 5 s without being asked: yes.
+    pub fn auto_commit(mut self, auto: bool) -> LitePullConsumerBuilder {
+        self.settings.auto_commit = auto;
+        self
+    }
+
+    /// How many messages a poll gives at most: 10.
+    pub fn poll_batch(mut self, messages: u16) -> LitePullConsumerBuilder {
+        let messages = messages.max(1);
+        (self.settings.consume_batch, self.settings.pull_batch) =
+            (usize::from(messages), i32::from(messages));
+        self
+    }
+
+    /// Starts to pull.
+    pub async fn start(self) -> Result<LitePullConsumer, ConsumerError> {
+        validate_group(&self.group)?;
+        let instance = self.client.instance.clone();
+        let mut subscriptions = BTreeMap::new();
+        for queue in self.settings.assigned.iter().flatten() {
+            subscriptions.insert(queue.topic.clone(), by_tag(&queue.topic, "*", 0));
+        }
+        for (topic, tags) in self.subscriptions {
+            validate_topic(&topic)?;
+            let subscription = by_tag(&topic, &tags, instance.now_ms());
+            subscriptions.insert(topic, subscription);
+        }
+        if subscriptions.is_empty() {
+            return Err(ConsumerError::NoSubscription);
+        }
+        let group = Group::new(instance, self.group, self.settings, Listener::Poll, subscriptions);
+        let group = Arc::new(group);
+        group.start().await?;
+        let stop = StopConsumer(group.clone());
+        Ok(LitePullConsumer { group, handed: Mutex::default(), _stop: stop, _client: self.client })
+    }
+}
+
+/// A poll's messages, which are done with the next poll or commit.
+#[derive(Debug, Default)]
+struct Handed {
+    messages: Vec<(Arc<ProcessQueue>, Vec<Arc<MessageExt>>)>,
+}
+
+/// A consumer that is polled. Messages are fetched ahead, within the thresholds of a queue.
+///
+/// The messages of a poll count as done when the next poll or a commit comes: a crash before delivers them again.
+pub struct LitePullConsumer {
+    group: Arc<Group>,
+    handed: Mutex<Handed>,
+    _stop: StopConsumer,
+    /// Keeps the client's tasks alive.
+    _client: Client,
+}
+
+impl LitePullConsumer {
+    /// The group.
+    pub fn group(&self) -> &str {
+        &self.group.name
+    }
+
+    /// The queues that are read at the moment.
+    pub fn queues(&self) -> Vec<MessageQueue> {
+        self.group.held().iter().map(|process| process.queue.clone()).collect()
+    }
+
+    /// The next messages of one queue, in its order; none when none comes within `timeout`. The messages of the
+    /// poll before count as done now.
+    ///
+    /// Cancel-safe: a poll that is dropped has taken no message.
+    pub async fn poll(&self, timeout: Duration) -> Vec<Arc<MessageExt>> {
+        let deadline = Instant::now() + timeout;
+        self.settle();
+        loop {
+            let arrived = self.group.arrived.notified();
+            let found = self.take();
+            if !found.is_empty() || timeout_at(deadline, arrived).await.is_err() {
+                return found;
+            }
+        }
+    }
+
+    /// Takes from one queue after the other, beginning with any, so that none waits for ever.
+    fn take(&self) -> Vec<Arc<MessageExt>> {
+        let mut held = self.group.held();
+        fastrand::shuffle(&mut held);
+        for process in held.into_iter().filter(|process| !process.is_paused()) {
+            let messages = process.take(self.group.settings.consume_batch);
+            if !messages.is_empty() {
+                lock(&self.handed).messages.push((process, messages.clone()));
+                return messages;
+            }
+        }
+        Vec::new()
+    }
+
+    fn settle(&self) {
+        let handed = std::mem::take(&mut *lock(&self.handed));
+        for (process, messages) in handed.messages {
+            if let Some(offset) = process.done(&messages).filter(|_| process.is_ours()) {
+                self.group.offsets.advance(&process.queue, offset);
+            }
+        }
+    }
+
+    /// Stores the progress, the last poll's messages included; brokers that can be reached have it when this
+    /// returns. Others are told with the next commit, and the failure is logged.
+    pub async fn commit(&self) {
+        self.settle();
+        self.group.persist(true).await;
+    }
+
+    /// The group's stored offset in a queue; `None` when there is none.
+    pub async fn committed(&self, queue: &MessageQueue) -> Result<Option<i64>, CallError> {
+        self.group.offsets.read(queue).await
+    }
+
+    /// Goes on at another offset; what was fetched of the queue is forgotten. False when the queue is not read here.
+    pub fn seek(&self, queue: &MessageQueue, offset: i64) -> bool {
+        lock(&self.handed).messages.retain(|(process, _)| process.queue != *queue);
+        self.group.move_to(queue, offset)
+    }
+
+    /// Goes on at the queue's first message.
+    pub async fn seek_to_begin(&self, queue: &MessageQueue) -> Result<bool, CallError> {
+        Ok(self.seek(queue, self.group.instance.min_offset(queue).await?))
+    }
+
+    /// Goes on behind the queue's last message.
+    pub async fn seek_to_end(&self, queue: &MessageQueue) -> Result<bool, CallError> {
+        Ok(self.seek(queue, self.group.instance.max_offset(queue).await?))
+    }
+
+    /// Goes on at the first message stored at or after a time, in ms since 1970.
+    pub async fn seek_to_time(&self, queue: &MessageQueue, time_ms: i64) -> Result<bool, CallError> {
+        Ok(self.seek(queue, self.group.instance.search_offset(queue, time_ms).await?))
+    }
+
+    /// Gives no more messages of these queues.
+    pub fn pause(&self, queues: &[MessageQueue]) {
+        self.set_paused(queues, true);
+    }
+
+    /// Gives messages of these queues again.
+    pub fn resume(&self, queues: &[MessageQueue]) {
+        self.set_paused(queues, false);
+        self.group.arrived.notify_waiters();
+    }
+
+    fn set_paused(&self, queues: &[MessageQueue], paused: bool) {
+        let queues: BTreeSet<&MessageQueue> = queues.iter().collect();
+        let held = self.group.held();
+        held.iter().filter(|p| queues.contains(&p.queue)).for_each(|process| process.set_paused(paused));
+    }
+
+    /// Leaves the group in order: progress is stored unless that is the application's affair, and brokers are told.
+    /// The last poll's messages do not count as done.
+    pub async fn shutdown(self) {
+        self.group.shut_down().await;
+    }
+}
