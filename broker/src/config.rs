@@ -179,7 +179,8 @@ const MIN_TAIL: u64 = 4 * MIB;
 impl BrokerConfig {
     /// Fills a configuration from `settings` (of `ringmq broker` or `ringmq server`) on this machine.
     pub fn from_settings(settings: &Settings, machine: &Machine) -> Result<BrokerConfig, ConfigError> {
-        let cores = settings.maybe_integer("cores").map_or(machine.cores, |cores| cores as usize).max(1);
+        let cores =
+            settings.maybe_integer("cores").map_or(default_cores(machine), |cores| cores as usize).max(1);
         let shards = settings.maybe_integer("shards").map_or(cores.min(MAX_SHARDS), |n| n as usize);
         let (memory, memory_origin) = memory_limit(settings, machine)?;
         let sync_flush = settings.choice("flush") == "sync";
@@ -294,6 +295,13 @@ fn frame_size(settings: &Settings) -> Result<u64, ConfigError> {
     }
 }
 
+/// Half of the cores: the other half is the clients' or the kernel's. On two cores that are shared with the clients,
+/// a second executor costs twice the CPU a message (a hop between cores for every other request, and smaller group
+/// commits) and never won; a machine of the broker's own may give it more.
+fn default_cores(machine: &Machine) -> usize {
+    machine.cores / 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,7 +323,7 @@ mod tests {
     #[test]
     fn the_defaults_fit_the_machine() {
         let config = config(&[]).unwrap();
-        assert_eq!((config.cores, config.shards, config.shards_given), (4, 4, false));
+        assert_eq!((config.cores, config.shards, config.shards_given), (2, 2, false));
         assert_eq!((config.memory, config.memory_origin), (8 << 30, MemoryOrigin::HalfOfMachine));
         assert_eq!(config.tail_memory, 256 << 20);
         assert_eq!((config.port, config.vip_port()), (10911, Some(10909)));

@@ -106,7 +106,7 @@ pub static OPTIONS: &[OptionDef] = &[
         "",
         "Cores to run on: one thread pinned to each.",
     )
-    .unset("all cores that the process may use"),
+    .unset("half of the cores that the process may use, at least 1"),
     OptionDef::new(
         "shards",
         Roles::BROKER,
