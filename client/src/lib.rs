@@ -73,7 +73,7 @@
 //! | `DefaultLitePullConsumer` | [`LitePullConsumer`]: subscribe and assign, poll, seek, pause, commit | as a `Stream`, SQL92 |
 //! | `DefaultMQPullConsumer` (deprecated) | | all of it |
 //! | `DefaultMQAdminExt` | | all of it |
-//! | `ClientRemotingProcessor` | members changed (40); anything else gets code 3 | 39, 220, 221, 307, 309, 326 |
+//! | `ClientRemotingProcessor` | members changed (40), offset reset (220), status (221), running info (307, without rates and stacks); anything else gets code 3 | 39, 309, 326 |
 //! | `ClientLogger` | `tracing` | the initialiser, metrics |
 
 pub mod allocate;

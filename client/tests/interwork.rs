@@ -105,3 +105,48 @@ async fn java_and_rust_share_a_group() {
     })
     .await;
 }
+
+/// Java's admin tool; returns what it prints.
+async fn mqadmin(lib: &str, args: &[&str]) -> String {
+    let name_servers = std::env::var("RINGMQ_TEST_NAMESRV").unwrap();
+    let mut command = Command::new("java");
+    command.args(["-cp", &format!("{lib}/*"), "org.apache.rocketmq.tools.command.MQAdminStartup"]);
+    command.args(args).args(["-n", &name_servers]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn operators_see_and_move_a_rust_member() {
+    let (Ok(lib), Some(client)) = (std::env::var("RINGMQ_TEST_JAVA_LIB"), client().await) else { return };
+    bounded(async {
+        let (topic, group) = (unique("client_admin"), unique("g"));
+        let producer = client.producer("client_test").start().unwrap();
+        send(&producer, &topic, 0..10).await;
+        let seen = Seen::default();
+        let listener = {
+            let seen = seen.clone();
+            move |batch: Batch| {
+                let texts = batch.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap());
+                seen.lock().unwrap().extend(texts);
+                async { Consumed::All }
+            }
+        };
+        let builder = client.push_consumer(&group).subscribe(&topic, "*");
+        let builder = builder.persist_interval(Duration::from_millis(100));
+        let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
+        until("everything", || has_all(&[&seen], 10)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+
+        let status = mqadmin(&lib, &["consumerStatus", "-g", &group, "-i", client.id()]).await;
+        for expected in [&topic, "CONSUME_PASSIVELY", "PROP_CONSUMER_START_TIMESTAMP", "V5_5_0"] {
+            assert!(status.contains(expected), "no {expected} in:\n{status}");
+        }
+        let moved = mqadmin(&lib, &["resetOffsetByTime", "-g", &group, "-t", &topic, "-s", "1000"]).await;
+        let count = || seen.lock().unwrap().len();
+        until(&format!("everything again: {moved}"), || count() >= 20).await;
+        consumer.shutdown().await;
+        client.shutdown().await;
+    })
+    .await;
+}

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringmq_protocol::body::ConsumerData;
+use ringmq_protocol::body::{ConsumerData, ConsumerRunningInfo, GetConsumerStatusBody, ResetOffsetBody};
 use ringmq_protocol::message_id::UniqueKeys;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
@@ -54,6 +54,12 @@ pub(crate) trait Member: Send + Sync {
     fn consumer_data(&self) -> ConsumerData;
     /// The group's members or subscriptions changed.
     fn rebalance_now(&self);
+    /// What an operator asks for (307).
+    fn running_info(&self) -> ConsumerRunningInfo;
+    /// How far it has come in a topic (221).
+    fn status(&self, topic: &str) -> GetConsumerStatusBody;
+    /// An operator moves the group (220).
+    fn reset(self: Arc<Self>, offsets: &ResetOffsetBody);
 }
 
 /// Everything behind a [`Client`].
@@ -130,6 +136,10 @@ impl Instance {
 
     pub(crate) fn remove_consumer(&self, group: &str) {
         lock(&self.consumers).remove(group);
+    }
+
+    fn member(&self, group: &str) -> Option<Arc<dyn Member>> {
+        lock(&self.consumers).get(group).cloned()
     }
 
     fn members(&self) -> Vec<Arc<dyn Member>> {

@@ -18,7 +18,7 @@ pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, listener:
             process.something().await;
             // The permits are never closed.
             let Ok(permit) = group.permits.clone().acquire_owned().await else { return };
-            let messages = process.take(group.settings.consume_batch);
+            let messages = process.take(group.settings.consume_batch, group.instance.now_ms());
             let (group, process, listener) = (group.clone(), process.clone(), listener.clone());
             group.clone().spawn(async move {
                 consume(&group, &process, &listener, messages).await;

@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringmq_protocol::body::{ConsumeType, ConsumerData, MessageModel, MessageQueue, SubscriptionData};
+use ringmq_protocol::body::{
+    ConsumeType, ConsumerData, ConsumerRunningInfo, GetConsumerStatusBody, MessageModel, MessageQueue,
+    ResetOffsetBody, SubscriptionData,
+};
 use ringmq_protocol::names::retry_topic;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +55,8 @@ pub(crate) struct Group {
     pub stop: CancellationToken,
     /// What is begun is given up.
     pub kill: CancellationToken,
+    /// When it was started, in ms since 1970.
+    pub started_ms: i64,
     paused: AtomicBool,
     resumed: Notify,
 }
@@ -82,6 +87,7 @@ impl Group {
             subscriptions: Mutex::new(subscriptions),
             queues: Mutex::default(),
             rebalance: Notify::new(),
+            started_ms: instance.now_ms(),
             paused: AtomicBool::new(false),
             resumed: Notify::new(),
             instance,
@@ -186,6 +192,18 @@ impl Member for Group {
 
     fn rebalance_now(&self) {
         self.rebalance.notify_one();
+    }
+
+    fn running_info(&self) -> ConsumerRunningInfo {
+        self.info()
+    }
+
+    fn status(&self, topic: &str) -> GetConsumerStatusBody {
+        self.progress(topic)
+    }
+
+    fn reset(self: Arc<Self>, offsets: &ResetOffsetBody) {
+        self.move_group(offsets);
     }
 }
 

@@ -141,7 +141,7 @@ impl LitePullConsumer {
         let mut held = self.group.held();
         fastrand::shuffle(&mut held);
         for process in held.into_iter().filter(|process| !process.is_paused()) {
-            let messages = process.take(self.group.settings.consume_batch);
+            let messages = process.take(self.group.settings.consume_batch, self.group.instance.now_ms());
             if !messages.is_empty() {
                 lock(&self.handed).messages.push((process, messages.clone()));
                 return messages;

@@ -13,6 +13,7 @@ mod orderly;
 mod process_queue;
 mod pull;
 mod rebalance;
+mod report;
 mod settings;
 mod subscription;
 

@@ -43,7 +43,7 @@ async fn consume(
     process: &ProcessQueue,
     listener: &Erased<ConsumedOrderly>,
 ) -> Option<Duration> {
-    let messages = process.take(group.settings.consume_batch);
+    let messages = process.take(group.settings.consume_batch, group.instance.now_ms());
     let batch = Batch { queue: process.queue.clone(), messages: messages.clone() };
     let consumed = group.run(listener(batch)).await.unwrap_or(ConsumedOrderly::Suspend(None));
     match consumed {

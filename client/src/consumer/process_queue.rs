@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringmq_protocol::body::MessageQueue;
+use ringmq_protocol::body::{MessageQueue, ProcessQueueInfo};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,9 @@ struct State {
     last: Option<i64>,
     /// When the queue was locked.
     locked: Option<Instant>,
+    /// When messages were taken in, and handed out, last, in ms since 1970.
+    pulled_ms: i64,
+    consumed_ms: i64,
 }
 
 /// One queue of a consumer, from the rebalance that gives it until the one that takes it away.
@@ -109,8 +112,9 @@ impl ProcessQueue {
     }
 
     /// Takes messages in; those that are held already are passed over.
-    pub(crate) fn put(&self, messages: Vec<MessageExt>) {
+    pub(crate) fn put(&self, messages: Vec<MessageExt>, now_ms: i64) {
         let state = &mut *lock(&self.state);
+        state.pulled_ms = now_ms;
         for message in messages.into_iter().map(Arc::new) {
             if let Entry::Vacant(vacant) = state.held.entry(message.queue_offset) {
                 vacant.insert(message.clone());
@@ -123,9 +127,12 @@ impl ProcessQueue {
     }
 
     /// Hands messages out.
-    pub(crate) fn take(&self, max: usize) -> Vec<Arc<MessageExt>> {
+    pub(crate) fn take(&self, max: usize, now_ms: i64) -> Vec<Arc<MessageExt>> {
         let mut state = lock(&self.state);
         let count = max.min(state.waiting.len());
+        if count > 0 {
+            state.consumed_ms = now_ms;
+        }
         state.waiting.drain(..count).collect()
     }
 
@@ -153,6 +160,23 @@ impl ProcessQueue {
         self.emptied.notify_one();
         let first = state.held.keys().next().copied();
         first.or_else(|| state.last.map(|last| last + 1))
+    }
+
+    /// What operators see of it; the caller knows the offset.
+    pub(crate) fn info(&self) -> ProcessQueueInfo {
+        let state = lock(&self.state);
+        let offset = |end: Option<&i64>| end.copied().unwrap_or(0);
+        ProcessQueueInfo {
+            cached_msg_count: state.held.len() as i32,
+            cached_msg_min_offset: offset(state.held.keys().next()),
+            cached_msg_max_offset: offset(state.held.keys().next_back()),
+            cached_msg_size_in_mi_b: (state.bytes >> 20) as i32,
+            droped: self.dropped.is_cancelled(),
+            last_consume_timestamp: state.consumed_ms,
+            last_pull_timestamp: state.pulled_ms,
+            locked: state.locked.is_some_and(|at| at.elapsed() < LOCK_LIFE),
+            ..ProcessQueueInfo::default()
+        }
     }
 
     /// Whether nothing is held.
@@ -214,14 +238,14 @@ mod tests {
 
     fn queue(offsets: impl IntoIterator<Item = i64>) -> ProcessQueue {
         let queue = ProcessQueue::new(MessageQueue::default(), &CancellationToken::new());
-        queue.put(offsets.into_iter().map(message).collect());
+        queue.put(offsets.into_iter().map(message).collect(), 5);
         queue
     }
 
     #[test]
     fn commits_never_pass_what_is_not_done() {
         let queue = queue(10..15);
-        let batch = queue.take(9);
+        let batch = queue.take(9, 7);
         assert_eq!(batch.len(), 5);
         assert_eq!(queue.done(&batch[1..3]), Some(10));
         assert_eq!(queue.done(&batch[..1]), Some(13));
@@ -233,11 +257,14 @@ mod tests {
     #[test]
     fn what_comes_back_goes_out_first() {
         let queue = queue(0..4);
-        let batch = queue.take(2);
+        let batch = queue.take(2, 7);
         queue.put_back(batch);
-        queue.put(vec![message(1), message(4)]);
-        let offsets: Vec<i64> = queue.take(9).iter().map(|m| m.queue_offset).collect();
+        queue.put(vec![message(1), message(4)], 6);
+        let offsets: Vec<i64> = queue.take(9, 7).iter().map(|m| m.queue_offset).collect();
         assert_eq!(offsets, [0, 1, 2, 3, 4]);
+        let info = queue.info();
+        assert_eq!((info.cached_msg_count, info.cached_msg_max_offset), (5, 4));
+        assert_eq!((info.last_pull_timestamp, info.last_consume_timestamp), (6, 7));
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,7 +280,7 @@ mod tests {
             let waiting = tokio::time::timeout(Duration::from_secs(9), queue.room(&full));
             assert!(waiting.await.is_err(), "{full:?}");
         }
-        let batch = queue.take(1);
+        let batch = queue.take(1, 7);
         let full = Thresholds { messages: 2, ..free };
         tokio::join!(queue.room(&full), async { queue.done(&batch) });
     }

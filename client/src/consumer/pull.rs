@@ -150,7 +150,7 @@ fn apply(
         let body = answer.body.clone();
         let messages =
             decode(group, process, subscription, &header, body).map_err(|e| bad_answer(addr, e))?;
-        process.put(messages);
+        process.put(messages, group.instance.now_ms());
         group.arrived.notify_waiters();
     }
     position.broker_id = header.suggest_which_broker_id;

@@ -219,7 +219,7 @@ impl Group {
     }
 
     /// As [`Group::release`], with another offset to store.
-    fn release_at(self: &Arc<Self>, queue: &MessageQueue, offset: Option<i64>) {
+    pub(super) fn release_at(self: &Arc<Self>, queue: &MessageQueue, offset: Option<i64>) {
         let process = {
             let mut queues = lock(&self.queues);
             let Some(assigned) = queues.get_mut(queue).filter(|assigned| !assigned.leaving) else { return };

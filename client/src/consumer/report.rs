@@ -1,0 +1,69 @@
+//! What a consumer tells about itself when a broker asks for an operator.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ringmq_protocol::body::{ConsumerRunningInfo, GetConsumerStatusBody, ProcessQueueInfo, ResetOffsetBody};
+
+use super::group::Group;
+use super::listener::Listener;
+use crate::client::Member;
+
+/// The name of the version ordinal that requests carry ([`ringmq_protocol::version::CURRENT`]).
+const PROTOCOL_VERSION: &str = "V5_5_0";
+
+impl Group {
+    /// The answer to GET_CONSUMER_RUNNING_INFO (307), with the properties that mqadmin prints.
+    pub(super) fn info(&self) -> ConsumerRunningInfo {
+        let held = self.held();
+        let mq_table = held.iter().map(|process| {
+            let commit_offset = self.offsets.get(&process.queue).unwrap_or(-1);
+            (process.queue.clone(), ProcessQueueInfo { commit_offset, ..process.info() })
+        });
+        ConsumerRunningInfo {
+            mq_table: mq_table.collect(),
+            properties: self.properties(),
+            subscription_set: self.consumer_data().subscription_data_set,
+            ..ConsumerRunningInfo::default()
+        }
+    }
+
+    fn properties(&self) -> BTreeMap<String, String> {
+        let consume_type = match self.listener {
+            Listener::Poll => "CONSUME_ACTIVELY",
+            _ => "CONSUME_PASSIVELY",
+        };
+        let name_servers = self.instance.config.name_servers.join(";");
+        BTreeMap::from(
+            [
+                ("PROP_NAMESERVER_ADDR", name_servers),
+                ("PROP_THREADPOOL_CORE_SIZE", self.settings.consume_tasks.to_string()),
+                ("PROP_CONSUMEORDERLY", self.listener.is_orderly().to_string()),
+                ("PROP_CONSUME_TYPE", consume_type.to_owned()),
+                ("PROP_CLIENT_VERSION", PROTOCOL_VERSION.to_owned()),
+                ("PROP_CONSUMER_START_TIMESTAMP", self.started_ms.to_string()),
+                ("consumeMessageBatchMaxSize", self.settings.consume_batch.to_string()),
+                ("pullBatchSize", self.settings.pull_batch.to_string()),
+                ("pullThresholdForQueue", self.settings.pull_threshold_for_queue.to_string()),
+                ("allocateMessageQueueStrategy", self.settings.allocate.name().into_owned()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        )
+    }
+
+    /// The answer to GET_CONSUMER_STATUS_FROM_CLIENT (221): how far this member has come in a topic.
+    pub(super) fn progress(&self, topic: &str) -> GetConsumerStatusBody {
+        let held = self.held();
+        let queues = held.iter().map(|process| &process.queue).filter(|queue| queue.topic == topic);
+        let offsets = queues.filter_map(|queue| Some((queue.clone(), self.offsets.get(queue)?)));
+        GetConsumerStatusBody { message_queue_table: offsets.collect(), ..GetConsumerStatusBody::default() }
+    }
+
+    /// RESET_CONSUMER_CLIENT_OFFSET (220): an operator moves the group. Other members have the other queues.
+    pub(super) fn move_group(self: &Arc<Self>, offsets: &ResetOffsetBody) {
+        for (queue, offset) in &offsets.offset_table {
+            tracing::info!(target: "ringmq_client::consumer", group = self.name, ?queue, offset, "reset");
+            self.release_at(queue, Some(*offset));
+        }
+    }
+}
