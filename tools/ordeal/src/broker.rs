@@ -64,7 +64,7 @@ impl BrokerCommand {
                 bail!("the broker ended by itself: {status}; see {}", self.dir.join("broker.out").display());
             }
             if started.elapsed() > START_LIMIT {
-                bail!("the broker is not ready after {START_LIMIT:?}");
+                bail!("the broker is not ready after {START_LIMIT:?}; its threads: {}", broker.threads());
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -87,6 +87,19 @@ impl Broker {
             .context("no VmRSS: the broker ended")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
+    }
+
+    /// Each thread's name, state and where in the kernel it waits, io_uring's own threads included.
+    fn threads(&self) -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let describe = |task: std::fs::DirEntry| {
+            let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let (stat, wchan) = (read("stat"), read("wchan"));
+            let (name, state) =
+                stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(") ")).unwrap_or_default();
+            format!("{name} {} {wchan}", state.chars().next().unwrap_or('?'))
+        };
+        tasks.into_iter().flatten().flatten().map(describe).collect::<Vec<_>>().join(", ")
     }
 
     /// kill -9. Says so when the broker had already ended by itself.
