@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use clap::ArgMatches;
 use ringmq_broker::{BrokerConfig, BrokerEvent, BrokerHandle, BrokerPlan, BrokerReady};
 use ringmq_env::Env;
@@ -85,11 +85,19 @@ fn run_broker(settings: &Settings, namesrv: Option<Settings>, started: Instant) 
     preflight(config.cores)?;
     let signals = TerminationSignals::install().context("cannot install signal handlers")?;
     let lock = claim_directory(&config.data)?;
-    for port in [Some(config.port), config.vip_port()].into_iter().flatten() {
-        claim_port(SocketAddr::new(config.bind, port), "--port")?;
+    let ports: Vec<u16> = [Some(config.port), config.vip_port()].into_iter().flatten().collect();
+    for port in &ports {
+        claim_port(SocketAddr::new(config.bind, *port), "--port")?;
     }
     let namesrv = namesrv.map(NamesrvPart::claim).transpose()?;
     if let Some(part) = &namesrv {
+        let port = part.config.listen.port();
+        // They would share it, each with a part of the other's clients.
+        ensure!(
+            !ports.contains(&port),
+            "the broker listens on its port and on the one two below it, and port {port} is the name server's: \
+             choose another port with --port or --namesrv-port"
+        );
         config.namesrv.insert(0, local(part.config.listen).to_string());
     }
     let (namesrv_lock, start) = namesrv.map(NamesrvPart::split).unzip();

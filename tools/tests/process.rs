@@ -240,6 +240,18 @@ fn a_store_of_a_newer_version_is_refused() {
 }
 
 #[test]
+fn broker_and_name_server_do_not_share_a_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for namesrv in [free, free - 2] {
+        let data = dir.path().to_str().unwrap();
+        let (port, namesrv) = (free.to_string(), namesrv.to_string());
+        let said = refused(&["server", "--data", data, "--port", &port, "--namesrv-port", &namesrv]);
+        assert!(said.contains(&format!("port {namesrv} is the name server's")), "{said}");
+    }
+}
+
+#[test]
 fn a_port_that_a_broker_has_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::server(dir.path(), &[]);
