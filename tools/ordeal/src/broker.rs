@@ -13,6 +13,17 @@ use crate::wire::Client;
 /// Longest that a start may take, recovery included.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// The lowest port tried. The kernel picks those of outgoing connections from higher ones: with a port from among
+/// them, whoever connects to it while nobody listens may be connected to itself, and so keep the broker from it.
+const FIRST_PORT: u16 = 20_000;
+
+/// A port from `first` on that nobody has, nor the one two below it, which the broker takes as well.
+fn free_port(first: u16) -> anyhow::Result<u16> {
+    let is_free =
+        |port: &u16| [*port, port - 2].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    (first..32_000).find(is_free).context("no port is free")
+}
+
 /// How the broker is run, the same in every round.
 pub struct BrokerCommand {
     binary: PathBuf,
@@ -30,8 +41,9 @@ impl BrokerCommand {
         flush: &str,
         extra: &[String],
     ) -> anyhow::Result<BrokerCommand> {
-        let port = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
-        let (broker_port, namesrv_port) = (port()?, port()?);
+        // Several ordeals may run at a time.
+        let broker_port = free_port(FIRST_PORT + std::process::id() as u16 % 1000 * 8)?;
+        let namesrv_port = free_port(broker_port + 1)?;
         let mut arguments =
             vec!["server".to_owned(), "--data".to_owned(), dir.join("data").display().to_string()];
         arguments.extend([
