@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{bounded, client, unique};
+use common::{bounded, client, lacks, unique};
 use ringmq_client::consumer::RetryDelay;
 use ringmq_client::producer::ByHash;
 use ringmq_client::{Batch, Client, ConsumeFrom, Consumed, ConsumedOrderly, Message, MessageModel};
@@ -147,7 +147,7 @@ async fn only_the_tags_asked_for() {
 
 #[tokio::test]
 async fn failures_come_again_and_end_as_dead_letters() {
-    if std::env::var("RINGMQ_TEST_LACKS").is_ok_and(|lacks| lacks.contains("send-back")) {
+    if lacks("send-back") {
         return eprintln!("skipped: the broker takes no message back");
     }
     let Some(client) = client().await else { return };

@@ -112,16 +112,19 @@ impl Instance {
         *lock(&self.producers).entry(group.to_owned()).or_default() += 1;
     }
 
-    /// Returns whether it was the last one of its group.
-    pub(crate) fn remove_producer(&self, group: &str) -> bool {
+    pub(crate) fn remove_producer(&self, group: &str) {
         let mut producers = lock(&self.producers);
-        let Some(count) = producers.get_mut(group) else { return false };
-        *count -= 1;
-        let last = *count == 0;
-        if last {
+        let left = producers.get_mut(group).map(|count| {
+            *count -= 1;
+            *count
+        });
+        if left == Some(0) {
             producers.remove(group);
         }
-        last
+    }
+
+    pub(crate) fn has_producer(&self, group: &str) -> bool {
+        lock(&self.producers).contains_key(group)
     }
 
     /// Adds a consumer; false when the group has one already.
@@ -134,8 +137,12 @@ impl Instance {
         free
     }
 
-    pub(crate) fn remove_consumer(&self, group: &str) {
-        lock(&self.consumers).remove(group);
+    /// Removes this consumer, and not another one that has taken its place.
+    pub(crate) fn remove_consumer<M: Member>(&self, group: &str, member: &M) {
+        let mut consumers = lock(&self.consumers);
+        if consumers.get(group).is_some_and(|found| std::ptr::addr_eq(Arc::as_ptr(found), member)) {
+            consumers.remove(group);
+        }
     }
 
     fn member(&self, group: &str) -> Option<Arc<dyn Member>> {

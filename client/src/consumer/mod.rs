@@ -119,7 +119,7 @@ struct StopConsumer(Arc<Group>);
 impl Drop for StopConsumer {
     fn drop(&mut self) {
         self.0.kill.cancel();
-        self.0.instance.remove_consumer(&self.0.name);
+        self.0.instance.remove_consumer(&self.0.name, &*self.0);
     }
 }
 
@@ -132,7 +132,7 @@ impl Group {
         let topics: Vec<String> = lock(&self.subscriptions).keys().cloned().collect();
         for topic in &topics {
             if let Err(error) = self.know_route(topic).await {
-                self.instance.remove_consumer(&self.name);
+                self.instance.remove_consumer(&self.name, &**self);
                 return Err(error);
             }
         }
@@ -160,7 +160,7 @@ impl Group {
             self.persist(true).await;
         }
         self.unlock_all().await;
-        self.instance.remove_consumer(&self.name);
+        self.instance.remove_consumer(&self.name, self);
         self.instance.unregister(None, Some(&self.name)).await;
     }
 
@@ -204,3 +204,6 @@ async fn persist_regularly(group: Arc<Group>) {
         () = persisting => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,11 +194,13 @@ impl Producer {
         Ok(self.inner.route(topic).await?.publish.clone())
     }
 
-    /// Tells the brokers that this producer leaves. Not needed: they find out.
+    /// Tells the brokers that this producer leaves, if it is the last handle of the client's last one in its group.
+    /// Not needed: they find out.
     pub async fn shutdown(self) {
         let instance = self.inner.client.instance.clone();
         let group = self.inner.group.clone();
-        if Arc::into_inner(self.inner).is_some() {
+        drop(self.inner);
+        if !instance.has_producer(&group) {
             instance.unregister(Some(&group), None).await;
         }
     }

@@ -18,6 +18,12 @@ pub async fn client() -> Option<Client> {
     Some(Client::connect(ClientConfig::new(&name_servers)).await.expect("a client"))
 }
 
+/// Whether the broker under test was said to lack a feature: `RINGMQ_TEST_LACKS` names them.
+#[allow(dead_code)] // not every test file asks
+pub fn lacks(feature: &str) -> bool {
+    std::env::var("RINGMQ_TEST_LACKS").is_ok_and(|lacks| lacks.contains(feature))
+}
+
 /// A name that no other test has.
 pub fn unique(prefix: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
