@@ -152,7 +152,7 @@ where
         .spawn({
             let (watch, keep_open) = (Arc::clone(&watch), options.keep_open.clone());
             move || async move {
-                let ring = Ring::new(&keep_open);
+                let ring = Ring::new(Arc::clone(&watch), &keep_open);
                 // The ring has its own hold on them now.
                 drop(keep_open);
                 match ring {
@@ -193,9 +193,10 @@ async fn core_main<M, F>(
     let drivers = CoreTasks::new(Arc::clone(&watch));
     spawn_scheduled(Watched::new(&drivers, completions));
     spawn_scheduled(Watched::new(&drivers, submissions));
-    let pulsed = Arc::clone(&watch);
+    let (pulsed, kicked) = (Arc::clone(&watch), Rc::clone(&ring));
     spawn_scheduled(poll_fn(move |cx| {
         pulsed.publish_pulse(cx.waker().clone());
+        kicked.look_again();
         Poll::<()>::Pending
     }));
     // The starter waits for this.

@@ -21,6 +21,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
 use super::file::Descriptor;
+use super::watch::CoreWatch;
 use crate::{AppendBuf, Fatal, IoSlice, fatal};
 
 /// Entries of the submission queue; more than that in one turn are submitted early.
@@ -82,6 +83,8 @@ pub(crate) struct Ring {
     stopping: Cell<bool>,
     /// Files are registered for the time that the ring works.
     keeps_open: bool,
+    /// Shows the watchdog what is in flight.
+    watch: Arc<CoreWatch>,
     running: Cell<usize>,
     finished: Cell<Option<Waker>>,
     /// Kept from one batch of completions to the next.
@@ -92,7 +95,7 @@ impl Ring {
     /// Makes the ring and its eventfd. [`Ring::drive`] has to be started before anything completes.
     ///
     /// The kernel keeps `keep_open` open until [`Ring::stop`], or until all I/O is done after the process has gone.
-    pub(crate) fn new(keep_open: &[Arc<OwnedFd>]) -> io::Result<Rc<Ring>> {
+    pub(crate) fn new(watch: Arc<CoreWatch>, keep_open: &[Arc<OwnedFd>]) -> io::Result<Rc<Ring>> {
         let ring = build_ring()?;
         if !keep_open.is_empty() {
             // Registered files belong to the ring, which outlives the process until its last operation is done.
@@ -108,6 +111,7 @@ impl Ring {
             submitter: Cell::new(None),
             stopping: Cell::new(false),
             keeps_open: !keep_open.is_empty(),
+            watch,
             running: Cell::new(2),
             finished: Cell::new(None),
             wakers: Cell::new(Vec::new()),
@@ -174,6 +178,7 @@ impl Ring {
         let key = {
             let mut inner = self.inner.borrow_mut();
             inner.in_flight += 1;
+            self.watch.set_in_flight(inner.in_flight);
             inner.slots.insert(Slot::Waiting(held, None))
         };
         self.push(&entry.user_data(key as u64));
@@ -261,6 +266,16 @@ impl Ring {
         self.complete();
     }
 
+    /// Looks for completions that the eventfd did not tell of; for the watchdog's kick.
+    pub(crate) fn look_again(&self) {
+        let before = self.inner.borrow().in_flight;
+        self.complete();
+        let found = before - self.inner.borrow().in_flight;
+        if found > 0 {
+            tracing::debug!(found, "completed I/O was found by a kick");
+        }
+    }
+
     /// Takes every completion that is there and wakes who waits for it.
     fn complete(&self) {
         let mut wakers = self.wakers.take();
@@ -282,6 +297,7 @@ impl Ring {
                 }
             }
         }
+        self.watch.set_in_flight(self.inner.borrow().in_flight);
         // Outside the borrow: the last hold on a file closes it through the ring.
         unwanted.into_iter().for_each(|(held, result)| close_unwanted(&held, result));
         wakers.drain(..).for_each(Waker::wake);

@@ -3,7 +3,8 @@
 //! glommio parks an executor whose preempt timer fired before it ran anything, runnable tasks or not (it happens
 //! when the process is paused for longer than the timer). Nothing inside that executor can help, so every task is
 //! wrapped in [`Watched`], which counts the wake-ups that have not been answered by a poll yet, and a thread looks
-//! at the counters: tasks to run and no poll since the last look mean a kick. An idle executor is never kicked.
+//! at the counters: tasks to run and no poll since the last look mean a kick. So does I/O that has been in flight
+//! for a while with nothing polled meanwhile, in case its completion was overlooked. An idle executor is never kicked.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -26,6 +27,9 @@ const IDLE_PERIOD: Duration = Duration::from_millis(80);
 /// kicks must not pile up in front of an executor that is merely busy.
 const MAX_KICK_GAP: u32 = 64;
 
+/// I/O in flight and no poll for this long mean a kick.
+const SLOW_IO: Duration = Duration::from_secs(1);
+
 /// What one executor shows to the watchdog.
 #[derive(Default)]
 pub(crate) struct CoreWatch {
@@ -33,6 +37,8 @@ pub(crate) struct CoreWatch {
     runnable: AtomicU64,
     /// Polls so far; only the core itself writes it.
     polls: AtomicU64,
+    /// Operations that the kernel has not completed, as far as the core has looked.
+    in_flight: AtomicU64,
     /// Kicks so far.
     kicks: AtomicU64,
     /// Wakes a task that exists to be woken.
@@ -49,6 +55,11 @@ impl CoreWatch {
     /// How often the watchdog had to wake this core.
     pub(crate) fn kicks(&self) -> u64 {
         self.kicks.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many operations are in flight.
+    pub(crate) fn set_in_flight(&self, operations: usize) {
+        self.in_flight.store(operations as u64, Ordering::Relaxed);
     }
 
     fn woken(&self) {
@@ -240,9 +251,24 @@ struct Seen {
     had_work: bool,
     looks_until_kick: u32,
     kick_gap: u32,
+    /// For how long I/O has been in flight without a poll or a kick.
+    waited: Duration,
 }
 
 impl Seen {
+    /// Kicks a core that has waited long for I/O, and says so; `since` is the time since the last look.
+    fn look_at_io(&mut self, core: &CoreWatch, since: Duration) -> bool {
+        let waits =
+            core.polls.load(Ordering::Relaxed) == self.polls && core.in_flight.load(Ordering::Relaxed) > 0;
+        self.waited = if waits { self.waited + since } else { Duration::ZERO };
+        let is_slow = self.waited >= SLOW_IO;
+        if is_slow {
+            self.waited = Duration::ZERO;
+            self.kick(core);
+        }
+        is_slow
+    }
+
     /// Looks at a core, kicks it if it sleeps on work, and says whether anything goes on there.
     fn look(&mut self, core: &CoreWatch) -> bool {
         let polls = core.polls.load(Ordering::Relaxed);
@@ -274,7 +300,15 @@ fn watch(cores: &[Arc<CoreWatch>], stopped: &Receiver<()>) {
     let mut period = BUSY_PERIOD;
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(period) {
         let mut busy = false;
-        for (core, seen) in cores.iter().zip(&mut seen) {
+        for (index, (core, seen)) in cores.iter().zip(&mut seen).enumerate() {
+            if seen.look_at_io(core, period) {
+                let in_flight = core.in_flight.load(Ordering::Relaxed);
+                tracing::warn!(
+                    core = index,
+                    in_flight,
+                    "no I/O has completed for a second: is the device slow?"
+                );
+            }
             busy |= seen.look(core);
         }
         period = if busy { BUSY_PERIOD } else { (period * 2).min(IDLE_PERIOD) };
@@ -314,6 +348,26 @@ mod tests {
         seen.look(&core);
         seen.look(&core);
         assert_eq!(count.0.load(Ordering::Relaxed), 1, "nothing is left to run");
+    }
+
+    #[test]
+    fn a_core_that_waits_long_for_io_is_kicked() {
+        let (core, count) = pulsed();
+        let mut seen = Seen::default();
+        let mut look = |times: u32| {
+            for _ in 0..times {
+                seen.look_at_io(&core, SLOW_IO / 10);
+                seen.look(&core);
+            }
+            count.0.load(Ordering::Relaxed)
+        };
+        assert_eq!(look(30), 0, "nothing is in flight");
+        core.set_in_flight(1);
+        assert_eq!((look(9), look(1)), (0, 1));
+        core.polled();
+        assert_eq!((look(10), look(1)), (1, 2), "the wait begins anew with a poll");
+        core.set_in_flight(0);
+        assert_eq!(look(30), 2);
     }
 
     #[test]
