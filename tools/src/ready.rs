@@ -79,7 +79,7 @@ mod tests {
     fn the_block_says_what_was_asked_for() {
         let mut settings = Settings::new(Role::Server);
         settings.apply_set("memory=1GiB").unwrap();
-        let machine = Machine { cores: 2, memory: 8 << 30, cgroup_memory: None, address: None };
+        let machine = Machine { cores: 4, memory: 8 << 30, cgroup_memory: None, address: None };
         let mut config = BrokerConfig::from_settings(&settings, &machine).unwrap();
         config.namesrv = vec!["127.0.0.1:9876".to_owned()];
         let listening = vec!["127.0.0.1:10911".parse().unwrap(), "127.0.0.1:10909".parse().unwrap()];

@@ -74,10 +74,10 @@ impl<E: Env> Inner<E> {
     async fn write_group(&self, group: &Group) -> io::Result<Slot> {
         let epoch = self.staging.borrow().epoch();
         for write in &group.writes {
-            self.segments.ensure(write.segment, epoch, || false).await?;
+            self.segments.need(write.segment, epoch).await?;
         }
         // What only the journal has so far lies in a segment, too: without it, recovery would find no log there.
-        self.segments.ensure(group.end.segment, epoch, || false).await?;
+        self.segments.need(group.end.segment, epoch).await?;
         let (slot, journal, journal_len) = self.write_journal(&group.end, epoch);
         let writes = group.writes.iter().map(|write| self.segments.write(write.position, write.data.clone()));
         let (journal, log) = future::zip(journal, JoinAll::new(writes)).await;

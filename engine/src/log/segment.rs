@@ -147,6 +147,8 @@ pub(crate) struct Segments<E: Env> {
     config: SegmentConfig,
     list: RefCell<BTreeMap<u64, Rc<Segment<E>>>>,
     creating: Cell<bool>,
+    /// The group commit waits for a segment.
+    needed: Cell<bool>,
     /// Told when the making of a segment has ended.
     changed: Signal,
 }
@@ -169,8 +171,8 @@ impl<E: Env> Segments<E> {
                 list.insert(range.start, Rc::new(Segment::new(range, None)));
             }
         }
-        let (creating, changed) = (Cell::new(false), Signal::default());
-        Ok(Segments { env, config, list: RefCell::new(list), creating, changed })
+        let (creating, needed, changed) = (Cell::new(false), Cell::new(false), Signal::default());
+        Ok(Segments { env, config, list: RefCell::new(list), creating, needed, changed })
     }
 
     /// What there is, in log order.
@@ -249,6 +251,18 @@ impl<E: Env> Segments<E> {
         self.list.borrow().contains_key(&start)
     }
 
+    /// Makes the segment at once if it does not exist, for the group commit, which is one task: what is being
+    /// made is not filled up first.
+    pub(crate) async fn need(&self, range: SegmentRange, epoch: u64) -> io::Result<()> {
+        if self.exists(range.start) {
+            return Ok(());
+        }
+        self.needed.set(true);
+        let made = self.ensure(range, epoch, || false).await;
+        self.needed.set(false);
+        made
+    }
+
     /// Makes the segment if it does not exist. Durable when it returns; nothing is left behind on an error. Ends
     /// early with [`io::ErrorKind::Interrupted`] once `give_up` says so.
     pub(crate) async fn ensure(
@@ -299,7 +313,7 @@ impl<E: Env> Segments<E> {
     ///
     /// A write into sectors that were never written before costs the filesystem a metadata commit at each flush;
     /// and so does any write to a file of which another part is being filled. A segment is therefore filled whole
-    /// before the log gets to it.
+    /// before the log gets to it; on a device too slow for that, the log does not wait.
     async fn fill(
         &self,
         path: &Path,
@@ -318,7 +332,8 @@ impl<E: Env> Segments<E> {
         let zeros = block.slice(header.len(), ZERO_SLICE - header.len());
         file.write_at(header, 0).await?;
         let mut at = SEGMENT_HEADER_LEN;
-        while at < range.len {
+        let must_fill = range.len <= FIRST_SEGMENT_LEN;
+        while at < range.len && (must_fill || !self.needed.get()) {
             if give_up() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
