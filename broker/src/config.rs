@@ -185,7 +185,8 @@ impl BrokerConfig {
         let (memory, memory_origin) = memory_limit(settings, machine)?;
         let sync_flush = settings.choice("flush") == "sync";
         let bind = settings.maybe_ip("bind").unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let default_offset_flush = Duration::from_secs(if sync_flush { 1 } else { 5 });
+        // With SYNC_FLUSH a kill may cost a second of commits at most: the interval and the time that a flush takes.
+        let default_offset_flush = Duration::from_millis(if sync_flush { 500 } else { 5000 });
         Ok(BrokerConfig {
             cluster: name(settings, "cluster")?,
             broker_name: name(settings, "name")?,

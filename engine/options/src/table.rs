@@ -172,7 +172,7 @@ pub static OPTIONS: &[OptionDef] = &[
         "How often the offsets that consumers commit are made durable.",
     )
     .java(&["flushConsumerOffsetInterval"])
-    .unset("1s with `flush = \"sync\"`, else 5s"),
+    .unset("500ms with `flush = \"sync\"`, else 5s"),
     // --- topics, groups, limits ---
     OptionDef::new(
         "permission",
