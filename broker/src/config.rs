@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(config.tail_memory, 256 << 20);
         assert_eq!((config.port, config.vip_port()), (10911, Some(10909)));
         assert!(config.sync_flush && config.advertise.is_loopback());
-        assert_eq!(config.offset_flush_interval, Duration::from_secs(1));
+        assert_eq!(config.offset_flush_interval, Duration::from_millis(500));
         assert_eq!(self::config(&["flush=async"]).unwrap().offset_flush_interval, Duration::from_secs(5));
     }
 
