@@ -1,6 +1,7 @@
 //! Bodies that are JSON (Java's `RemotingSerializable` classes). Fields stand in the order of the wire, which is the
 //! alphabet's; missing ones take Java's defaults.
 
+mod assignment;
 mod connection;
 mod group;
 mod heartbeat;
@@ -11,6 +12,7 @@ mod running_info;
 mod stats;
 mod topic;
 
+pub use assignment::*;
 pub use connection::*;
 pub use group::*;
 pub use heartbeat::*;

@@ -10,6 +10,7 @@ mod field;
 mod message;
 mod namesrv;
 mod send;
+mod transaction;
 
 pub use admin::*;
 pub use broker::*;
@@ -18,6 +19,7 @@ pub use field::{ExtError, Field};
 pub use message::*;
 pub use namesrv::*;
 pub use send::*;
+pub use transaction::*;
 
 use crate::header::ExtFields;
 use crate::writer::FieldSink;
