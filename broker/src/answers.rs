@@ -34,6 +34,7 @@ impl Identity {
             AnswerBody::Sent { physical_offsets, queue_id, queue_offset, uniq_key } => {
                 self.write_sent(out.tail(), opaque, &physical_offsets, (queue_id, queue_offset), &uniq_key);
             }
+            AnswerBody::Replied(queue_id) => self.write_replied(out.tail(), opaque, queue_id),
             AnswerBody::Pulled(pulled) => write_pulled(out, opaque, pulled),
             AnswerBody::Number(name, value) => {
                 let mut writer = HeaderWriter::begin(out.tail(), response::SUCCESS);
@@ -55,6 +56,22 @@ impl Identity {
                 command.encode_json(out.tail());
             }
         }
+    }
+
+    /// Java's placeholders: clients read the fields of a send's answer.
+    fn write_replied(&self, out: &mut BytesMut, opaque: i32, queue_id: QueueId) {
+        let response = SendResponse {
+            opaque,
+            code: response::SUCCESS,
+            remark: None,
+            msg_id: "0",
+            queue_id: queue_id.0 as i32,
+            queue_offset: 0,
+            transaction_id: None,
+            region: &self.config.region_id,
+            trace_on: self.config.trace_on,
+        };
+        response.write(out);
     }
 
     fn write_sent(

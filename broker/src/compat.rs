@@ -33,9 +33,7 @@ const DEAD: &str = "no RocketMQ 5 component serves it";
 const RETRY: &str = "consumption retry and dead letter queues are not served yet";
 const TRANSACTIONS: &str = "transactions are not served yet";
 const TIMERS: &str = "delay and timer messages are not served yet";
-const REPLY: &str = "request-reply is not served yet";
 const RESET: &str = "resetting offsets by the broker is not served yet: commit them with code 15";
-const RELAY: &str = "requests that the broker relays to a consumer are not served yet";
 const POP: &str = "POP consumption is not served yet";
 const LITE: &str = "lite topics are not served";
 const ASSIGNMENT: &str = "consumers share queues out themselves (clientRebalance=true)";
@@ -121,9 +119,9 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(217, "REGISTER_TOPIC_IN_NAMESRV", Elsewhere(NAME_SERVER)),
     row(219, "GET_KVLIST_BY_NAMESPACE", Elsewhere(NAME_SERVER)),
     row(220, "RESET_CONSUMER_CLIENT_OFFSET", Elsewhere(CLIENT)),
-    row(221, "GET_CONSUMER_STATUS_FROM_CLIENT", Elsewhere(CLIENT)),
+    row(221, "GET_CONSUMER_STATUS_FROM_CLIENT", Pushed("to consumers for 223")),
     row(222, "INVOKE_BROKER_TO_RESET_OFFSET", Refused(RESET)),
-    row(223, "INVOKE_BROKER_TO_GET_CONSUMER_STATUS", Refused(RELAY)),
+    row(223, "INVOKE_BROKER_TO_GET_CONSUMER_STATUS", Served("")),
     row(224, "GET_TOPICS_BY_CLUSTER", Elsewhere(NAME_SERVER)),
     row(225, "UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST", Served("")),
     row(300, "QUERY_TOPIC_CONSUME_BY_WHO", Served("")),
@@ -133,9 +131,9 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(304, "GET_SYSTEM_TOPIC_LIST_FROM_NS", Elsewhere(NAME_SERVER)),
     row(305, "GET_SYSTEM_TOPIC_LIST_FROM_BROKER", Served("")),
     row(306, "CLEAN_EXPIRED_CONSUMEQUEUE", Refused(NO_FILES)),
-    row(307, "GET_CONSUMER_RUNNING_INFO", Refused(RELAY)),
+    row(307, "GET_CONSUMER_RUNNING_INFO", Served("")),
     row(308, "QUERY_CORRECTION_OFFSET", Refused(ADMIN_LATER)),
-    row(309, "CONSUME_MESSAGE_DIRECTLY", Refused(RELAY)),
+    row(309, "CONSUME_MESSAGE_DIRECTLY", Served("")),
     row(310, "SEND_MESSAGE_V2", Served("")),
     row(311, "GET_UNIT_TOPIC_LIST", Elsewhere(NAME_SERVER)),
     row(312, "GET_HAS_UNIT_SUB_TOPIC_LIST", Elsewhere(NAME_SERVER)),
@@ -154,9 +152,9 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(321, "QUERY_CONSUME_QUEUE", Refused(ADMIN_LATER)),
     row(322, "QUERY_DATA_VERSION", Elsewhere(NAME_SERVER)),
     row(323, "RESUME_CHECK_HALF_MESSAGE", Refused(TRANSACTIONS)),
-    row(324, "SEND_REPLY_MESSAGE", Refused(REPLY)),
-    row(325, "SEND_REPLY_MESSAGE_V2", Refused(REPLY)),
-    row(326, "PUSH_REPLY_MESSAGE_TO_CLIENT", Elsewhere(CLIENT)),
+    row(324, "SEND_REPLY_MESSAGE", Served("")),
+    row(325, "SEND_REPLY_MESSAGE_V2", Served("")),
+    row(326, "PUSH_REPLY_MESSAGE_TO_CLIENT", Pushed("to the producer that waits for a reply")),
     row(327, "ADD_WRITE_PERM_OF_BROKER", Elsewhere(NAME_SERVER)),
     row(328, "GET_ALL_PRODUCER_INFO", Served("")),
     row(329, "DELETE_EXPIRED_COMMITLOG", Refused(RETENTION)),

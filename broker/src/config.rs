@@ -142,6 +142,12 @@ pub struct BrokerConfig {
     pub region_id: String,
     /// TRACE_ON in the answers to sends.
     pub trace_on: bool,
+    /// The topic for message traces exists from the start.
+    pub trace_topic: bool,
+    /// Replies (324, 325) are stored, too.
+    pub store_reply: bool,
+    /// A reset (222) moves the group here, instead of telling its consumers to move.
+    pub server_side_reset: bool,
     /// A send to an unknown topic creates it.
     pub auto_create_topic: bool,
     /// A consumer of an unknown group creates it.
@@ -212,6 +218,9 @@ impl BrokerConfig {
             permission: settings.integer("permission"),
             region_id: settings.text("region-id").to_owned(),
             trace_on: settings.switch("trace-on"),
+            trace_topic: settings.switch("trace-topic"),
+            store_reply: settings.switch("store-reply"),
+            server_side_reset: settings.switch("server-side-reset"),
             auto_create_topic: settings.switch("auto-create-topic"),
             auto_create_group: settings.switch("auto-create-group"),
             default_topic_queues: settings.integer("default-topic-queues"),

@@ -15,6 +15,7 @@ use bytes::BytesMut;
 use ringmq_env::{Env, Instant, StreamCloser, StreamReader, StreamWriter};
 use ringmq_protocol::frame::{self, FrameError};
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::answers::Identity;
 use crate::core::Core;
@@ -34,6 +35,8 @@ const MAX_UNSETTLED_PULLS: usize = 64;
 pub const MAX_QUEUED: usize = 4 << 20;
 /// The same while the core's connections together use more memory than they should.
 const MAX_QUEUED_UNDER_PRESSURE: usize = 64 << 10;
+/// Requests of this side's own that may wait for the peer's answer; of more, the answer to the oldest is not heard.
+pub const MAX_INVOCATIONS: usize = 1024;
 /// How long one write of answers may take before the peer counts as dead.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Read buffer of a connection that says little.
@@ -62,6 +65,8 @@ pub struct Connection {
     /// Pulls that may be answered at any moment, and those that are held.
     pulls: Cell<usize>,
     held_pulls: Cell<usize>,
+    /// Numbers of this side's own requests that the peer has not answered.
+    invocations: RefCell<SmallVec<[i32; 2]>>,
     closing: Cell<bool>,
     closer: StreamCloser,
     last_activity: Cell<Instant>,
@@ -82,6 +87,7 @@ impl Connection {
             in_flight: Cell::new(0),
             pulls: Cell::new(0),
             held_pulls: Cell::new(0),
+            invocations: RefCell::default(),
             closing: Cell::new(false),
             closer,
             last_activity: Cell::new(now),
@@ -150,6 +156,23 @@ impl Connection {
     /// Queues a frame that answers nothing; returns its bytes.
     pub fn push(&self, frame: &[u8]) -> usize {
         self.queue(|outgoing| outgoing.tail().extend_from_slice(frame))
+    }
+
+    /// Queues a request of this side's own, whose answer will carry `number`; returns its bytes.
+    pub fn invoke(&self, number: i32, frame: &[u8]) -> usize {
+        let mut invocations = self.invocations.borrow_mut();
+        if invocations.len() == MAX_INVOCATIONS {
+            invocations.remove(0);
+        }
+        invocations.push(number);
+        self.push(frame)
+    }
+
+    /// The peer answers the request with this number; `false` when it was asked nothing of the kind.
+    pub fn invocation_answered(&self, number: i32) -> bool {
+        let mut invocations = self.invocations.borrow_mut();
+        let place = invocations.iter().position(|asked| *asked == number);
+        place.map(|place| invocations.swap_remove(place)).is_some()
     }
 
     /// Queues something, but for a connection that ends: nobody would write it, or count it out again.

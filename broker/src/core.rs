@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use ringmq_engine::ShardId;
 use ringmq_env::{Env, Listener, Stream, StreamWriter};
+use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::Limits;
 use ringmq_protocol::message_id::UniqueKeys;
 use rustc_hash::FxBuildHasher;
@@ -206,7 +207,7 @@ impl<E: Env> Core<E> {
     /// Asks core 0, or a shard, and waits for the answer.
     pub async fn call(self: &Rc<Self>, call: Call) -> CallAnswer {
         let to = match &call {
-            Call::CreateTopic { .. } | Call::CreateGroup(_) => CONTROL_CORE,
+            Call::CreateTopic { .. } | Call::CreateGroup(_) | Call::PushReply(..) => CONTROL_CORE,
             Call::Shard(shard, _) => self.identity.routing.core(*shard),
         };
         let (number, pending) = self.calls.begin();
@@ -294,6 +295,8 @@ impl<E: Env> Core<E> {
                 self.metadata.borrow_mut().apply(update);
             }
             CoreMessage::Push(connection, frame) => self.push_here(connection, &frame),
+            CoreMessage::Invoke(connection, number, frame) => self.invoke_here(connection, number, &frame),
+            CoreMessage::Invoked(number, answer) => self.control_here().invoked(number, *answer),
             CoreMessage::Close(connection) => self.close_here(connection),
             CoreMessage::Gone(peer) => self.peer_gone(peer),
             CoreMessage::Call(number, call) => self.serve_call(Caller { core: from, number }, *call),
@@ -331,6 +334,30 @@ impl<E: Env> Core<E> {
     fn push_here(&self, id: ConnectionId, frame: &[u8]) {
         let grown = self.connections.borrow().get(id).map_or(0, |connection| connection.push(frame));
         self.meter(0, grown);
+    }
+
+    /// Core 0 only: sends a request of its own to a connection of any core; the answer comes back with `number`.
+    pub fn invoke(&self, peer: Peer, number: i32, frame: Bytes) {
+        if peer.core == self.id {
+            self.invoke_here(peer.connection, number, &frame);
+        } else {
+            self.mailbox.post(peer.core, CoreMessage::Invoke(peer.connection, number, frame));
+        }
+    }
+
+    fn invoke_here(&self, id: ConnectionId, number: i32, frame: &[u8]) {
+        let grown =
+            self.connections.borrow().get(id).map_or(0, |connection| connection.invoke(number, frame));
+        self.meter(0, grown);
+    }
+
+    /// A client of this core answers the request of core 0 with this number.
+    pub fn invoked(&self, number: i32, answer: Command) {
+        if self.id == CONTROL_CORE {
+            self.control_here().invoked(number, answer);
+        } else {
+            self.mailbox.post(CONTROL_CORE, CoreMessage::Invoked(number, Box::new(answer)));
+        }
     }
 
     /// Closes a connection of any core.

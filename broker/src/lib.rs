@@ -11,6 +11,7 @@ mod control_plane;
 mod core;
 mod edge;
 mod event;
+mod invocations;
 mod long_poll;
 mod mailbox;
 mod message;

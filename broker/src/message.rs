@@ -222,6 +222,8 @@ pub enum AnswerBody {
         /// The message's UNIQ_KEY.
         uniq_key: UniqKey,
     },
+    /// A reply was handed to who waited for it, and is not stored: the queue that it would have gone to.
+    Replied(QueueId),
     /// What a pull found.
     Pulled(Pulled),
     /// SUCCESS and an ext field with a number.
@@ -274,6 +276,8 @@ pub enum Call {
     },
     /// Of core 0: create the consumer group, if it may be.
     CreateGroup(String),
+    /// Of core 0: hand a reply (326) to the producer with this client id, and say what became of it.
+    PushReply(String, Box<Command>),
     /// Of a shard.
     Shard(ShardId, ShardCall),
 }
@@ -313,6 +317,8 @@ pub enum ShardCall {
         /// Last store time, in ms.
         end_ms: i64,
     },
+    /// The record that starts at this physical offset, if one does.
+    RecordAt(PhysicalOffset),
     /// What the shard has counted.
     Report,
 }
@@ -358,7 +364,7 @@ pub enum CallAnswer {
     Committed(Vec<CommittedOffset>),
     /// To [`ShardCall::GroupsOf`].
     Groups(Vec<Arc<str>>),
-    /// To [`ShardCall::Keys`].
+    /// To [`ShardCall::Keys`] and [`ShardCall::RecordAt`].
     Records(Vec<IoSlice>),
     /// To [`ShardCall::Report`].
     Report(Box<ShardReport>),
@@ -379,6 +385,10 @@ pub enum CoreMessage {
     Update(Update),
     /// A frame of core 0's own for a connection of the receiving core.
     Push(ConnectionId, Bytes),
+    /// A request of core 0's own, with its number, for a connection of the receiving core.
+    Invoke(ConnectionId, i32, Bytes),
+    /// To core 0: a client's answer to the request with this number.
+    Invoked(i32, Box<Command>),
     /// Core 0 wants a connection of the receiving core closed.
     Close(ConnectionId),
     /// A connection has ended: what waits for it can go.

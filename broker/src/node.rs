@@ -180,6 +180,7 @@ impl<E: Env> Leader<E> {
             control.announce(core);
             core.env.spawn(control.clone().follow_outcomes(core.clone()));
             core.env.spawn(control.clone().tend(core.clone()));
+            core.env.spawn(control.clone().expire_invocations(core.clone()));
         }
         core.others().for_each(|other| core.post_node(other, NodeMessage::Serve));
         core.flush();

@@ -225,6 +225,21 @@ pub fn no_message_at(offset: i64) -> Refusal {
     Refusal::new(response::SYSTEM_ERROR, format!("can not find message by the offset, {offset}"))
 }
 
+/// A reply without REPLY_TO_CLIENT.
+pub fn reply_to_nobody() -> Refusal {
+    Refusal::system_error("reply message properties[REPLY_TO_CLIENT] is null")
+}
+
+/// Whoever waits for a reply is not connected here.
+pub fn no_requester(client_id: &str) -> Refusal {
+    Refusal::system_error(format!("push reply message fail, channel of <{client_id}> not found."))
+}
+
+/// Whoever waits for a reply did not take it.
+pub fn reply_not_pushed(client_id: &str) -> Refusal {
+    Refusal::system_error(format!("push reply message to {client_id}fail."))
+}
+
 /// No message has the key in that time.
 pub fn no_message_with_key() -> Refusal {
     Refusal::new(response::QUERY_NOT_FOUND, "can not find message, maybe time range not correct")

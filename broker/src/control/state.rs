@@ -44,7 +44,7 @@ impl ControlSettings {
                 broker_name: config.broker_name.clone(),
                 default_topic_queue_nums: i32::try_from(config.default_topic_queues).unwrap_or(MAX_QUEUES),
                 auto_create_topic: config.auto_create_topic,
-                trace_topic: false,
+                trace_topic: config.trace_topic,
             },
             auto_create_group: config.auto_create_group,
             channel_expired: config.channel_expiry,
@@ -63,6 +63,7 @@ pub struct ControlState {
     locks: LockTable,
     stats: StatsTable,
     channel_expired: Duration,
+    broker_name: String,
     config_text: String,
     /// Version of the options: they are read once, at the start.
     config_version: DataVersion,
@@ -126,6 +127,7 @@ impl ControlState {
             locks: LockTable::new(settings.lock_expiry),
             stats: StatsTable::new(),
             channel_expired: settings.channel_expired,
+            broker_name: settings.topics.broker_name.clone(),
             config_text: settings.config_text.clone(),
             config_version: DataVersion { timestamp: boot_ms, ..DataVersion::default() },
             revision: 0,
@@ -200,6 +202,11 @@ impl ControlState {
     /// The statistics, to count: nothing follows from that.
     pub fn stats_mut(&mut self) -> &mut StatsTable {
         &mut self.stats
+    }
+
+    /// The broker's name.
+    pub fn broker_name(&self) -> &str {
+        &self.broker_name
     }
 
     /// The options in force, as Java properties.

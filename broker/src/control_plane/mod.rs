@@ -3,6 +3,7 @@
 
 mod questions;
 mod registration;
+mod relay;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use crate::control::topics::AutoCreate;
 use crate::control::{ControlSettings, ControlState, Effects, Forget, Refusal};
 use crate::core::Core;
 use crate::event::LocalEvent;
+use crate::invocations::Invocations;
 use crate::message::*;
 use crate::registration_driver::Registrar;
 use questions::Samples;
@@ -40,6 +42,7 @@ pub struct ControlPlane<E: Env> {
     outcomes: RefCell<VecDeque<Outcome>>,
     outcome_there: LocalEvent,
     registrar: OnceCell<Registrar<E>>,
+    invocations: Invocations,
     samples: RefCell<Samples>,
 }
 
@@ -77,6 +80,7 @@ impl<E: Env> ControlPlane<E> {
             outcomes: RefCell::default(),
             outcome_there: LocalEvent::default(),
             registrar: OnceCell::new(),
+            invocations: Invocations::default(),
             samples: RefCell::new(Samples::new(now_ms)),
         }))
     }
@@ -88,7 +92,7 @@ impl<E: Env> ControlPlane<E> {
     }
 
     /// Serves a call.
-    pub fn call(&self, core: &Rc<Core<E>>, caller: Caller, call: Call) {
+    pub fn call(self: &Rc<Self>, core: &Rc<Core<E>>, caller: Caller, call: Call) {
         let now_ms = core.env.wall_ms();
         let (answer, effects) = match call {
             Call::CreateTopic { topic, default_topic, queue_nums, unit_mode } => {
@@ -101,6 +105,9 @@ impl<E: Env> ControlPlane<E> {
             Call::CreateGroup(group) => {
                 let created = self.state.borrow_mut().auto_create_group(&group, now_ms);
                 (CallAnswer::Done, created.map(|(_, effects)| effects).unwrap_or_default())
+            }
+            Call::PushReply(client_id, request) => {
+                return self.push_reply(core, caller, client_id, *request);
             }
             Call::Shard(..) => unreachable!("calls of shards go to their shard"),
         };
@@ -134,6 +141,7 @@ impl<E: Env> ControlPlane<E> {
 
     /// A connection has ended.
     pub fn peer_gone(&self, _core: &Core<E>, peer: Peer) {
+        self.invocations.peer_gone(peer);
         let effects = self.state.borrow_mut().connection_closed(peer.into());
         self.settle(effects, Then::Nothing);
     }

@@ -49,6 +49,10 @@ impl<E: Env> ControlPlane<E> {
             }
             Question::TopicGroups(topic) => self.topic_groups(core, &topic).await,
             Question::GroupTopics(group) => self.group_topics(core, &group).await,
+            Question::Relay(relay) => self.relay(core, relay).await,
+            Question::ConsumerStatus { request, consumers } => {
+                self.consumer_status(core, request, consumers).await
+            }
         };
         answer.unwrap_or_else(|refusal| Command::from(&refusal))
     }
@@ -235,7 +239,7 @@ fn figures_of(state: &QueueState) -> QueueFigures {
 }
 
 /// A shard refused, or answered another question.
-fn unexpected(answer: CallAnswer) -> Refusal {
+pub(super) fn unexpected(answer: CallAnswer) -> Refusal {
     match answer {
         CallAnswer::Refused(refusal) => refusal,
         other => Refusal::new(response::SYSTEM_ERROR, format!("a shard gave the wrong answer: {other:?}")),

@@ -4,6 +4,7 @@
 mod pull;
 mod query;
 mod queue;
+mod reply;
 mod send;
 
 pub use send::push_property;
@@ -66,11 +67,17 @@ pub fn dispatch<E: Env>(
     let parsed = Frame::parse(&mut frame, core.limits())?;
     let header = &parsed.header;
     if header.is_response() {
-        // Answers to this side's own requests: nobody waits for any.
+        if connection.invocation_answered(header.opaque) {
+            core.invoked(header.opaque, to_command(&parsed));
+        }
         return Ok(Step::Done);
     }
     match header.code {
-        request::SEND_MESSAGE | request::SEND_MESSAGE_V2 | request::SEND_BATCH_MESSAGE => {
+        request::SEND_MESSAGE
+        | request::SEND_MESSAGE_V2
+        | request::SEND_BATCH_MESSAGE
+        | request::SEND_REPLY_MESSAGE
+        | request::SEND_REPLY_MESSAGE_V2 => {
             let reply = begin(core, connection, header, ReplyKind::Counted);
             match send::Fields::read(&parsed, base, reply) {
                 Ok(fields) => return Ok(send::Draft::new(fields, frame.freeze()).submit(core, connection)),

@@ -10,12 +10,13 @@ use ringmq_env::Env;
 use ringmq_protocol::body::{TopicConfig, TopicFilterType, perm};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::frame::Frame;
-use ringmq_protocol::headers::{ExtError, SendHeader};
+use ringmq_protocol::headers::{ExtError, PushReplyHeader, SendHeader};
 use ringmq_protocol::names;
 use ringmq_protocol::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, names as property};
 use ringmq_protocol::record::sys_flag;
 use smallvec::SmallVec;
 
+use super::reply::Reply;
 use super::*;
 
 /// Longest topic name of a batch.
@@ -27,9 +28,11 @@ const BROKERS_PROPERTIES: [&str; 4] =
     [property::POP_CK, property::MSG_REGION, property::TRACE_SWITCH, property::CLUSTER];
 
 /// What the header of a send says, with its texts as places in the frame.
+#[derive(Clone, Copy)]
 pub struct Fields {
     reply: ReplyTo,
     code: i32,
+    producer_group: Span,
     topic: Span,
     default_topic: Option<Span>,
     default_queues: i32,
@@ -51,6 +54,7 @@ impl Fields {
         Ok(Fields {
             reply,
             code: frame.header.code,
+            producer_group: span_of(base, header.producer_group),
             topic: span_of(base, header.topic),
             default_topic: given.then(|| span_of(base, header.default_topic)),
             default_queues: header.default_topic_queue_nums,
@@ -67,6 +71,10 @@ impl Fields {
 
     fn is_batch(&self) -> bool {
         self.code == request::SEND_BATCH_MESSAGE
+    }
+
+    fn is_reply(&self) -> bool {
+        matches!(self.code, request::SEND_REPLY_MESSAGE | request::SEND_REPLY_MESSAGE_V2)
     }
 }
 
@@ -114,12 +122,31 @@ impl Draft {
             }
         };
         let (reply, bytes) = (self.fields.reply, self.frame.len());
+        if self.fields.is_reply() {
+            return self.submit_reply(core, connection, topic, &config);
+        }
         match self.place(core, connection, topic, &config) {
             Ok(send) => {
                 let shard = core.identity.routing.shard(&send.topic, send.queue_id);
                 core.submit(shard, reply, bytes, ShardRequest::Send(send));
             }
             Err(refusal) => refuse(core, reply, refusal),
+        }
+        Step::Done
+    }
+
+    /// The same for a reply, which goes to who waits for it, too.
+    fn submit_reply<E: Env>(
+        self,
+        core: &Rc<Core<E>>,
+        connection: &Connection,
+        topic: Arc<str>,
+        config: &TopicConfig,
+    ) -> Step {
+        let (fields, frame) = (self.fields, self.frame.clone());
+        match self.place(core, connection, topic, config) {
+            Ok(send) => reply_of(core, connection, &fields, &frame, send).deliver(core, fields.reply),
+            Err(refusal) => refuse(core, fields.reply, refusal),
         }
         Step::Done
     }
@@ -262,6 +289,34 @@ impl Draft {
         }
         Ok(())
     }
+}
+
+fn reply_of<E: Env>(
+    core: &Core<E>,
+    connection: &Connection,
+    fields: &Fields,
+    frame: &Bytes,
+    send: SendRequest,
+) -> Reply {
+    let text = |span: Span| std::str::from_utf8(&frame[span.range()]).unwrap_or_default();
+    let default_topic = fields.default_topic.map_or(names::topics::AUTO_CREATE_TOPIC_KEY_TOPIC, text);
+    let header = PushReplyHeader {
+        producer_group: text(fields.producer_group),
+        topic: text(fields.topic),
+        default_topic,
+        default_topic_queue_nums: fields.default_queues,
+        queue_id: fields.queue_id,
+        sys_flag: fields.sys_flag,
+        born_timestamp: fields.born_timestamp,
+        flag: fields.flag,
+        properties: Some(text(fields.properties)),
+        reconsume_times: Some(fields.reconsume_times),
+        unit_mode: Some(fields.unit_mode),
+        born_host: &connection.address.to_string(),
+        store_host: &core.identity.store_host.to_string(),
+        store_timestamp: 0,
+    };
+    Reply::new(send, header, core.env.wall_ms())
 }
 
 /// What matters among a message's properties.

@@ -41,6 +41,10 @@ impl<E: Env> ShardService<E> {
                     CallAnswer::Records,
                 )
             }
+            ShardCall::RecordAt(offset) => match self.shard.record_at(offset.position()).await {
+                Ok(record) => CallAnswer::Records(record.into_iter().collect()),
+                Err(error) => CallAnswer::Refused(remarks::read_failed(&error)),
+            },
             ShardCall::Report => {
                 let stats = self.shard.stats();
                 CallAnswer::Report(Box::new(self.meters.borrow_mut().report(stats)))

@@ -216,6 +216,31 @@ pub static OPTIONS: &[OptionDef] = &[
     .java(&["maxMessageSize"]),
     OptionDef::new("trace-on", Roles::BROKER, Kind::Bool, "true", "Tells clients that traces are wanted (TRACE_ON).")
         .java(&["traceOn"]),
+    OptionDef::new(
+        "trace-topic",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Makes the topic for message traces (RMQ_SYS_TRACE_TOPIC) at the start; without it, the first trace does, \
+         as far as sends may make topics.",
+    )
+    .java(&["traceTopicEnable"]),
+    OptionDef::new(
+        "store-reply",
+        Roles::BROKER,
+        Kind::Bool,
+        "true",
+        "Stores replies to requests in the cluster's reply topic, besides handing them to who waits for them.",
+    )
+    .java(&["storeReplyMessageEnable"]),
+    OptionDef::new(
+        "server-side-reset",
+        Roles::BROKER,
+        Kind::Bool,
+        "true",
+        "A reset of a group's offsets moves the group in the broker; without it, the group's consumers are told to move.",
+    )
+    .java(&["useServerSideResetOffset"]),
     // --- connections and time-outs ---
     OptionDef::new(
         "max-frame-size",

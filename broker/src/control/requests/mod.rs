@@ -2,12 +2,14 @@
 
 mod admin;
 mod clients;
+mod relays;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ringmq_engine::PhysicalOffset;
 use ringmq_protocol::body::TopicConfig;
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
@@ -63,6 +65,30 @@ pub enum Question {
     TopicGroups(String),
     /// 343: the topics in which a group committed offsets, for `group_topics`.
     GroupTopics(String),
+    /// 307, 309: a consumer is to be asked itself.
+    Relay(Relay),
+    /// 223: consumers are to be asked for the offsets that they hold of a topic (221).
+    ConsumerStatus {
+        /// The request to each.
+        request: Command,
+        /// Whom to ask, with the client ids.
+        consumers: Vec<(ConnectionId, Arc<str>)>,
+    },
+}
+
+/// A request that a consumer is to answer itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relay {
+    /// The consumer's connection.
+    pub connection: ConnectionId,
+    /// Its group.
+    pub group: String,
+    /// Its client id.
+    pub client_id: String,
+    /// What it is asked, but for the opaque.
+    pub request: Command,
+    /// The message that goes along as the body, by its physical offset.
+    pub message: Option<PhysicalOffset>,
 }
 
 type Outcome = Result<Handled, Refusal>;
@@ -106,6 +132,9 @@ impl ControlState {
             request::GET_ALL_PRODUCER_INFO => {
                 Ok(answer(super::answers::success(&self.producers().describe_all())))
             }
+            request::GET_CONSUMER_RUNNING_INFO => self.relay_running_info(command),
+            request::CONSUME_MESSAGE_DIRECTLY => self.relay_consume_directly(command),
+            request::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => self.consumer_status(command),
             request::QUERY_SUBSCRIPTION_BY_CONSUMER => self.query_subscription(command),
             _ => self.dispatch_admin(command, clock),
         }

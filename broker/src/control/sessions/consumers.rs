@@ -150,6 +150,13 @@ impl ConsumerTable {
         self.groups.get(group).map(|group| group.members.keys().copied().collect()).unwrap_or_default()
     }
 
+    /// The group's members, in the order of their connections.
+    pub fn clients(&self, group: &str) -> Vec<&Client> {
+        self.groups
+            .get(group)
+            .map_or_else(Vec::new, |group| group.members.values().map(|member| &member.client).collect())
+    }
+
     /// The members' client ids, in order, each once: a client that has reconnected is one member, even while
     /// nobody has noticed the end of its old connection.
     pub fn client_ids(&self, group: &str) -> Vec<Arc<str>> {

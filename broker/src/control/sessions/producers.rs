@@ -16,6 +16,8 @@ use super::{Client, Clock, ConnectionId, ConnectionIndex, Member};
 pub struct ProducerTable {
     groups: HashMap<Arc<str>, BTreeMap<ConnectionId, Member>, FxBuildHasher>,
     connections: ConnectionIndex,
+    /// The connection that each client was last heard on.
+    clients: HashMap<Arc<str>, ConnectionId, FxBuildHasher>,
 }
 
 impl ProducerTable {
@@ -29,6 +31,7 @@ impl ProducerTable {
         let name = self.groups.get_key_value(group).map_or_else(|| group.into(), |(name, _)| name.clone());
         let members = self.groups.entry(name.clone()).or_default();
         let member = Member { client: client.clone(), heard: clock };
+        self.clients.insert(client.client_id.clone(), client.connection);
         if members.insert(client.connection, member).is_none() {
             self.connections.add(client.connection, &name);
         }
@@ -37,12 +40,26 @@ impl ProducerTable {
     /// Removes one member, if it is one.
     pub fn unregister(&mut self, group: &str, connection: ConnectionId) {
         let Some(members) = self.groups.get_mut(group) else { return };
-        if members.remove(&connection).is_some() {
-            if members.is_empty() {
-                self.groups.remove(group);
-            }
-            self.connections.remove(connection, group);
+        let Some(member) = members.remove(&connection) else { return };
+        if members.is_empty() {
+            self.groups.remove(group);
         }
+        self.connections.remove(connection, group);
+        let client_id = &member.client.client_id;
+        let is_last = self.connections.groups(connection).is_empty();
+        if is_last && self.clients.get(client_id) == Some(&connection) {
+            self.clients.remove(client_id);
+        }
+    }
+
+    /// The connection that a producer with this client id was last heard on (Java's findChannel).
+    pub fn find(&self, client_id: &str) -> Option<ConnectionId> {
+        self.clients.get(client_id).copied()
+    }
+
+    /// The connections of a group's members, in order.
+    pub fn members(&self, group: &str) -> Vec<ConnectionId> {
+        self.groups.get(group).map(|members| members.keys().copied().collect()).unwrap_or_default()
     }
 
     /// Removes the connection from every group that it is in.

@@ -80,10 +80,10 @@ impl TopicTable {
         table
     }
 
-    /// Takes an entry of the metadata log back. A name that is a system topic's by now stays the broker's.
+    /// Takes an entry of the metadata log back. A topic that this start has made already stays as it is.
     pub fn restore(&mut self, name: &str, json: &[u8]) -> Result<(), serde_json::Error> {
         let mut config: TopicConfig = serde_json::from_slice(json)?;
-        if !self.is_system(name) {
+        if !self.topics.contains_key(name) {
             config.topic_name = name.to_owned();
             self.topics.insert(name.into(), Arc::new(config));
         }

@@ -63,6 +63,18 @@ ext_header! {
 }
 
 ext_header! {
+    /// Header of INVOKE_BROKER_TO_GET_CONSUMER_STATUS (223).
+    pub struct InvokeConsumerStatusHeader<'a> {
+        /// Topic.
+        pub topic: &'a str = "topic",
+        /// Consumer group.
+        pub group: &'a str = "group",
+        /// The client, by its id; all when missing or blank.
+        pub client_addr: Option<&'a str> = "clientAddr",
+    }
+}
+
+ext_header! {
     /// Header of GET_CONSUMER_RUNNING_INFO (307).
     pub struct ConsumerRunningInfoHeader<'a> {
         /// Consumer group.
