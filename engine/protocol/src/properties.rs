@@ -49,7 +49,6 @@ pub mod names {
         REPLY_TO_CLIENT = "REPLY_TO_CLIENT",
         CLUSTER = "CLUSTER",
         MESSAGE_TYPE = "MSG_TYPE",
-        PUSH_REPLY_TIME = "PUSH_REPLY_TIME",
         POP_CK = "POP_CK",
         SHARDING_KEY = "__SHARDINGKEY",
         INNER_MULTI_DISPATCH = "INNER_MULTI_DISPATCH",
