@@ -77,6 +77,7 @@
 //! | `ClientLogger` | `tracing` | the initialiser, metrics |
 
 pub mod allocate;
+mod caught;
 mod client;
 mod config;
 pub mod consumer;

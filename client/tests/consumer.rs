@@ -7,54 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{bounded, client, lacks, unique};
+use common::{Seen, bounded, client, lacks, topic, unique};
 use ringmq_client::consumer::RetryDelay;
 use ringmq_client::producer::ByHash;
 use ringmq_client::{Batch, Client, ConsumeFrom, Consumed, ConsumedOrderly, Message, MessageModel};
-
-/// What listeners saw: a line for each message.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<String>>>);
-
-impl Seen {
-    fn add(&self, batch: &Batch) {
-        let texts = batch.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap());
-        self.0.lock().unwrap().extend(texts);
-    }
-
-    fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
-    }
-
-    fn sorted(&self) -> Vec<String> {
-        let mut all = self.all();
-        all.sort();
-        all
-    }
-
-    async fn count(&self, count: usize) {
-        while self.all().len() < count {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-/// A topic that exists.
-async fn topic(client: &Client, prefix: &str) -> String {
-    let topic = unique(prefix);
-    let producer = client.producer("client_test").start().unwrap();
-    producer.send(Message::new(&topic, "create").unwrap()).await.unwrap();
-    // The name server hears of it a moment later.
-    while client_queues(client, &topic).await == 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    topic
-}
-
-async fn client_queues(client: &Client, topic: &str) -> usize {
-    let producer = client.producer("client_test").start().unwrap();
-    producer.queues(topic).await.map_or(0, |queues| queues.len())
-}
 
 async fn send(client: &Client, topic: &str, texts: impl IntoIterator<Item = String>) {
     let producer = client.producer("client_test").start().unwrap();

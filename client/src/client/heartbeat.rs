@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmq_protocol::body::{HeartbeatData, ProducerData};
+use ringmq_protocol::body::HeartbeatData;
 use ringmq_protocol::codes::request;
 use ringmq_protocol::headers::UnregisterClientHeader;
 use ringmq_protocol::json::{self, Dialect};
@@ -54,6 +54,7 @@ impl Instance {
         let request = Request::bodied(request::HEART_BEAT, json::to_vec(&data, Dialect::Java));
         let mut beats = JoinSet::new();
         for addr in self.routes.addrs(masters_only) {
+            lock(&self.introduced).insert(addr.clone());
             let (instance, request) = (self.clone(), request.clone());
             beats.spawn(async move {
                 let timeout = instance.config.call_timeout;
@@ -65,12 +66,22 @@ impl Instance {
         while beats.join_next().await.is_some() {}
     }
 
+    /// Sees that every broker in use has heard of everybody who is here.
+    pub(crate) async fn introduce(self: &Arc<Self>) {
+        let strangers = {
+            let introduced = lock(&self.introduced);
+            self.routes.addrs(true).iter().any(|addr| !introduced.contains(addr))
+        };
+        if strangers {
+            self.heartbeat().await;
+        }
+    }
+
     fn heartbeat_data(&self) -> HeartbeatData {
-        let producers = lock(&self.producers);
         HeartbeatData {
             client_id: self.client_id.clone(),
-            consumer_data_set: self.members().iter().map(|m| m.consumer_data()).collect(),
-            producer_data_set: producers.keys().map(|g| ProducerData { group_name: g.clone() }).collect(),
+            consumer_data_set: self.members.consumers().iter().map(|m| m.consumer_data()).collect(),
+            producer_data_set: self.members.producer_data(),
             ..HeartbeatData::default()
         }
     }

@@ -2,25 +2,29 @@
 
 mod heartbeat;
 mod inbound;
+mod members;
 mod namesrv;
 mod offsets;
+mod replies;
 pub(crate) mod route;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringmq_protocol::body::{ConsumerData, ConsumerRunningInfo, GetConsumerStatusBody, ResetOffsetBody};
+use ringmq_protocol::body::MessageQueue;
 use ringmq_protocol::message_id::UniqueKeys;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use members::{Member, TransactionCheck};
 pub use namesrv::RouteError;
+pub(crate) use replies::Awaited;
 
 use crate::config::{ClientConfig, DEFAULT_INSTANCE};
 use crate::consumer::{LitePullConsumerBuilder, PushConsumerBuilder};
@@ -28,7 +32,9 @@ use crate::error::CallError;
 use crate::producer::ProducerBuilder;
 use crate::remoting::{INBOUND, Remoting};
 use crate::sync::lock;
+use members::Members;
 use namesrv::NameServers;
+use replies::Replies;
 use route::{Asking, Routes, TopicRoute};
 
 /// Why a client was not made.
@@ -48,20 +54,6 @@ pub enum ConnectError {
     },
 }
 
-/// A consumer as the client sees it.
-pub(crate) trait Member: Send + Sync {
-    /// What heartbeats tell about it.
-    fn consumer_data(&self) -> ConsumerData;
-    /// The group's members or subscriptions changed.
-    fn rebalance_now(&self);
-    /// What an operator asks for (307).
-    fn running_info(&self) -> ConsumerRunningInfo;
-    /// How far it has come in a topic (221).
-    fn status(&self, topic: &str) -> GetConsumerStatusBody;
-    /// An operator moves the group (220).
-    fn reset(self: Arc<Self>, offsets: &ResetOffsetBody);
-}
-
 /// Everything behind a [`Client`].
 pub(crate) struct Instance {
     pub config: ClientConfig,
@@ -71,11 +63,12 @@ pub(crate) struct Instance {
     pub routes: Routes,
     name_servers: NameServers,
     unique_keys: Mutex<UniqueKeys>,
-    /// Producers by group.
-    producers: Mutex<BTreeMap<String, usize>>,
-    consumers: Mutex<HashMap<String, Arc<dyn Member>>>,
+    members: Members,
+    replies: Replies,
+    /// Brokers that were told about everybody who is here now, or could not be.
+    introduced: Mutex<HashSet<Arc<str>>>,
     /// A heartbeat is wanted before its time.
-    beat_soon: Notify,
+    beat_soon: Arc<Notify>,
 }
 
 impl Instance {
@@ -108,49 +101,40 @@ impl Instance {
         self.remoting.stop()
     }
 
-    pub(crate) fn add_producer(&self, group: &str) {
-        *lock(&self.producers).entry(group.to_owned()).or_default() += 1;
+    /// Adds a producer. `checker` answers for its transactions.
+    pub(crate) fn add_producer(&self, group: &str, checker: Option<Arc<dyn TransactionCheck>>) {
+        self.members.add_producer(group, checker);
+        lock(&self.introduced).clear();
+        self.heartbeat_soon();
     }
 
     pub(crate) fn remove_producer(&self, group: &str) {
-        let mut producers = lock(&self.producers);
-        let left = producers.get_mut(group).map(|count| {
-            *count -= 1;
-            *count
-        });
-        if left == Some(0) {
-            producers.remove(group);
-        }
+        self.members.remove_producer(group);
     }
 
     pub(crate) fn has_producer(&self, group: &str) -> bool {
-        lock(&self.producers).contains_key(group)
+        self.members.has_producer(group)
     }
 
     /// Adds a consumer; false when the group has one already.
     pub(crate) fn add_consumer(&self, group: &str, member: Arc<dyn Member>) -> bool {
-        let mut consumers = lock(&self.consumers);
-        let free = !consumers.contains_key(group);
-        if free {
-            consumers.insert(group.to_owned(), member);
-        }
-        free
+        self.members.add_consumer(group, member)
     }
 
     /// Removes this consumer, and not another one that has taken its place.
     pub(crate) fn remove_consumer<M: Member>(&self, group: &str, member: &M) {
-        let mut consumers = lock(&self.consumers);
-        if consumers.get(group).is_some_and(|found| std::ptr::addr_eq(Arc::as_ptr(found), member)) {
-            consumers.remove(group);
+        self.members.remove_consumer(group, member);
+    }
+
+    /// The address of the queue's master; asks for the route once if it is not known.
+    pub(crate) async fn master_of(&self, queue: &MessageQueue) -> Result<Arc<str>, CallError> {
+        if let Some(addr) = self.routes.master(&queue.broker_name) {
+            return Ok(addr);
         }
-    }
-
-    fn member(&self, group: &str) -> Option<Arc<dyn Member>> {
-        lock(&self.consumers).get(group).cloned()
-    }
-
-    fn members(&self) -> Vec<Arc<dyn Member>> {
-        lock(&self.consumers).values().cloned().collect()
+        if let Err(RouteError::Call(error)) = self.routes.refresh(&queue.topic, self.asking()).await {
+            return Err(error);
+        }
+        self.routes.master(&queue.broker_name).ok_or_else(|| unknown_broker(&queue.broker_name))
     }
 
     /// Asks for all routes and forgets brokers that have gone.
@@ -224,13 +208,8 @@ impl Client {
             local_ip.map_err(|source| ConnectError::NoNetwork { addr: addr.to_owned(), source })?;
         let (inbound, requests) = mpsc::channel(INBOUND);
         let stop = CancellationToken::new();
-        let remoting = Remoting::new(
-            config.network.clone(),
-            config.connect_timeout,
-            inbound,
-            TaskTracker::new(),
-            stop.clone(),
-        );
+        let beat_soon = Arc::new(Notify::new());
+        let remoting = Remoting::new(&config, inbound, beat_soon.clone(), TaskTracker::new(), stop.clone());
         let (poll, beat) = (config.route_poll_interval, config.heartbeat_interval);
         let instance = Arc::new(Instance {
             client_id: client_id(&config, local_ip),
@@ -239,9 +218,10 @@ impl Client {
             routes: Routes::default(),
             name_servers,
             unique_keys: Mutex::new(UniqueKeys::new(key_ip(local_ip), std::process::id(), fastrand::u32(..))),
-            producers: Mutex::default(),
-            consumers: Mutex::default(),
-            beat_soon: Notify::new(),
+            members: Members::default(),
+            replies: Replies::default(),
+            introduced: Mutex::default(),
+            beat_soon,
             config,
         });
         inbound::start(&instance, requests);

@@ -11,7 +11,7 @@ use ringmq_protocol::names::{retry_topic, validate_group, validate_topic};
 use super::group::Group;
 use super::listener::{ConcurrentListener, Listener, OrderlyListener};
 use super::settings::{ConsumeFrom, Settings};
-use super::subscription::by_tag;
+use super::subscription::{Filter, by_tag};
 use super::{ConsumerError, PushConsumer, StopConsumer};
 use crate::allocate::AllocateStrategy;
 use crate::client::Client;
@@ -22,7 +22,7 @@ use crate::client::Client;
 pub struct PushConsumerBuilder {
     client: Client,
     group: String,
-    subscriptions: Vec<(String, String)>,
+    subscriptions: Vec<(String, Filter)>,
     settings: Settings,
 }
 
@@ -31,10 +31,10 @@ impl PushConsumerBuilder {
         PushConsumerBuilder { client, group, subscriptions: Vec::new(), settings: Settings::default() }
     }
 
-    /// Subscribes to a topic: `*` for all messages, or tags with `||` between them. All members of a group must have
-    /// the same subscriptions.
-    pub fn subscribe(mut self, topic: impl Into<String>, tags: impl Into<String>) -> PushConsumerBuilder {
-        self.subscriptions.push((topic.into(), tags.into()));
+    /// Subscribes to a topic: `*` for all messages, tags with `||` between them, or [`Filter::sql`]. All members of a
+    /// group must have the same subscriptions.
+    pub fn subscribe(mut self, topic: impl Into<String>, filter: impl Into<Filter>) -> PushConsumerBuilder {
+        self.subscriptions.push((topic.into(), filter.into()));
         self
     }
 
@@ -166,9 +166,9 @@ impl PushConsumerBuilder {
         }
         let instance = self.client.instance.clone();
         let mut subscriptions = BTreeMap::new();
-        for (topic, tags) in self.subscriptions {
+        for (topic, filter) in self.subscriptions {
             validate_topic(&topic)?;
-            let subscription = by_tag(&topic, &tags, instance.now_ms());
+            let subscription = filter.subscription(&topic, instance.now_ms());
             subscriptions.insert(topic, subscription);
         }
         if self.settings.message_model == MessageModel::Clustering {

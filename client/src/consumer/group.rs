@@ -1,16 +1,13 @@
 //! A consumer's shared state: what all its tasks work on.
 
 use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ringmq_protocol::body::{
-    ConsumeType, ConsumerData, ConsumerRunningInfo, GetConsumerStatusBody, MessageModel, MessageQueue,
-    ResetOffsetBody, SubscriptionData,
+    ConsumeMessageDirectlyResult, ConsumeType, ConsumerData, ConsumerRunningInfo, GetConsumerStatusBody,
+    MessageModel, MessageQueue, ResetOffsetBody, SubscriptionData,
 };
 use ringmq_protocol::names::retry_topic;
 use tokio::sync::{Notify, Semaphore};
@@ -21,8 +18,10 @@ use super::listener::Listener;
 use super::offset_store::OffsetStore;
 use super::process_queue::{ProcessQueue, Thresholds};
 use super::settings::Settings;
+use crate::caught::Caught;
 use crate::client::{Instance, Member};
 use crate::env::BoxFuture;
+use crate::message::MessageExt;
 use crate::sync::lock;
 
 /// A queue that the rebalance gave to this consumer.
@@ -205,22 +204,11 @@ impl Member for Group {
     fn reset(self: Arc<Self>, offsets: &ResetOffsetBody) {
         self.move_group(offsets);
     }
-}
 
-/// A future whose panic is a `None`: the listener is the application's, and the client goes on without it.
-struct Caught<R>(BoxFuture<'static, R>);
-
-impl<R> Future for Caught<R> {
-    type Output = Option<R>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<R>> {
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
-        match polled {
-            Ok(poll) => poll.map(Some),
-            Err(_) => {
-                tracing::error!(target: "ringmq_client::consumer", "a listener panicked");
-                Poll::Ready(None)
-            }
-        }
+    fn consume_directly(
+        self: Arc<Self>,
+        message: MessageExt,
+    ) -> BoxFuture<'static, ConsumeMessageDirectlyResult> {
+        Box::pin(async move { self.try_out(message).await })
     }
 }

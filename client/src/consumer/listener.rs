@@ -62,11 +62,16 @@ pub enum Consumed {
 /// What became of a batch that was consumed in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConsumedOrderly {
-    /// All messages are done.
+    /// All messages are done and committed, and with them those of this queue that were [`ConsumedOrderly::Pending`].
     All,
+    /// All messages are done, but to be committed with a later batch. Until then they count as held, so that
+    /// somebody who never commits gets no more at last; if this member goes, they come again elsewhere.
+    Pending,
     /// The batch failed: the queue stands still for a while, or for the consumer's `suspend`, and then the same
     /// batch comes again.
     Suspend(Option<Duration>),
+    /// What is pending comes again, this batch included, behind a pause as that of [`ConsumedOrderly::Suspend`].
+    Rollback(Option<Duration>),
 }
 
 /// Consumes messages in any order, many at a time. Async closures are listeners:

@@ -12,7 +12,7 @@ use super::group::Group;
 use super::listener::Listener;
 use super::process_queue::ProcessQueue;
 use super::settings::{ConsumeFrom, Settings};
-use super::subscription::by_tag;
+use super::subscription::{Filter, by_tag};
 use super::{ConsumerError, StopConsumer};
 use crate::client::Client;
 use crate::error::CallError;
@@ -25,7 +25,7 @@ use crate::sync::lock;
 pub struct LitePullConsumerBuilder {
     client: Client,
     group: String,
-    subscriptions: Vec<(String, String)>,
+    subscriptions: Vec<(String, Filter)>,
     settings: Settings,
 }
 
@@ -35,14 +35,18 @@ impl LitePullConsumerBuilder {
         LitePullConsumerBuilder { client, group, subscriptions: Vec::new(), settings }
     }
 
-    /// Shares the queues of a topic with the other members of the group: `*` for all messages, or tags with `||`
-    /// between them.
-    pub fn subscribe(mut self, topic: impl Into<String>, tags: impl Into<String>) -> LitePullConsumerBuilder {
-        self.subscriptions.push((topic.into(), tags.into()));
+    /// Shares the queues of a topic with the other members of the group: `*` for all messages, tags with `||`
+    /// between them, or [`Filter::sql`].
+    pub fn subscribe(
+        mut self,
+        topic: impl Into<String>,
+        filter: impl Into<Filter>,
+    ) -> LitePullConsumerBuilder {
+        self.subscriptions.push((topic.into(), filter.into()));
         self
     }
 
-    /// Reads these queues, whoever else does, instead of sharing; subscriptions only tell tags then.
+    /// Reads these queues, whoever else does, instead of sharing; subscriptions only filter then.
     pub fn assign(mut self, queues: impl IntoIterator<Item = MessageQueue>) -> LitePullConsumerBuilder {
         self.settings.assigned = Some(queues.into_iter().collect());
         self
@@ -76,9 +80,9 @@ impl LitePullConsumerBuilder {
         for queue in self.settings.assigned.iter().flatten() {
             subscriptions.insert(queue.topic.clone(), by_tag(&queue.topic, "*", 0));
         }
-        for (topic, tags) in self.subscriptions {
+        for (topic, filter) in self.subscriptions {
             validate_topic(&topic)?;
-            let subscription = by_tag(&topic, &tags, instance.now_ms());
+            let subscription = filter.subscription(&topic, instance.now_ms());
             subscriptions.insert(topic, subscription);
         }
         if subscriptions.is_empty() {

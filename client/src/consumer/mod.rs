@@ -2,6 +2,7 @@
 
 mod builder;
 mod concurrent;
+mod direct;
 mod give_back;
 mod group;
 mod listener;
@@ -20,7 +21,9 @@ mod subscription;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringmq_protocol::body::MessageQueue;
+use ringmq_protocol::body::{CheckClientRequestBody, MessageQueue, SubscriptionData};
+use ringmq_protocol::codes::request;
+use ringmq_protocol::json::{self, Dialect};
 use ringmq_protocol::names::{NameError, validate_topic};
 
 pub use builder::PushConsumerBuilder;
@@ -28,8 +31,11 @@ pub use listener::{Batch, ConcurrentListener, Consumed, ConsumedOrderly, Orderly
 pub use lite_pull::{LitePullConsumer, LitePullConsumerBuilder};
 pub use ringmq_protocol::body::MessageModel;
 pub use settings::ConsumeFrom;
+pub use subscription::Filter;
 
 use crate::client::{Client, RouteError};
+use crate::error::CallError;
+use crate::remoting::Request;
 use crate::sync::lock;
 use group::Group;
 
@@ -49,6 +55,36 @@ pub enum ConsumerError {
     /// The name servers cannot be reached.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// A broker does not take the filter: the expression has a mistake, or the broker has no SQL92.
+    #[error("the filter of the topic {topic} was refused: {error}")]
+    Filter {
+        /// The topic.
+        topic: String,
+        /// What the broker said.
+        error: CallError,
+    },
+}
+
+impl ConsumerError {
+    /// What happened with the last broker or name server that was spoken to.
+    pub fn call(&self) -> Option<&CallError> {
+        match self {
+            ConsumerError::Route(RouteError::Call(error)) | ConsumerError::Filter { error, .. } => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the same may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            ConsumerError::Route(error) => error.is_retryable(),
+            // Brokers answer SYSTEM_ERROR when they have no SQL92, and that does not pass.
+            ConsumerError::Filter { error, .. } => error.code().is_none() && error.is_retryable(),
+            _ => false,
+        }
+    }
 }
 
 /// A consumer to which messages are pushed, from its start until it is shut down.
@@ -74,13 +110,14 @@ impl PushConsumer {
         self.group.held().iter().map(|process| process.queue.clone()).collect()
     }
 
-    /// Subscribes to a topic, or changes the tags of a subscription: `*` for all, or tags with `||` between them.
-    /// All members of a group must have the same subscriptions.
-    pub async fn subscribe(&self, topic: &str, tags: &str) -> Result<(), ConsumerError> {
+    /// Subscribes to a topic, or changes the filter of a subscription: `*` for all, tags with `||` between them, or
+    /// [`Filter::sql`]. All members of a group must have the same subscriptions.
+    pub async fn subscribe(&self, topic: &str, filter: impl Into<Filter>) -> Result<(), ConsumerError> {
         validate_topic(topic)?;
-        let subscription = subscription::by_tag(topic, tags, self.group.instance.now_ms());
-        lock(&self.group.subscriptions).insert(topic.to_owned(), subscription);
+        let subscription = filter.into().subscription(topic, self.group.instance.now_ms());
         self.group.know_route(topic).await?;
+        self.group.check_filter(&subscription).await?;
+        lock(&self.group.subscriptions).insert(topic.to_owned(), subscription);
         self.group.subscription_changed(topic).await;
         self.group.rebalance.notify_one();
         Ok(())
@@ -129,12 +166,9 @@ impl Group {
         if !self.instance.add_consumer(&self.name, self.clone()) {
             return Err(ConsumerError::GroupTaken(self.name.clone()));
         }
-        let topics: Vec<String> = lock(&self.subscriptions).keys().cloned().collect();
-        for topic in &topics {
-            if let Err(error) = self.know_route(topic).await {
-                self.instance.remove_consumer(&self.name, &**self);
-                return Err(error);
-            }
+        if let Err(error) = self.prepare().await {
+            self.instance.remove_consumer(&self.name, &**self);
+            return Err(error);
         }
         self.instance.heartbeat().await;
         self.spawn(rebalance::run(self.clone()));
@@ -162,6 +196,37 @@ impl Group {
         self.unlock_all().await;
         self.instance.remove_consumer(&self.name, self);
         self.instance.unregister(None, Some(&self.name)).await;
+    }
+
+    /// Learns where the topics are, and whether brokers understand the filters.
+    async fn prepare(&self) -> Result<(), ConsumerError> {
+        let subscriptions: Vec<_> = lock(&self.subscriptions).values().cloned().collect();
+        for subscription in &subscriptions {
+            self.know_route(&subscription.topic).await?;
+            self.check_filter(subscription).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks a broker of the topic about an SQL92 expression (46), so that a mistake is told at once.
+    async fn check_filter(&self, subscription: &SubscriptionData) -> Result<(), ConsumerError> {
+        if !subscription::is_sql(subscription) {
+            return Ok(());
+        }
+        let Ok(route) = self.instance.route(&subscription.topic).await else { return Ok(()) };
+        let masters = route.brokers().filter_map(|broker| self.instance.routes.master(broker));
+        let Some(addr) = fastrand::choice(masters.collect::<Vec<_>>()) else { return Ok(()) };
+        let body = CheckClientRequestBody {
+            client_id: self.instance.client_id.clone(),
+            group: self.name.clone(),
+            namespace: None,
+            subscription_data: subscription.clone(),
+        };
+        let request = Request::bodied(request::CHECK_CLIENT_CONFIG, json::to_vec(&body, Dialect::Java));
+        match self.instance.remoting.call_ok(&addr, &request, self.call_timeout()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ConsumerError::Filter { topic: subscription.topic.clone(), error }),
+        }
     }
 
     /// Learns where a topic is. A topic that does not exist yet is no error: it may come.

@@ -11,6 +11,7 @@ use crate::message::MessageExt;
 /// Hands the queue's messages to the listener in order until the queue is taken away. The batch at hand is finished
 /// before this returns.
 pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, listener: Erased<ConsumedOrderly>) {
+    let mut pending = Vec::new();
     loop {
         let ready = async {
             process.something().await;
@@ -26,7 +27,7 @@ pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, listener:
         };
         // The permits are never closed.
         let Ok(permit) = permit else { return };
-        let pause = consume(&group, &process, &listener).await;
+        let pause = consume(&group, &process, &listener, &mut pending).await;
         drop(permit);
         if let Some(pause) = pause {
             tokio::select! {
@@ -42,14 +43,25 @@ async fn consume(
     group: &Group,
     process: &ProcessQueue,
     listener: &Erased<ConsumedOrderly>,
+    pending: &mut Vec<Arc<MessageExt>>,
 ) -> Option<Duration> {
     let messages = process.take(group.settings.consume_batch, group.instance.now_ms());
     let batch = Batch { queue: process.queue.clone(), messages: messages.clone() };
     let consumed = group.run(listener(batch)).await.unwrap_or(ConsumedOrderly::Suspend(None));
     match consumed {
         ConsumedOrderly::All => {
-            commit(group, process, &messages);
+            pending.extend(messages);
+            commit(group, process, &std::mem::take(pending));
             None
+        }
+        ConsumedOrderly::Pending => {
+            pending.extend(messages);
+            None
+        }
+        ConsumedOrderly::Rollback(pause) => {
+            pending.extend(messages);
+            process.put_back(std::mem::take(pending));
+            Some(stand_still(group, pause))
         }
         ConsumedOrderly::Suspend(pause) => suspend(group, process, messages, pause).await,
     }
@@ -76,10 +88,11 @@ async fn suspend(
     let stands_still = !stay.is_empty();
     process.put_back(stay);
     commit(group, process, &buried);
-    stands_still.then(|| {
-        let pause = pause.unwrap_or(group.settings.suspend);
-        pause.clamp(Duration::from_millis(10), Duration::from_secs(30))
-    })
+    stands_still.then(|| stand_still(group, pause))
+}
+
+fn stand_still(group: &Group, pause: Option<Duration>) -> Duration {
+    pause.unwrap_or(group.settings.suspend).clamp(Duration::from_millis(10), Duration::from_secs(30))
 }
 
 /// The queue is this consumer's until its worker has returned, taken away or not, and so is its offset.

@@ -12,7 +12,7 @@ use ringmq_protocol::properties::names;
 
 use super::group::Group;
 use super::process_queue::ProcessQueue;
-use super::subscription::wants;
+use super::subscription::{is_sql, wants};
 use crate::client::route::MASTER_ID;
 use crate::client::unknown_broker;
 use crate::error::CallError;
@@ -117,7 +117,7 @@ async fn pull(
         commit_offset: commit.unwrap_or(0),
         suspend_timeout_millis: SUSPEND.as_millis() as i64,
         subscription: poll.then_some(&*subscription.sub_string),
-        sub_version: if poll { 0 } else { subscription.sub_version },
+        sub_version: if poll && !is_sql(subscription) { 0 } else { subscription.sub_version },
         expression_type: Some(&subscription.expression_type),
         max_msg_bytes: None,
         request_source: None,

@@ -204,11 +204,16 @@ impl Group {
         }
         let retry = is_retry_topic(&queue.topic);
         match self.settings.consume_from {
-            ConsumeFrom::LastOffset if retry => Ok(0),
-            ConsumeFrom::LastOffset => self.instance.max_offset(queue).await,
             ConsumeFrom::FirstOffset => Ok(0),
             ConsumeFrom::Timestamp(_) if retry => self.instance.max_offset(queue).await,
             ConsumeFrom::Timestamp(time) => self.instance.search_offset(queue, time).await,
+            ConsumeFrom::LastOffset
+            | ConsumeFrom::LastOffsetAndFromMinWhenBootFirst
+            | ConsumeFrom::MinOffset
+            | ConsumeFrom::MaxOffset => match retry {
+                true => Ok(0),
+                false => self.instance.max_offset(queue).await,
+            },
         }
     }
 

@@ -22,6 +22,12 @@ pub enum ConsumeFrom {
     FirstOffset,
     /// At the first message stored at or after this time, in ms since 1970.
     Timestamp(i64),
+    /// As [`ConsumeFrom::LastOffset`], under a name that Java has deprecated.
+    LastOffsetAndFromMinWhenBootFirst,
+    /// As [`ConsumeFrom::LastOffset`], which is what Java makes of this deprecated name too.
+    MinOffset,
+    /// As [`ConsumeFrom::LastOffset`], under a name that Java has deprecated.
+    MaxOffset,
 }
 
 impl ConsumeFrom {
@@ -30,6 +36,11 @@ impl ConsumeFrom {
             ConsumeFrom::LastOffset => body::ConsumeFromWhere::LastOffset,
             ConsumeFrom::FirstOffset => body::ConsumeFromWhere::FirstOffset,
             ConsumeFrom::Timestamp(_) => body::ConsumeFromWhere::Timestamp,
+            ConsumeFrom::LastOffsetAndFromMinWhenBootFirst => {
+                body::ConsumeFromWhere::LastOffsetAndFromMinWhenBootFirst
+            }
+            ConsumeFrom::MinOffset => body::ConsumeFromWhere::MinOffset,
+            ConsumeFrom::MaxOffset => body::ConsumeFromWhere::MaxOffset,
         }
     }
 }

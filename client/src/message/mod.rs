@@ -2,7 +2,9 @@
 
 mod builder;
 mod compression;
+mod getters;
 mod received;
+mod reply;
 
 use std::collections::BTreeMap;
 
@@ -11,9 +13,11 @@ use ringmq_protocol::properties::{self, names};
 
 pub use builder::{Delivery, MessageBuilder, MessageError};
 pub use compression::{Compression, CompressionError};
+use getters::property_getters;
 pub use received::MessageExt;
 #[cfg(test)]
 pub(crate) use received::tests as tests_support;
+pub use reply::NoReply;
 
 /// A message to send. It was checked when it was built, so a broker with default limits takes it, but for its size,
 /// which the producer checks against its own limit.
@@ -51,30 +55,7 @@ impl Message {
         self.flag
     }
 
-    /// The tag.
-    pub fn tag(&self) -> Option<&str> {
-        self.property(names::TAGS)
-    }
-
-    /// The keys.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        properties::keys(self.property(names::KEYS).unwrap_or_default())
-    }
-
-    /// A property, one of the system's or of the application.
-    pub fn property(&self, name: &str) -> Option<&str> {
-        self.properties.get(name).map(String::as_str)
-    }
-
-    /// Every property, by name.
-    pub fn properties(&self) -> &BTreeMap<String, String> {
-        &self.properties
-    }
-
-    /// Sets a property of the system's; the caller knows that it is legal.
-    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
-        self.properties.insert(name.to_owned(), value.into());
-    }
+    property_getters!();
 
     /// Takes a property of the system's away.
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {

@@ -10,6 +10,7 @@ use ringmq_protocol::properties::{self, names};
 use ringmq_protocol::record::{RecordError, RecordView, sys_flag};
 
 use super::Compression;
+use super::getters::property_getters;
 
 /// A message from a broker, with where and when it was stored.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ pub struct MessageExt {
     pub sys_flag: i32,
     /// The application's own flag.
     pub flag: i32,
-    properties: BTreeMap<String, String>,
+    pub(super) properties: BTreeMap<String, String>,
 }
 
 impl MessageExt {
@@ -77,6 +78,16 @@ impl MessageExt {
         Ok((message, record.bytes.len()))
     }
 
+    /// Reads the message in a request of a broker; Java leaves the record's length out there.
+    pub(crate) fn decode_lone(bytes: &Bytes, broker_name: &str) -> Result<MessageExt, RecordError> {
+        if bytes.len() < 4 || bytes[..4] != [0; 4] {
+            return Ok(MessageExt::decode(bytes, broker_name)?.0);
+        }
+        let mut whole = bytes.to_vec();
+        whole[..4].copy_from_slice(&(bytes.len() as u32).to_be_bytes());
+        Ok(MessageExt::decode(&whole.into(), broker_name)?.0)
+    }
+
     /// Reads a pull's body.
     pub(crate) fn decode_all(mut body: Bytes, broker_name: &str) -> Result<Vec<MessageExt>, RecordError> {
         let mut messages = Vec::new();
@@ -88,7 +99,7 @@ impl MessageExt {
         Ok(messages)
     }
 
-    fn unpack(&mut self) {
+    pub(super) fn unpack(&mut self) {
         if self.sys_flag & sys_flag::COMPRESSED == 0 {
             return;
         }
@@ -114,30 +125,7 @@ impl MessageExt {
         id.encode().to_string()
     }
 
-    /// The tag.
-    pub fn tag(&self) -> Option<&str> {
-        self.property(names::TAGS)
-    }
-
-    /// The keys.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        properties::keys(self.property(names::KEYS).unwrap_or_default())
-    }
-
-    /// A property, one of the system's or of the application.
-    pub fn property(&self, name: &str) -> Option<&str> {
-        self.properties.get(name).map(String::as_str)
-    }
-
-    /// Every property, by name.
-    pub fn properties(&self) -> &BTreeMap<String, String> {
-        &self.properties
-    }
-
-    /// Sets a property of the system's.
-    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
-        self.properties.insert(name.to_owned(), value.into());
-    }
+    property_getters!();
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ pub enum SendError {
     /// The messages do not make a batch.
     #[error(transparent)]
     Batch(#[from] BatchRule),
+    /// A message that is part of a transaction is not delayed.
+    #[error("a message that is part of a transaction cannot be delayed")]
+    DelayedTransaction,
     /// The selector picked a queue that is not there.
     #[error("the selector picked queue {picked} of {queues}")]
     Selector {

@@ -1,8 +1,11 @@
 //! Sending messages.
 
 mod error;
+mod recall;
+mod request;
 mod selector;
 pub(crate) mod send;
+mod transaction;
 pub(crate) mod wire;
 
 use std::sync::Arc;
@@ -12,10 +15,14 @@ use std::time::Duration;
 use ringmq_protocol::body::MessageQueue;
 use ringmq_protocol::names::{NameError, validate_group};
 
-use crate::client::Client;
+use crate::client::{Client, TransactionCheck};
 use crate::message::{Compression, Message};
 pub use error::{BatchRule, SendError};
-pub use selector::{AtRandom, ByHash, QueueSelector};
+pub use recall::RecallError;
+pub use request::RequestError;
+pub use selector::{AtRandom, ByHash, InMachineRooms, QueueSelector};
+use transaction::ErasedChecker;
+pub use transaction::{TransactionChecker, TransactionProducer, TransactionReceipt, TransactionState};
 use wire::{Packing, Parcel};
 
 /// How well a message is stored.
@@ -45,6 +52,10 @@ pub struct SendReceipt {
     pub queue: MessageQueue,
     /// Its offset there; of a batch, that of the first message.
     pub queue_offset: i64,
+    /// The broker's id of the transaction, for a message that is part of one.
+    pub transaction_id: Option<String>,
+    /// What takes a timer message back ([`Producer::recall`]), if the broker allows that.
+    pub recall_handle: Option<String>,
 }
 
 /// Settings of a producer, with Java's defaults.
@@ -114,10 +125,24 @@ impl ProducerBuilder {
         self
     }
 
-    /// Makes the producer. Brokers hear of it with the next heartbeat.
+    /// Makes the producer. Brokers hear of it within a second or two.
     pub fn start(self) -> Result<Producer, NameError> {
+        self.start_with(None)
+    }
+
+    /// Makes a producer of messages that are part of transactions. `checker` answers when a broker asks how one
+    /// ended.
+    pub fn start_transactional(
+        self,
+        checker: impl TransactionChecker,
+    ) -> Result<TransactionProducer, NameError> {
+        let checker = Arc::new(ErasedChecker(Arc::new(checker)));
+        Ok(TransactionProducer { producer: self.start_with(Some(checker))? })
+    }
+
+    fn start_with(self, checker: Option<Arc<dyn TransactionCheck>>) -> Result<Producer, NameError> {
         validate_group(&self.group)?;
-        self.client.instance.add_producer(&self.group);
+        self.client.instance.add_producer(&self.group, checker);
         let next_queue = AtomicUsize::new(fastrand::usize(..1 << 30));
         let inner = Inner { client: self.client, group: self.group, settings: self.settings, next_queue };
         Ok(Producer { inner: Arc::new(inner) })
@@ -154,6 +179,10 @@ impl Producer {
 
     /// Sends a message to the queue whose turn it is, and on failure to another broker's.
     pub async fn send(&self, message: Message) -> Result<SendReceipt, SendError> {
+        self.send_now(message).await
+    }
+
+    async fn send_now(&self, message: Message) -> Result<SendReceipt, SendError> {
         let parcel = self.parcel(message)?;
         self.inner.send_somewhere(&parcel).await
     }

@@ -38,6 +38,21 @@ impl QueueSelector for AtRandom {
     }
 }
 
+/// Any queue of the brokers in these machine rooms, by brokers that are named `room@name`; any queue at all when no
+/// broker is there (`SelectMessageQueueByMachineRoom`, which in Java never got beyond its name).
+#[derive(Clone, Copy, Debug)]
+pub struct InMachineRooms<'a>(pub &'a [&'a str]);
+
+impl QueueSelector for InMachineRooms<'_> {
+    fn select(&self, queues: &[MessageQueue], message: &Message) -> usize {
+        let room = |queue: &MessageQueue| queue.broker_name.split_once('@').map(|(room, _)| room.to_owned());
+        let near = |queue: &&MessageQueue| room(queue).is_some_and(|room| self.0.contains(&room.as_str()));
+        let here: Vec<usize> =
+            queues.iter().enumerate().filter(|(_, queue)| near(queue)).map(|(at, _)| at).collect();
+        fastrand::choice(here).unwrap_or_else(|| AtRandom.select(queues, message))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +65,13 @@ mod tests {
         assert_eq!(ByHash("polygenelubricants").select(&queues, &message), 2);
         assert_eq!(ByHash("TagA").select(&queues, &message), 2_598_919 % 7);
         assert!(AtRandom.select(&queues, &message) < 7);
+    }
+
+    #[test]
+    fn rooms_are_in_brokers_names() {
+        let queue = |broker: &str| MessageQueue { broker_name: broker.to_owned(), ..MessageQueue::default() };
+        let (queues, message) = ([queue("a@1"), queue("b@1"), queue("b")], Message::new("t", "b").unwrap());
+        assert_eq!(InMachineRooms(&["b"]).select(&queues, &message), 1);
+        assert!(InMachineRooms(&["c"]).select(&queues, &message) < 3);
     }
 }

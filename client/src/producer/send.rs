@@ -11,8 +11,8 @@ use super::error::SendError;
 use super::selector::QueueSelector;
 use super::wire::Parcel;
 use super::{Inner, SendReceipt, SendStatus};
+use crate::client::Instance;
 use crate::client::route::TopicRoute;
-use crate::client::{Instance, RouteError, unknown_broker};
 use crate::error::CallError;
 use crate::message::Message;
 use crate::remoting::Request;
@@ -94,7 +94,7 @@ impl Inner {
         let route = self.route(&parcel.topic).await?;
         let queue = self.next_queue(&route.publish, None);
         let instance = &self.client.instance;
-        let addr = master(instance, queue).await?;
+        let addr = instance.master_of(queue).await?;
         let header = parcel.header(&self.group, queue);
         let request = Request::new(parcel.code(), &header).with_body(parcel.body.clone());
         Ok(instance.remoting.oneway(&addr, &request, self.settings.send_timeout).await?)
@@ -129,20 +129,9 @@ pub(crate) async fn deliver(
     queue: &MessageQueue,
     timeout: Duration,
 ) -> Result<SendReceipt, CallError> {
-    let addr = master(instance, queue).await?;
+    let addr = instance.master_of(queue).await?;
     let header = parcel.header(group, queue);
     let request = Request::new(parcel.code(), &header).with_body(parcel.body.clone());
     let answer = instance.remoting.call(&addr, &request, timeout).await?;
     parcel.receipt(&addr, queue, answer)
-}
-
-/// The address of the queue's master; asks for the route once if it is not known.
-async fn master(instance: &Instance, queue: &MessageQueue) -> Result<Arc<str>, CallError> {
-    if let Some(addr) = instance.routes.master(&queue.broker_name) {
-        return Ok(addr);
-    }
-    if let Err(RouteError::Call(error)) = instance.routes.refresh(&queue.topic, instance.asking()).await {
-        return Err(error);
-    }
-    instance.routes.master(&queue.broker_name).ok_or_else(|| unknown_broker(&queue.broker_name))
 }

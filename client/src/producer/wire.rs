@@ -9,6 +9,7 @@ use ringmq_protocol::headers::{SendHeaderV2, SendResponseHeader};
 use ringmq_protocol::names::is_retry_topic;
 use ringmq_protocol::names::topics::AUTO_CREATE_TOPIC_KEY_TOPIC;
 use ringmq_protocol::properties::{self, names};
+use ringmq_protocol::record::sys_flag;
 
 use super::error::{BatchRule, SendError};
 use super::{SendReceipt, SendStatus};
@@ -29,6 +30,8 @@ pub(crate) struct Parcel {
     flag: i32,
     born_timestamp: i64,
     batch: bool,
+    /// An answer to a request.
+    reply: bool,
     /// Of a message that goes to a retry topic.
     reconsume_times: i32,
     max_reconsume_times: Option<i32>,
@@ -55,10 +58,12 @@ impl Parcel {
         check_size(message.body().len(), packing.limit)?;
         let msg_id = identify(&mut message, id);
         let pack = message.body().len() >= packing.over;
-        let (body, sys_flag) = match pack {
+        let (body, packed) = match pack {
             true => (packing.compression.pack(message.body())?.into(), packing.compression.sys_flag()),
             false => (message.body().clone(), 0),
         };
+        let half = message.property(names::TRANSACTION_PREPARED) == Some("true");
+        let sys_flag = packed | if half { sys_flag::TRANSACTION_PREPARED } else { 0 };
         // Of a message to a retry topic, these two travel in the header.
         let mut reconsume = |name| message.take(name).and_then(|times| times.parse().ok());
         Ok(Parcel {
@@ -72,6 +77,7 @@ impl Parcel {
             flag: message.flag(),
             born_timestamp: now_ms,
             batch: false,
+            reply: message.is_reply(),
         })
     }
 
@@ -103,13 +109,18 @@ impl Parcel {
             flag: 0,
             born_timestamp: now_ms,
             batch: true,
+            reply: false,
             reconsume_times: 0,
             max_reconsume_times: None,
         })
     }
 
     pub(crate) fn code(&self) -> i32 {
-        if self.batch { request::SEND_BATCH_MESSAGE } else { request::SEND_MESSAGE_V2 }
+        match (self.batch, self.reply) {
+            (true, _) => request::SEND_BATCH_MESSAGE,
+            (false, true) => request::SEND_REPLY_MESSAGE_V2,
+            (false, false) => request::SEND_MESSAGE_V2,
+        }
     }
 
     pub(crate) fn header<'a>(&'a self, group: &'a str, queue: &'a MessageQueue) -> SendHeaderV2<'a> {
@@ -152,6 +163,8 @@ impl Parcel {
             offset_msg_id: header.msg_id.to_owned(),
             queue: MessageQueue { queue_id: header.queue_id, ..queue.clone() },
             queue_offset: header.queue_offset,
+            transaction_id: header.transaction_id.map(str::to_owned),
+            recall_handle: header.recall_handle.map(str::to_owned),
         })
     }
 }

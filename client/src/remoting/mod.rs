@@ -10,7 +10,7 @@ use std::time::Duration;
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::Limits;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use connection::{Connection, Incoming};
 pub(crate) use request::Request;
 
+use crate::config::ClientConfig;
 use crate::env::Network;
 use crate::error::CallError;
 use crate::sync::lock;
@@ -64,20 +65,28 @@ pub(crate) struct Remoting {
     network: Arc<dyn Network>,
     connect_timeout: Duration,
     slots: Mutex<HashMap<Arc<str>, Arc<Slot>>>,
+    /// Told of each new connection: whoever is behind it may have forgotten this client.
+    opened: Arc<Notify>,
     around: Surroundings,
 }
 
 impl Remoting {
-    /// `inbound` gets what brokers send on their own; `tasks` and `stop` are the client's.
+    /// `inbound` gets what brokers send on their own, `opened` is told of new connections, and `tasks` and `stop` are
+    /// the client's.
     pub(crate) fn new(
-        network: Arc<dyn Network>,
-        connect_timeout: Duration,
+        config: &ClientConfig,
         inbound: mpsc::Sender<Incoming>,
+        opened: Arc<Notify>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Remoting {
-        let around = Surroundings { limits: Limits::default(), inbound, tasks, stop };
-        Remoting { network, connect_timeout, slots: Mutex::default(), around }
+        Remoting {
+            network: config.network.clone(),
+            connect_timeout: config.connect_timeout,
+            slots: Mutex::default(),
+            opened,
+            around: Surroundings { limits: Limits::default(), inbound, tasks, stop },
+        }
     }
 
     /// Calls `addr` and waits for the answer, whatever its code. A server that is going away is called once more on
@@ -182,6 +191,7 @@ impl Remoting {
                 *backoff = Backoff::default();
                 let connection = Connection::start(stream, addr.clone(), &self.around);
                 *lock(&slot.current) = Some(connection.clone());
+                self.opened.notify_one();
                 return Ok(connection);
             }
             Ok(Err(error)) => error.to_string(),

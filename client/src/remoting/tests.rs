@@ -7,8 +7,10 @@ use crate::testing::MemoryNetwork;
 
 fn remoting(network: &MemoryNetwork) -> Remoting {
     let (inbound, _) = mpsc::channel(1);
-    let second = Duration::from_secs(1);
-    Remoting::new(Arc::new(network.clone()), second, inbound, TaskTracker::new(), CancellationToken::new())
+    let mut config = ClientConfig::new("");
+    config.network = Arc::new(network.clone());
+    config.connect_timeout = Duration::from_secs(1);
+    Remoting::new(&config, inbound, Arc::default(), TaskTracker::new(), CancellationToken::new())
 }
 
 fn ask(code: i32) -> Request<'static> {
