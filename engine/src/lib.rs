@@ -9,6 +9,7 @@ mod gate;
 mod index;
 mod log;
 mod meta;
+mod pending;
 mod shard;
 mod signal;
 mod store;

@@ -3,6 +3,7 @@
 mod append;
 mod commit;
 mod message;
+mod pending;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,14 @@ use ringmq_protocol::record::RecordView;
 
 use crate::index::{Index, IndexEntry, key_hash};
 use crate::log::{Log, LogOptions, ScannedRecord};
+use crate::pending::{Pending, kind_of, settled_by};
 use crate::signal::Signal;
 use crate::types::*;
 use commit::{Disk, Staged};
 use message::Indexed;
+
+/// Directory of the tables of waiting records in the shard's directory.
+const PENDING_DIR: &str = "pending";
 
 /// How a shard is opened.
 #[derive(Clone, Debug)]
@@ -60,6 +65,9 @@ struct Inner<E: Env> {
     options: ShardOptions,
     log: Log<E>,
     index: Index<E>,
+    /// Delayed messages, and half messages.
+    delayed: Pending<E>,
+    half: Pending<E>,
     /// Staged in the log, not yet in the index.
     staged: RefCell<Staged>,
     /// What [`Shard::next_commit`] has not taken yet.
@@ -124,9 +132,20 @@ impl<E: Env> Shard<E> {
     pub async fn open(env: E, options: ShardOptions) -> Result<Shard<E>, OpenError> {
         let (log_min, log_max) = Log::extent(&env, &options.dir).await?;
         let index = Index::open(env.clone(), &options.dir.join("index"), log_min, log_max).await?;
-        let mut on_record = |record: ScannedRecord<'_>| recover(&index, options.id, record);
+        let open_pending = |kind, name| {
+            let (env, dir) = (env.clone(), options.dir.join(PENDING_DIR).join(name));
+            async move { Pending::open(env, kind, &dir, log_min, log_max).await }
+        };
+        let delayed = open_pending(PendingKind::Delayed, "delayed").await?;
+        let half = open_pending(PendingKind::Half, "half").await?;
+        let derived = Derived { shard: options.id, index, delayed, half };
+        let mut on_record = |record: ScannedRecord<'_>| derived.recover(record);
+        let (from, sure) = derived.known();
         let (log, recovered) =
-            Log::open(env.clone(), log_options(&options), index.indexed_upto(), &mut on_record).await?;
+            Log::open(env.clone(), log_options(&options), from, sure, &mut on_record).await?;
+        let Derived { index, delayed, half, .. } = derived;
+        delayed.recovered();
+        half.recovered();
         for (from, to) in &recovered.damaged {
             tracing::error!(shard = options.id.0, from, to, "a stretch of the log cannot be read back");
         }
@@ -137,6 +156,8 @@ impl<E: Env> Shard<E> {
             options,
             log,
             index,
+            delayed,
+            half,
             staged: RefCell::default(),
             pending: RefCell::default(),
             disk: Cell::default(),
@@ -189,9 +210,12 @@ impl<E: Env> Shard<E> {
         shard.log.close();
         shard.taken.notify();
         shard.work.notify();
+        shard.delayed.notify();
+        shard.half.notify();
         shard.committed.until(|| shard.commits_ended.get()).await;
         shard.work.until(|| shard.busy.get() == 0).await;
         shard.flush_index().await;
+        shard.save_pending(true).await;
     }
 }
 
@@ -214,28 +238,66 @@ fn log_options(options: &ShardOptions) -> LogOptions {
     }
 }
 
-/// Brings the index up to date with a record that it does not know yet.
-fn recover<E: Env>(index: &Index<E>, shard: ShardId, record: ScannedRecord<'_>) {
-    let position = record.position;
-    let view = match RecordView::decode(record.bytes) {
-        Ok(view) => view,
-        Err(error) => {
-            tracing::error!(shard = shard.0, position = position.0, %error, "what the log holds is no record");
+/// What is derived from the log.
+struct Derived<E: Env> {
+    shard: ShardId,
+    index: Index<E>,
+    delayed: Pending<E>,
+    half: Pending<E>,
+}
+
+impl<E: Env> Derived<E> {
+    /// From where on some of it must see the log, and before where all of the log was on the device.
+    fn known(&self) -> (LogPosition, LogPosition) {
+        let known = [self.index.indexed_upto(), self.delayed.upto(), self.half.upto()];
+        (
+            known.into_iter().fold(known[0], LogPosition::min),
+            known.into_iter().fold(known[0], LogPosition::max),
+        )
+    }
+
+    /// Brings it up to date with a record that some of it does not know yet.
+    fn recover(&self, record: ScannedRecord<'_>) {
+        let (shard, position) = (self.shard, record.position);
+        let view = match RecordView::decode(record.bytes) {
+            Ok(view) => view,
+            Err(error) => {
+                tracing::error!(shard = shard.0, position = position.0, %error, "what the log holds is no record");
+                return;
+            }
+        };
+        self.recover_pending(&record, &view);
+        if position < self.index.indexed_upto() {
             return;
         }
-    };
-    let indexed = Indexed::of(view.properties, view.sys_flag);
-    let entry = IndexEntry {
-        position,
-        size: record.bytes.len() as u32,
-        crc: record.crc,
-        tags_code: indexed.tags_code,
-        store_ms: view.store_timestamp,
-    };
-    let queue = QueueId(view.queue_id as u32);
-    if index.recover(view.topic, queue, QueueOffset(view.queue_offset), entry) {
-        for key in &indexed.keys {
-            index.push_key(key_hash(view.topic, key), position, view.store_timestamp);
+        let indexed = Indexed::of(view.properties, view.sys_flag);
+        let entry = IndexEntry {
+            position,
+            size: record.bytes.len() as u32,
+            crc: record.crc,
+            tags_code: indexed.tags_code,
+            store_ms: view.store_timestamp,
+        };
+        let queue = QueueId(view.queue_id as u32);
+        if self.index.recover(view.topic, queue, QueueOffset(view.queue_offset), entry) {
+            for key in &indexed.keys {
+                self.index.push_key(key_hash(view.topic, key), position, view.store_timestamp);
+            }
+        }
+    }
+
+    fn recover_pending(&self, record: &ScannedRecord<'_>, view: &RecordView<'_>) {
+        let ScannedRecord { position, crc, bytes } = *record;
+        let settles = settled_by(view.prepared_transaction_offset);
+        let kind = kind_of(view.topic);
+        let waits =
+            kind.and_then(|kind| PendingRecord::of(kind, view.properties, position, bytes.len() as u32, crc));
+        for pending in [&self.delayed, &self.half] {
+            let waits = waits.filter(|record| record.kind == pending.kind());
+            let settles = settles.filter(|(kind, _)| *kind == pending.kind()).map(|(_, settled)| settled.0);
+            if settles.is_some() || waits.is_some() {
+                pending.recover(position, settles, waits);
+            }
         }
     }
 }

@@ -144,6 +144,59 @@ pub enum AppendError {
     Closed,
 }
 
+/// What a record waits for, by the broker's own topic that it lies under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingKind {
+    /// Its time: a delayed message (SCHEDULE_TOPIC_XXXX) or a timer message (rmq_sys_wheel_timer).
+    Delayed,
+    /// A commit or a rollback: a half message (RMQ_SYS_TRANS_HALF_TOPIC). It is due when the next check is.
+    Half,
+}
+
+/// A record that waits until another one settles it, see [`crate::Shard::append_settling`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingRecord {
+    /// What it waits for.
+    pub kind: PendingKind,
+    /// When it is due, in ms since 1970.
+    pub due_ms: i64,
+    /// Decides among equal due times: the log position where the message was stored first.
+    pub order: u64,
+    /// Where the record starts.
+    pub position: LogPosition,
+    /// Bytes of the record.
+    pub size: u32,
+    /// CRC32 of all of it.
+    pub crc: u32,
+}
+
+/// Why a record was not settled. Nothing is stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    /// It was settled before, or a record that settles it is staged.
+    #[error("the record at log position {position} waits for nothing any more")]
+    NotPending {
+        /// Where the record starts.
+        position: u64,
+    },
+    /// The record that would settle it cannot be appended.
+    #[error(transparent)]
+    Refused(#[from] AppendError),
+}
+
+/// How much waits in one shard, of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PendingStats {
+    /// Records that wait.
+    pub count: u64,
+    /// Of these, about to be settled: the record that does is staged.
+    pub in_flight: usize,
+    /// Of these, held in memory; the others are on disk only.
+    pub in_memory: usize,
+    /// When the earliest is due, in ms; `None` when there is none.
+    pub next_due_ms: Option<i64>,
+}
+
 /// A message that a commit made readable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {

@@ -46,11 +46,12 @@ struct ScanEnd {
 }
 
 impl<E: Env> Log<E> {
-    /// Opens the log and hands every record from `indexed_upto` on to `on_record`, in log order. When it returns,
-    /// the log goes on behind the last whole frame.
+    /// Opens the log and hands every record from `scan_from` on to `on_record`, in log order. Everything before
+    /// `indexed_upto` was on the device. When it returns, the log goes on behind the last whole frame.
     pub(crate) async fn open(
         env: E,
         options: LogOptions,
+        scan_from: LogPosition,
         indexed_upto: LogPosition,
         on_record: &mut dyn FnMut(ScannedRecord<'_>),
     ) -> Result<(Log<E>, Recovered), OpenError> {
@@ -59,7 +60,7 @@ impl<E: Env> Log<E> {
         env.create_dir_all(&options.dir).await.map_err(OpenError::at(&options.dir))?;
         let (journal, slots) = TailJournal::open(&env, &options.dir, options.sync_flush).await?;
         let segments = Segments::open(env.clone(), segment_config(&options)).await?;
-        let recovery = Recovery::new(&segments, &journal, slots, indexed_upto.0, &options);
+        let recovery = Recovery::new(&segments, &journal, slots, (scan_from.0, indexed_upto.0), &options);
         let opened = recovery.run(on_record).await.map_err(OpenError::at(segments.dir()))?;
         let log = assemble(env, options, segments, journal, &opened);
         log.0.begin_epoch(&opened.end, opened.epoch).await;
@@ -118,6 +119,8 @@ struct Recovery<'a, E: Env> {
     /// The newest epoch's slots, oldest first.
     slots: Vec<Slot>,
     tails: Vec<TailRecord>,
+    /// Records from here on are wanted.
+    scan_from: u64,
     indexed_upto: u64,
     /// Everything before this was on the device: a frame that is missing there is damage, not the log's end.
     sure_end: u64,
@@ -130,15 +133,16 @@ impl<'a, E: Env> Recovery<'a, E> {
         segments: &'a Segments<E>,
         journal: &'a TailJournal<E>,
         slots: Vec<(Slot, TailRecord)>,
-        indexed_upto: u64,
+        (scan_from, indexed_upto): (u64, u64),
         options: &LogOptions,
     ) -> Self {
+        assert!(scan_from <= indexed_upto);
         let newest = slots.last().map_or(0, |(_, tail)| tail.epoch);
         let (slots, tails): (Vec<_>, Vec<_>) =
             slots.into_iter().filter(|(_, tail)| tail.epoch == newest).unzip();
         let sure_end = tails.iter().map(|tail| tail.flushed).max().unwrap_or(0).max(indexed_upto);
         let (segment_size, report) = (options.segment_size, Recovered::default());
-        Recovery { segments, journal, slots, tails, indexed_upto, sure_end, segment_size, report }
+        Recovery { segments, journal, slots, tails, scan_from, indexed_upto, sure_end, segment_size, report }
     }
 
     async fn run(mut self, on_record: &mut dyn FnMut(ScannedRecord<'_>)) -> io::Result<Opened> {
@@ -165,7 +169,7 @@ impl<'a, E: Env> Recovery<'a, E> {
     fn starts(&self) -> (u64, u64) {
         let ranges = self.segments.ranges();
         let first = ranges.first().map_or(SEGMENT_HEADER_LEN, SegmentRange::first_frame);
-        let start = self.indexed_upto.max(first);
+        let start = self.scan_from.max(first);
         let before = ranges.iter().rev().find(|range| range.first_frame() < start);
         (start, before.map_or(start, |range| range.first_frame()))
     }
@@ -208,7 +212,7 @@ impl<'a, E: Env> Recovery<'a, E> {
         let Some(payload) = scanner.bytes(base, frame.header.payload as usize).await? else { return Ok(()) };
         for record in &frame.records {
             let position = base + record.at as u64;
-            if position >= self.indexed_upto {
+            if position >= self.scan_from {
                 let bytes = &payload[record.at..record.at + record.len];
                 on_record(ScannedRecord { position: LogPosition(position), crc: record.crc, bytes });
             }

@@ -8,6 +8,7 @@ use super::commit::StagedMessage;
 use super::message::Indexed;
 use super::{Inner, Shard};
 use crate::index::{IndexEntry, QueueSlot, key_hash};
+use crate::pending::kind_of;
 use crate::types::*;
 
 impl<E: Env> Shard<E> {
@@ -17,7 +18,33 @@ impl<E: Env> Shard<E> {
     /// A unit of up to 8 MiB of records is there as a whole or not at all after a crash; of a larger one that was
     /// never acknowledged the first part may be there.
     pub fn append(&self, messages: &[NewMessage<'_>]) -> Result<Appended, AppendError> {
-        let shard = &*self.0;
+        self.0.append(messages, Relation::None)
+    }
+}
+
+/// What an append has to do with an earlier record.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Relation {
+    None,
+    /// Its only message settles the record.
+    Settles(PendingRecord),
+}
+
+/// What becomes of waiting records with the commit of a staged message.
+pub(super) struct PendingMark {
+    /// It waits itself.
+    pub waits: Option<PendingRecord>,
+    /// It settles this one.
+    pub settles: Option<PendingRecord>,
+}
+
+impl<E: Env> Inner<E> {
+    pub(super) fn append(
+        &self,
+        messages: &[NewMessage<'_>],
+        relation: Relation,
+    ) -> Result<Appended, AppendError> {
+        let shard = self;
         let first = messages.first().expect("an append has messages");
         assert!(messages.iter().all(|m| m.queue_id == first.queue_id && m.topic == first.topic));
         shard.admit()?;
@@ -33,7 +60,7 @@ impl<E: Env> Shard<E> {
         let staged = messages
             .iter()
             .zip(&sizes)
-            .map(|(message, size)| shard.stage(slot, message, *size, store_timestamp));
+            .map(|(message, size)| shard.stage(slot, message, *size, store_timestamp, relation));
         let staged: SmallVec<[_; 1]> = staged.collect();
         shard.log.kick();
         Ok(Appended {
@@ -43,9 +70,7 @@ impl<E: Env> Shard<E> {
             end: shard.log.staged(),
         })
     }
-}
 
-impl<E: Env> Inner<E> {
     /// Whether an append may be staged now.
     fn admit(&self) -> Result<(), AppendError> {
         if self.closing.get() {
@@ -67,11 +92,14 @@ impl<E: Env> Inner<E> {
         message: &NewMessage<'_>,
         size: usize,
         store_ms: i64,
+        relation: Relation,
     ) -> (QueueOffset, PhysicalOffset) {
         let offset = self.index.stage(slot);
         let properties_len = properties_len(message);
         let mut staged = self.staged.borrow_mut();
         let mut tags_code = 0;
+        let kind = kind_of(message.topic);
+        let mut waits = None;
         let (position, crc) = self.log.push(size, |position, record| {
             fields(message, offset, PhysicalOffset::new(self.options.id, position), store_ms)
                 .encode_into(record);
@@ -81,9 +109,16 @@ impl<E: Env> Inner<E> {
             tags_code = indexed.tags_code;
             let keys = indexed.keys.iter();
             staged.keys.extend(keys.map(|key| (key_hash(message.topic, key), position, store_ms)));
+            waits = kind.and_then(|kind| PendingRecord::of(kind, text, position, size as u32, 0));
         });
+        waits.iter_mut().for_each(|record| record.crc = crc);
         let entry = IndexEntry { position, size: size as u32, crc, tags_code, store_ms };
-        staged.messages.push_back(StagedMessage { slot, offset, entry });
+        let settles = match relation {
+            Relation::None => None,
+            Relation::Settles(record) => Some(record),
+        };
+        let mark = (waits.is_some() || settles.is_some()).then(|| Box::new(PendingMark { waits, settles }));
+        staged.messages.push_back(StagedMessage { slot, offset, entry, mark });
         self.count(|stats| {
             stats.messages_appended += 1;
             stats.bytes_appended += size as u64;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ringmq_env::{Env, Instant};
 
+use super::append::PendingMark;
 use super::{Inner, Shard};
 use crate::index::{IndexEntry, QueueSlot};
 use crate::log::CommitStep;
@@ -27,6 +28,8 @@ pub(super) struct StagedMessage {
     pub slot: QueueSlot,
     pub offset: QueueOffset,
     pub entry: IndexEntry,
+    /// What it has to do with waiting records, if anything.
+    pub mark: Option<Box<PendingMark>>,
 }
 
 /// What the index learns when it is committed, in log order.
@@ -72,6 +75,8 @@ impl<E: Env> Shard<E> {
         self.0.env.spawn(async move { shard.0.housekeeping_loop().await });
         let shard = self.clone();
         self.0.env.spawn(async move { shard.0.index_loop().await });
+        let shard = self.clone();
+        self.0.env.spawn(async move { shard.0.pending_loop().await });
         if !self.0.options.sync_flush {
             let shard = self.clone();
             self.0.env.spawn(async move { shard.0.flush_loop().await });
@@ -92,7 +97,7 @@ impl<E: Env> Inner<E> {
                 CommitStep::Closed => break,
             }
             self.committed.notify();
-            if self.is_housekeeping_due() || self.is_index_due() {
+            if self.is_housekeeping_due() || self.is_index_due() || self.is_pending_due() {
                 self.work.notify();
             }
         }
@@ -121,6 +126,9 @@ impl<E: Env> Inner<E> {
                 store_timestamp: entry.store_ms,
             });
             self.index.push(slot, message.offset, entry);
+            if let Some(mark) = message.mark {
+                self.publish_mark(&mark);
+            }
             if self.earliest_store_ms.get() < 0 {
                 self.earliest_store_ms.set(entry.store_ms);
             }
@@ -129,6 +137,15 @@ impl<E: Env> Inner<E> {
             staged.keys.pop_front_if(|(_, position, _)| *position < committed)
         {
             self.index.push_key(hash, position, store_ms);
+        }
+    }
+
+    fn publish_mark(&self, mark: &PendingMark) {
+        if let Some(record) = &mark.settles {
+            self.pending(record.kind).settled(record);
+        }
+        if let Some(record) = &mark.waits {
+            self.pending(record.kind).insert(record);
         }
     }
 
@@ -144,6 +161,8 @@ impl<E: Env> Inner<E> {
             staged.keys.clear();
         }
         self.index.unstage_all();
+        self.delayed.unsettle_all();
+        self.half.unsettle_all();
         let mut pending = self.pending.borrow_mut();
         let commit = pending.get_or_insert_with(Commit::default);
         commit.committed = self.log.committed();
@@ -248,6 +267,22 @@ impl<E: Env> Inner<E> {
             let flushed = self.flush_index().await;
             self.end_busy();
             if !flushed {
+                self.env.sleep(INDEX_RETRY).await;
+            }
+        }
+    }
+
+    /// Saves the tables of waiting records whenever much has changed.
+    async fn pending_loop(&self) {
+        loop {
+            self.work.until(|| self.closing.get() || self.is_pending_due()).await;
+            if self.closing.get() {
+                return;
+            }
+            self.busy.set(self.busy.get() + 1);
+            let saved = self.save_pending(false).await;
+            self.end_busy();
+            if !saved {
                 self.env.sleep(INDEX_RETRY).await;
             }
         }

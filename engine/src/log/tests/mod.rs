@@ -32,7 +32,7 @@ type Record = (LogPosition, Vec<u8>);
 
 async fn open<E: Env>(env: &E, options: LogOptions, from: LogPosition) -> (Log<E>, Vec<Record>) {
     let mut found = Vec::new();
-    let (log, recovered) = Log::open(env.clone(), options, from, &mut |record| {
+    let (log, recovered) = Log::open(env.clone(), options, from, from, &mut |record| {
         assert_eq!(record.crc, crc32fast::hash(record.bytes));
         found.push((record.position, record.bytes.to_vec()));
     })
@@ -184,7 +184,8 @@ fn a_damaged_frame_costs_itself_only() {
         std::fs::write(&path, bytes).unwrap();
 
         let mut found = Vec::new();
-        let (log, recovered) = Log::open(env.clone(), options(&dir, true), LogPosition(0), &mut |record| {
+        let start = LogPosition(0);
+        let (log, recovered) = Log::open(env.clone(), options(&dir, true), start, start, &mut |record| {
             found.push((record.position, record.bytes.to_vec()));
         })
         .await

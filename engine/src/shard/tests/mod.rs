@@ -1,5 +1,6 @@
 mod crash;
 mod faults;
+mod pending;
 mod reads;
 
 use std::net::SocketAddr;

@@ -1,0 +1,235 @@
+//! From disk to memory: opening the table, and loading what is due next.
+
+use std::io;
+use std::path::Path;
+
+use ringmq_env::Env;
+
+use super::run::RunReader;
+use super::state_file::{FORMAT, STATE_FILE, Saved, StateError};
+use super::*;
+use crate::shard::OpenError;
+
+/// Entries that are loaded at once from each run.
+const LOAD_ENTRIES: usize = 2048;
+/// Fewer entries in memory than this, and more are loaded.
+const LOW_ENTRIES: usize = 4096;
+/// What is due within this time is loaded.
+const AHEAD_MS: i64 = 10_000;
+
+impl<E: Env> Pending<E> {
+    /// Opens the table in `dir` (made if missing). The caller then scans the log from [`Pending::upto`] and gives
+    /// every record to [`Pending::recover`]. `log_min` is where the log begins, `log_end` a position that it surely
+    /// does not reach beyond.
+    pub(crate) async fn open(
+        env: E,
+        kind: PendingKind,
+        dir: &Path,
+        log_min: LogPosition,
+        log_end: LogPosition,
+    ) -> Result<Pending<E>, OpenError> {
+        env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
+        let path = dir.join(STATE_FILE);
+        let saved = match Saved::read(&env, dir).await.map_err(OpenError::at(&path))? {
+            Some(Ok(saved)) if saved.upto <= log_end.0 => saved,
+            None => Saved { upto: log_min.0, ..Saved::default() },
+            Some(Err(StateError::Newer(found))) => {
+                return Err(OpenError::NewerFormat { path, found, known: FORMAT });
+            }
+            Some(_) => {
+                tracing::error!(path = %path.display(), "damaged: the whole log is scanned instead");
+                Saved { upto: log_min.0, ..Saved::default() }
+            }
+        };
+        let pending = Pending(Rc::new(Inner {
+            env,
+            kind,
+            dir: dir.to_path_buf(),
+            loading: Gate::default(),
+            state: RefCell::new(State::from_saved(saved)),
+            changed: Signal::default(),
+        }));
+        pending.check_runs(log_min).await?;
+        pending.tidy().await.map_err(OpenError::at(dir))?;
+        Ok(pending)
+    }
+
+    /// Removes the files that no state names.
+    async fn tidy(&self) -> io::Result<()> {
+        let pending = &*self.0;
+        let runs = Rc::clone(&pending.state.borrow().runs);
+        for entry in pending.env.read_dir(&pending.dir).await? {
+            let path = pending.dir.join(&entry.name);
+            let is_ours = entry.name.ends_with(".run") || entry.name.ends_with(".new");
+            if is_ours && !runs.iter().any(|run| run.path(&pending.dir) == path) {
+                pending.env.remove_file(&path).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A run that cannot be read makes all worthless: the table is made from the whole log then.
+    async fn check_runs(&self, log_min: LogPosition) -> Result<(), OpenError> {
+        let pending = &*self.0;
+        let runs = Rc::clone(&pending.state.borrow().runs);
+        for run in runs.iter() {
+            let opened = RunReader::open(&pending.env, &pending.dir, run).await;
+            match opened {
+                Ok(_) => {}
+                Err(error) if is_damage(&error) => {
+                    let path = run.path(&pending.dir);
+                    tracing::error!(path = %path.display(), %error, "damaged: the whole log is scanned instead");
+                    let saved = Saved { upto: log_min.0, ..Saved::default() };
+                    *pending.state.borrow_mut() = State::from_saved(saved);
+                    return Ok(());
+                }
+                Err(source) => return Err(OpenError::Io { path: run.path(&pending.dir), source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// A record that the scan of the log found, in log order; it is counted if it comes behind [`Pending::upto`].
+    /// `settles` is the position of an earlier record that it settles, `waits` says that it waits itself.
+    pub(crate) fn recover(&self, position: LogPosition, settles: Option<u64>, waits: Option<PendingRecord>) {
+        let mut state = self.0.state.borrow_mut();
+        if position.0 < state.upto {
+            return;
+        }
+        if let Some(record) = waits {
+            state.recovered.insert(record.position.0, record.key());
+            state.memory.insert(record.key(), record.place());
+            state.fresh += 1;
+            state.count += 1;
+        }
+        let Some(settled) = settles else { return };
+        if let Some(key) = state.recovered.remove(&settled) {
+            state.memory.remove(&key);
+            state.count -= 1;
+        } else if state.run_of(settled).is_some() && !state.gone.contains_key(&settled) {
+            state.gone.insert(settled, None);
+            state.count = state.count.saturating_sub(1);
+        }
+    }
+
+    /// The scan of the log is over.
+    pub(crate) fn recovered(&self) {
+        self.0.state.borrow_mut().recovered = HashMap::default();
+        self.0.changed.notify();
+    }
+
+    /// Up to `max` records that are due at `now_ms`, the earliest first. They go on waiting until they are settled.
+    pub(crate) async fn due(&self, now_ms: i64, max: usize) -> io::Result<Vec<PendingRecord>> {
+        while self.is_load_due(now_ms) {
+            self.load().await?;
+            self.0.env.yield_now().await;
+        }
+        let state = self.0.state.borrow();
+        let due = state.memory.iter().take_while(|(key, _)| key.due_ms <= now_ms && **key < state.horizon);
+        Ok(due.take(max).map(|(key, place)| PendingRecord::new(self.0.kind, *key, *place)).collect())
+    }
+
+    fn is_load_due(&self, now_ms: i64) -> bool {
+        let state = self.0.state.borrow();
+        let is_near = state.horizon.due_ms <= now_ms.saturating_add(AHEAD_MS);
+        let is_room = state.memory.len() < MEMORY_ENTRIES;
+        // What is due already must be loaded, however much there is.
+        let first = state.memory.first_key_value().map_or(Key::MAX, |(key, _)| *key);
+        let is_needed = state.horizon.due_ms <= now_ms && state.horizon <= first;
+        state.horizon != Key::MAX && (is_needed || is_room && (is_near || state.memory.len() < LOW_ENTRIES))
+    }
+
+    /// Loads the next entries of the runs.
+    async fn load(&self) -> io::Result<()> {
+        let pending = &*self.0;
+        let _pass = pending.loading.enter().await;
+        let (runs, from) = {
+            let state = pending.state.borrow();
+            (Rc::clone(&state.runs), state.horizon)
+        };
+        if from == Key::MAX {
+            return Ok(());
+        }
+        let mut loaded = Vec::new();
+        let mut horizon = Key::MAX;
+        for run in runs.iter() {
+            match self.read_run(run, from, &mut loaded).await {
+                Ok(next) => horizon = horizon.min(next),
+                // Merged meanwhile: the caller tries again.
+                Err(_) if !Rc::ptr_eq(&pending.state.borrow().runs, &runs) => return Ok(()),
+                Err(error) if is_damage(&error) => self.distrust(run, &error).await,
+                Err(error) => return Err(error),
+            }
+        }
+        let mut state = pending.state.borrow_mut();
+        if Rc::ptr_eq(&state.runs, &runs) && state.horizon == from {
+            state.take_in(loaded, horizon);
+        }
+        Ok(())
+    }
+
+    /// Reads some entries of a run from `from` on; returns the key of the first that was not read.
+    async fn read_run(&self, run: &Run, from: Key, loaded: &mut Vec<(Key, Place)>) -> io::Result<Key> {
+        let pending = &*self.0;
+        let mut reader = RunReader::open(&pending.env, &pending.dir, run).await?;
+        reader.seek(from.max(run.low)).await?;
+        for _ in 0..LOAD_ENTRIES {
+            let Some(entry) = reader.peek().await? else { return Ok(Key::MAX) };
+            loaded.push(entry);
+            reader.take();
+        }
+        Ok(reader.peek().await?.map_or(Key::MAX, |(key, _)| key))
+    }
+
+    /// Something in the runs is not what was written: the next start makes the table anew, from the log.
+    pub(super) async fn distrust(&self, run: &Run, error: &io::Error) {
+        let pending = &*self.0;
+        let path = run.path(&pending.dir);
+        tracing::error!(path = %path.display(), %error, "damaged: some records wait until the next start");
+        pending.state.borrow_mut().distrusted = true;
+        let removed = pending.env.remove_file(&pending.dir.join(STATE_FILE)).await;
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(%error, "the state of the waiting records cannot be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
+    )
+}
+
+impl State {
+    fn from_saved(saved: Saved) -> State {
+        let horizon = saved.runs.iter().map(|run| run.low).min().unwrap_or(Key::MAX);
+        State {
+            memory: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            horizon,
+            runs: Rc::new(saved.runs),
+            gone: saved.gone,
+            recovered: HashMap::default(),
+            upto: saved.upto,
+            fresh: 0,
+            count: saved.count,
+            distrusted: false,
+        }
+    }
+
+    /// Takes in what the runs have from the horizon on, up to the new one.
+    fn take_in(&mut self, loaded: Vec<(Key, Place)>, horizon: Key) {
+        for (key, place) in loaded.into_iter().filter(|(key, _)| *key < horizon) {
+            if let Some(known) = self.gone.get_mut(&place.position) {
+                *known = Some(key);
+            } else if !self.in_flight.contains_key(&key) {
+                self.memory.insert(key, place);
+            }
+        }
+        self.horizon = horizon;
+    }
+}

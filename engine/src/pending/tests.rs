@@ -1,0 +1,170 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use ringmq_env::sim::{Sim, SimEnv};
+
+use super::*;
+
+const DIR: &str = "/pending";
+
+async fn open(env: &SimEnv) -> Pending<SimEnv> {
+    let (min, end) = (LogPosition(0), LogPosition(u64::MAX));
+    let pending = Pending::open(env.clone(), PendingKind::Delayed, Path::new(DIR), min, end).await.unwrap();
+    pending.recovered();
+    pending
+}
+
+fn record(due_ms: i64, position: u64) -> PendingRecord {
+    let position = LogPosition(position);
+    PendingRecord { kind: PendingKind::Delayed, due_ms, order: position.0, position, size: 100, crc: 7 }
+}
+
+async fn save(pending: &Pending<SimEnv>, upto: u64) {
+    pending.save(pending.snapshot(LogPosition(upto))).await.unwrap();
+}
+
+fn settle(pending: &Pending<SimEnv>, record: &PendingRecord) {
+    assert_eq!(pending.begin_settle(record), Settling::Begun, "{record:?}");
+    assert_eq!(pending.begin_settle(record), Settling::NotPending);
+    pending.settled(record);
+    assert!(!pending.is_pending(record));
+}
+
+async fn drain(pending: &Pending<SimEnv>, now_ms: i64) -> Vec<PendingRecord> {
+    let mut drained = Vec::new();
+    loop {
+        let due = pending.due(now_ms, 1000).await.unwrap();
+        if due.is_empty() {
+            return drained;
+        }
+        due.iter().for_each(|record| settle(pending, record));
+        drained.extend(due);
+    }
+}
+
+#[test]
+fn what_is_due_comes_in_order_and_once() {
+    let sim = Sim::new(1);
+    sim.run(async {
+        let pending = open(&sim.node("a")).await;
+        let records = [record(50, 1), record(20, 2), record(20, 3), record(80, 4)];
+        records.iter().for_each(|record| pending.insert(record));
+        assert_eq!(pending.next_due_ms(), Some(20));
+        assert_eq!(pending.due(10, 9).await.unwrap(), []);
+        assert_eq!(pending.due(50, 2).await.unwrap(), [records[1], records[2]]);
+        assert_eq!(drain(&pending, 50).await, [records[1], records[2], records[0]]);
+        assert_eq!((pending.count(), pending.next_due_ms()), (1, Some(80)));
+        assert_eq!(pending.oldest_position(), LogPosition(4));
+    });
+}
+
+#[test]
+fn what_was_dropped_with_its_group_commit_waits_again() {
+    let sim = Sim::new(2);
+    sim.run(async {
+        let pending = open(&sim.node("a")).await;
+        let one = record(5, 1);
+        pending.insert(&one);
+        assert_eq!(pending.begin_settle(&one), Settling::Begun);
+        assert_eq!((pending.next_due_ms(), pending.in_flight()), (None, 1));
+        pending.unsettle_all();
+        assert!(pending.is_pending(&one));
+        assert_eq!(pending.begin_settle(&one), Settling::Begun);
+        pending.take_back(&one);
+        assert_eq!(drain(&pending, 5).await, [one]);
+    });
+}
+
+/// Random steps against a set, with many more entries than fit in memory, and openings in between.
+#[test]
+fn a_table_on_disk_is_the_set_that_it_stands_for() {
+    let sim = Sim::new(3);
+    sim.run(async {
+        let env = sim.node("a");
+        let mut model: BTreeSet<(i64, u64)> = BTreeSet::new();
+        let mut pending = open(&env).await;
+        let (mut position, mut now) = (1, 0);
+        for round in 0..40 {
+            let inserted = if round == 7 { MEMORY_ENTRIES + 50_000 } else { 5000 };
+            for _ in 0..inserted {
+                let due = now + (sim.random() % 100_000) as i64 - 50;
+                pending.insert(&record(due, position));
+                model.insert((due, position));
+                position += 1;
+            }
+            // Some are recalled, near or far.
+            for _ in 0..500 {
+                let from = now + (sim.random() % 100_000) as i64;
+                if let Some(key) = model.range((from, 0)..).next().copied() {
+                    settle(&pending, &record(key.0, key.1));
+                    model.remove(&key);
+                }
+            }
+            save(&pending, position).await;
+            assert!(pending.in_memory() <= MEMORY_ENTRIES);
+            now += 3000;
+            let drained = drain(&pending, now).await;
+            let due: Vec<_> = model.range(..=(now, u64::MAX)).copied().collect();
+            assert!(drained.iter().map(|record| (record.due_ms, record.order)).eq(due.iter().copied()));
+            model.retain(|key| *key > (now, u64::MAX));
+            assert_eq!(pending.count(), model.len() as u64);
+            if round % 5 == 4 {
+                // What was settled behind the last state is found in the log.
+                pending = open(&env).await;
+                for (_, settled) in &due {
+                    pending.recover(LogPosition(position), Some(*settled), None);
+                }
+                pending.recovered();
+                assert_eq!(pending.count(), model.len() as u64);
+                position += 1;
+            }
+        }
+        let runs = env.read_dir(Path::new(DIR)).await.unwrap();
+        assert!(runs.len() < 12, "old runs are merged: {runs:?}");
+        let rest = drain(&pending, i64::MAX - 1).await;
+        assert_eq!(rest.len(), model.len());
+        save(&pending, position).await;
+        assert_eq!(env.read_dir(Path::new(DIR)).await.unwrap().len(), 1, "only the state is left");
+    });
+}
+
+#[test]
+fn a_clock_that_jumps_back_revives_nothing() {
+    let sim = Sim::new(4);
+    sim.run(async {
+        let env = sim.node("a");
+        let pending = open(&env).await;
+        (1..=100).for_each(|position| pending.insert(&record(position as i64 * 10, position)));
+        save(&pending, 101).await;
+        assert_eq!(drain(&pending, 500).await.len(), 50);
+        save(&pending, 102).await;
+        // Due before what has fired already.
+        pending.insert(&record(3, 102));
+        save(&pending, 103).await;
+        let pending = open(&env).await;
+        assert_eq!(pending.count(), 51);
+        let due: Vec<_> = drain(&pending, 510).await.iter().map(|record| record.due_ms).collect();
+        assert_eq!(due, [3, 510]);
+    });
+}
+
+#[test]
+fn a_damaged_state_or_run_is_made_anew_from_the_log() {
+    for name in ["state", "run"] {
+        let sim = Sim::new(5);
+        sim.run(async {
+            let env = sim.node("a");
+            let pending = open(&env).await;
+            (1..=10).for_each(|position| pending.insert(&record(position as i64, position)));
+            save(&pending, 11).await;
+            let files = env.read_dir(Path::new(DIR)).await.unwrap();
+            let file = files.iter().find(|file| file.name.ends_with(name)).unwrap();
+            let options = ringmq_env::OpenOptions { write: true, ..Default::default() };
+            let path = Path::new(DIR).join(&file.name);
+            let file = ringmq_env::Env::open(&env, &path, options).await.unwrap();
+            ringmq_env::File::write_at(&file, ringmq_env::IoSlice::copy_of(&[0xff; 4]), 20).await.unwrap();
+            let pending = open(&env).await;
+            assert_eq!((pending.upto(), pending.count()), (LogPosition(0), 0), "{name}");
+        });
+    }
+}
