@@ -33,7 +33,6 @@ const DEAD: &str = "no RocketMQ 5 component serves it";
 const RETRY: &str = "consumption retry and dead letter queues are not served yet";
 const TRANSACTIONS: &str = "transactions are not served yet";
 const TIMERS: &str = "delay and timer messages are not served yet";
-const RESET: &str = "resetting offsets by the broker is not served yet: commit them with code 15";
 const POP: &str = "POP consumption is not served yet";
 const LITE: &str = "lite topics are not served";
 const ASSIGNMENT: &str = "consumers share queues out themselves (clientRebalance=true)";
@@ -118,34 +117,38 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(216, "DELETE_TOPIC_IN_NAMESRV", Elsewhere(NAME_SERVER)),
     row(217, "REGISTER_TOPIC_IN_NAMESRV", Elsewhere(NAME_SERVER)),
     row(219, "GET_KVLIST_BY_NAMESPACE", Elsewhere(NAME_SERVER)),
-    row(220, "RESET_CONSUMER_CLIENT_OFFSET", Elsewhere(CLIENT)),
+    row(
+        220,
+        "RESET_CONSUMER_CLIENT_OFFSET",
+        Pushed("to a group's consumers for 222, with server-side-reset off"),
+    ),
     row(221, "GET_CONSUMER_STATUS_FROM_CLIENT", Pushed("to consumers for 223")),
-    row(222, "INVOKE_BROKER_TO_RESET_OFFSET", Refused(RESET)),
+    row(222, "INVOKE_BROKER_TO_RESET_OFFSET", Served("")),
     row(223, "INVOKE_BROKER_TO_GET_CONSUMER_STATUS", Served("")),
     row(224, "GET_TOPICS_BY_CLUSTER", Elsewhere(NAME_SERVER)),
     row(225, "UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST", Served("")),
     row(300, "QUERY_TOPIC_CONSUME_BY_WHO", Served("")),
     row(301, "REGISTER_FILTER_SERVER", Refused(DEAD)),
     row(302, "REGISTER_MESSAGE_FILTER_CLASS", Refused(DEAD)),
-    row(303, "QUERY_CONSUME_TIME_SPAN", Refused(ADMIN_LATER)),
+    row(303, "QUERY_CONSUME_TIME_SPAN", Served("")),
     row(304, "GET_SYSTEM_TOPIC_LIST_FROM_NS", Elsewhere(NAME_SERVER)),
     row(305, "GET_SYSTEM_TOPIC_LIST_FROM_BROKER", Served("")),
     row(306, "CLEAN_EXPIRED_CONSUMEQUEUE", Refused(NO_FILES)),
     row(307, "GET_CONSUMER_RUNNING_INFO", Served("")),
-    row(308, "QUERY_CORRECTION_OFFSET", Refused(ADMIN_LATER)),
+    row(308, "QUERY_CORRECTION_OFFSET", Served("")),
     row(309, "CONSUME_MESSAGE_DIRECTLY", Served("")),
     row(310, "SEND_MESSAGE_V2", Served("")),
     row(311, "GET_UNIT_TOPIC_LIST", Elsewhere(NAME_SERVER)),
     row(312, "GET_HAS_UNIT_SUB_TOPIC_LIST", Elsewhere(NAME_SERVER)),
     row(313, "GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST", Elsewhere(NAME_SERVER)),
-    row(314, "CLONE_GROUP_OFFSET", Refused(ADMIN_LATER)),
+    row(314, "CLONE_GROUP_OFFSET", Served("without a topic, all of the group's: Java clones none")),
     row(
         315,
         "VIEW_BROKER_STATS_DATA",
         Served("TOPIC_PUT_NUMS/SIZE, GROUP_GET_NUMS/SIZE, BROKER_PUT_NUMS, BROKER_GET_NUMS"),
     ),
     row(316, "CLEAN_UNUSED_TOPIC", Refused(NO_FILES)),
-    row(317, "GET_BROKER_CONSUME_STATS", Refused(ADMIN_LATER)),
+    row(317, "GET_BROKER_CONSUME_STATS", Served("")),
     row(318, "UPDATE_NAMESRV_CONFIG", Elsewhere(NAME_SERVER)),
     row(319, "GET_NAMESRV_CONFIG", Elsewhere(NAME_SERVER)),
     row(320, "SEND_BATCH_MESSAGE", Served("")),
@@ -162,7 +165,7 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(345, "QUERY_SUBSCRIPTION_BY_CONSUMER", Served("")),
     row(351, "GET_TOPIC_CONFIG", Served("")),
     row(352, "GET_SUBSCRIPTIONGROUP_CONFIG", Served("a group that does not exist is described, not created")),
-    row(353, "UPDATE_AND_GET_GROUP_FORBIDDEN", Refused(ADMIN_LATER)),
+    row(353, "UPDATE_AND_GET_GROUP_FORBIDDEN", Served("")),
     row(354, "CHECK_ROCKSDB_CQ_WRITE_PROGRESS", Refused(NO_FILES)),
     row(355, "EXPORT_ROCKSDB_CONFIG_TO_JSON", Refused(NO_FILES)),
     row(361, "LITE_PULL_MESSAGE", Served("as 11")),

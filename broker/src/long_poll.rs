@@ -85,6 +85,14 @@ impl LongPolls {
         woken.extend(ids.into_iter().map(|id| self.remove(id)));
     }
 
+    /// Moves the pulls of a group in a queue to `found`.
+    pub fn of_group(&mut self, group: &str, topic: &str, queue_id: QueueId, found: &mut Vec<Parked>) {
+        let Some(ids) = self.queues.get(&QueueLookup { topic, queue_id }) else { return };
+        let ids: Vec<usize> =
+            ids.iter().copied().filter(|id| *self.parked[*id].pull.group == *group).collect();
+        found.extend(ids.into_iter().map(|id| self.remove(id)));
+    }
+
     /// Moves the pulls whose time is up to `expired`.
     pub fn expire(&mut self, now: Instant, expired: &mut Vec<Parked>) {
         while let Some(&(deadline, id)) = self.deadlines.first()

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use crate::control::{Refusal, Update};
 use crate::mailbox::CoreId;
 use crate::meters::ShardReport;
+use crate::offset_calls::{OffsetCall, TimeSpan};
 use crate::tag_filter::TagFilter;
 
 /// A connection of one core. The generation tells a slot's tenants apart.
@@ -319,6 +320,8 @@ pub enum ShardCall {
     },
     /// The record that starts at this physical offset, if one does.
     RecordAt(PhysicalOffset),
+    /// Offsets of groups.
+    Offsets(OffsetCall),
     /// What the shard has counted.
     Report,
 }
@@ -360,8 +363,12 @@ pub enum CallAnswer {
     Refused(Refusal),
     /// To [`ShardCall::Queues`].
     Queues(Vec<QueueState>),
-    /// To [`ShardCall::CommittedOf`] and [`ShardCall::AllCommitted`].
+    /// To [`ShardCall::CommittedOf`], [`ShardCall::AllCommitted`] and [`OffsetCall::In`].
     Committed(Vec<CommittedOffset>),
+    /// To [`OffsetCall::ByTime`].
+    Offsets(Vec<(QueueId, QueueOffset)>),
+    /// To [`OffsetCall::TimeSpans`].
+    TimeSpans(Vec<TimeSpan>),
     /// To [`ShardCall::GroupsOf`].
     Groups(Vec<Arc<str>>),
     /// To [`ShardCall::Keys`] and [`ShardCall::RecordAt`].

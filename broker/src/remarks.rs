@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ringmq_engine::{AppendError, ReadError, ReadStatus};
 use ringmq_protocol::body::TopicConfig;
 use ringmq_protocol::codes::response;
+use ringmq_protocol::command::Command;
 
 use crate::control::{FAQ, Refusal};
 use crate::mailbox::{CoreId, Full};
@@ -185,6 +186,12 @@ pub fn no_broadcast(group: &str) -> Refusal {
     Refusal::new(response::NO_PERMISSION, remark)
 }
 
+/// A tool has forbidden the group to read the topic (353).
+pub fn topic_forbidden_to_group(group: &str, topic: &str) -> Refusal {
+    let remark = format!("the consumer group[{group}] is forbidden for topic[{topic}]");
+    Refusal::new(response::NO_PERMISSION, remark)
+}
+
 /// The group does not subscribe to the topic.
 pub fn no_subscription() -> Refusal {
     Refusal::new(response::SUBSCRIPTION_NOT_EXIST, format!("the consumer's subscription not exist{FAQ}"))
@@ -218,6 +225,11 @@ pub fn offset_not_found(set_zero: bool) -> Refusal {
         false => "Not found, do not set to zero, maybe this group boot first",
     };
     Refusal::new(response::QUERY_NOT_FOUND, remark)
+}
+
+/// A commit that a pending reset outdoes.
+pub fn offset_was_reset() -> Command {
+    Command::response(response::SUCCESS, 0).with_remark("Offset has been previously reset")
 }
 
 /// No message starts at the offset.
@@ -259,6 +271,9 @@ pub fn pull_status(status: ReadStatus, offset: i64) -> (i32, &'static str) {
         ReadStatus::OffsetTooSmall => (response::PULL_OFFSET_MOVED, "OFFSET_TOO_SMALL"),
     }
 }
+
+/// What a pull answers whose group was moved by a tool: code and remark.
+pub const OFFSET_RESET: (i32, &str) = (response::PULL_OFFSET_MOVED, "OFFSET_RESET");
 
 #[cfg(test)]
 mod tests {

@@ -59,8 +59,8 @@ pub fn topic_stats(
     success(&TopicStatsTable { offset_table, topic_put_tps: put_tps })
 }
 
-/// The answer of 208.
-pub fn consume_stats(broker_name: &str, topics: &[GroupTopic]) -> Command {
+/// The body of 208.
+pub fn consume_stats(broker_name: &str, topics: &[GroupTopic]) -> ConsumeStats {
     let mut stats = ConsumeStats::default();
     for topic in topics {
         let (name, count) = (&topic.config.topic_name, topic.config.read_queue_nums);
@@ -75,7 +75,7 @@ pub fn consume_stats(broker_name: &str, topics: &[GroupTopic]) -> Command {
         }));
         stats.consume_tps += topic.tps;
     }
-    success(&stats)
+    stats
 }
 
 fn per_queue<V>(
@@ -172,8 +172,7 @@ mod tests {
             ..QueueFigures::default()
         };
         let queues = vec![figures(0, Some(4)), figures(1, None), figures(2, Some(1))];
-        let answer = consume_stats("b", &[GroupTopic { config: Arc::new(topic(2, 8)), queues, tps: 2.0 }]);
-        let stats: ConsumeStats = json::from_slice(&answer.body).unwrap();
+        let stats = consume_stats("b", &[GroupTopic { config: Arc::new(topic(2, 8)), queues, tps: 2.0 }]);
         let wrappers: Vec<_> = stats.offset_table.values().copied().collect();
         assert_eq!(
             wrappers,

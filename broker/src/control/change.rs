@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringmq_protocol::body::{SubscriptionGroupConfig, TopicConfig};
 
+use super::groups::Forbidden;
 use super::sessions::GroupView;
 
 /// One change of what every core knows. Values are immutable: a copy is a reference count.
@@ -22,6 +23,13 @@ pub enum Change {
         name: Arc<str>,
         /// Its configuration now.
         config: Option<Arc<SubscriptionGroupConfig>>,
+    },
+    /// What a consumer group may not read changed; or (without topics) it may read all.
+    Forbidden {
+        /// The group's name.
+        group: Arc<str>,
+        /// Permission bits by topic.
+        topics: Option<Arc<Forbidden>>,
     },
     /// The members of a consumer group changed what they subscribe to, or (without a view) the last one left.
     Subscriptions {
@@ -44,7 +52,7 @@ pub struct Update {
 /// An entry to put into the metadata log, or (without a value) to delete from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaRecord {
-    /// `t/` or `g/`, and the name.
+    /// `t/`, `g/` or `f/`, and the name.
     pub key: Vec<u8>,
     /// The configuration as JSON.
     pub value: Option<Vec<u8>>,
@@ -54,6 +62,8 @@ pub struct MetaRecord {
 pub(super) const TOPIC_KEY: &[u8] = b"t/";
 /// What the metadata log's keys begin with for consumer groups.
 pub(super) const GROUP_KEY: &[u8] = b"g/";
+/// What the metadata log's keys begin with for what consumer groups may not read.
+pub(super) const FORBIDDEN_KEY: &[u8] = b"f/";
 
 impl Change {
     /// The entry that makes the change durable; none for subscriptions, which live as long as their connections.
@@ -66,6 +76,10 @@ impl Change {
             Change::Group { name, config } => Some(MetaRecord {
                 key: [GROUP_KEY, name.as_bytes()].concat(),
                 value: config.as_deref().map(to_json),
+            }),
+            Change::Forbidden { group, topics } => Some(MetaRecord {
+                key: [FORBIDDEN_KEY, group.as_bytes()].concat(),
+                value: topics.as_deref().map(to_json),
             }),
             Change::Subscriptions { .. } => None,
         }

@@ -7,6 +7,7 @@ use ringmq_protocol::body::{SubscriptionData, SubscriptionGroupConfig, TopicConf
 use rustc_hash::FxBuildHasher;
 
 use super::change::{Change, Update};
+use super::groups::{Forbidden, is_read_forbidden};
 use super::sessions::GroupView;
 
 /// Topics, groups and subscriptions as of the last update that has arrived. Every core has its own, and reads it
@@ -16,6 +17,7 @@ pub struct MetadataCopy {
     revision: u64,
     topics: HashMap<Arc<str>, Arc<TopicConfig>, FxBuildHasher>,
     groups: HashMap<Arc<str>, Arc<SubscriptionGroupConfig>, FxBuildHasher>,
+    forbidden: HashMap<Arc<str>, Arc<Forbidden>, FxBuildHasher>,
     subscriptions: HashMap<Arc<str>, Arc<GroupView>, FxBuildHasher>,
 }
 
@@ -34,6 +36,7 @@ impl MetadataCopy {
         match update.change {
             Change::Topic { name, config } => set(&mut self.topics, name, config),
             Change::Group { name, config } => set(&mut self.groups, name, config),
+            Change::Forbidden { group, topics } => set(&mut self.forbidden, group, topics),
             Change::Subscriptions { group, view } => set(&mut self.subscriptions, group, view),
         }
         true
@@ -52,6 +55,11 @@ impl MetadataCopy {
     /// The consumer group's configuration, with its shared name.
     pub fn group(&self, group: &str) -> Option<(&Arc<str>, &Arc<SubscriptionGroupConfig>)> {
         self.groups.get_key_value(group)
+    }
+
+    /// Whether a tool has forbidden the group to read the topic.
+    pub fn is_forbidden(&self, group: &str, topic: &str) -> bool {
+        self.forbidden.get(group).is_some_and(|topics| is_read_forbidden(topics, topic))
     }
 
     /// What the members of a consumer group say; `None` when nobody of it is online.

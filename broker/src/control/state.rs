@@ -9,7 +9,7 @@ use ringmq_protocol::body::{
 };
 use ringmq_protocol::names;
 
-use super::change::{Change, GROUP_KEY, MetaRecord, TOPIC_KEY, Update};
+use super::change::{Change, FORBIDDEN_KEY, GROUP_KEY, MetaRecord, TOPIC_KEY, Update};
 use super::groups::GroupTable;
 use super::locks::LockTable;
 use super::refusal::Refusal;
@@ -31,6 +31,8 @@ pub struct ControlSettings {
     pub channel_expired: Duration,
     /// A queue lock that is not renewed for so long is anybody's.
     pub lock_expiry: Duration,
+    /// A reset (222) moves the group in the broker.
+    pub server_side_reset: bool,
     /// The options in force, as Java properties (26).
     pub config_text: String,
 }
@@ -49,6 +51,7 @@ impl ControlSettings {
             auto_create_group: config.auto_create_group,
             channel_expired: config.channel_expiry,
             lock_expiry: config.lock_expiry,
+            server_side_reset: config.server_side_reset,
             config_text,
         }
     }
@@ -64,6 +67,7 @@ pub struct ControlState {
     stats: StatsTable,
     channel_expired: Duration,
     broker_name: String,
+    server_side_reset: bool,
     config_text: String,
     /// Version of the options: they are read once, at the start.
     config_version: DataVersion,
@@ -127,6 +131,7 @@ impl ControlState {
             locks: LockTable::new(settings.lock_expiry),
             stats: StatsTable::new(),
             channel_expired: settings.channel_expired,
+            server_side_reset: settings.server_side_reset,
             broker_name: settings.topics.broker_name.clone(),
             config_text: settings.config_text.clone(),
             config_version: DataVersion { timestamp: boot_ms, ..DataVersion::default() },
@@ -138,9 +143,10 @@ impl ControlState {
     pub fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
         let failed = |reason: String| RestoreError { key: String::from_utf8_lossy(key).into_owned(), reason };
         let name = |prefix| key.strip_prefix(prefix).and_then(|name| std::str::from_utf8(name).ok());
-        let restored = match (name(TOPIC_KEY), name(GROUP_KEY)) {
-            (Some(topic), _) => self.topics.restore(topic, value),
-            (_, Some(group)) => self.groups.restore(group, value),
+        let restored = match (name(TOPIC_KEY), name(GROUP_KEY), name(FORBIDDEN_KEY)) {
+            (Some(topic), ..) => self.topics.restore(topic, value),
+            (_, Some(group), _) => self.groups.restore(group, value),
+            (.., Some(group)) => self.groups.restore_forbidden(group, value),
             _ => return Err(failed("no such kind of entry".into())),
         };
         restored.map_err(|error| failed(error.to_string()))
@@ -156,11 +162,15 @@ impl ControlState {
             .groups
             .iter()
             .map(|(name, config)| Change::Group { name: name.clone(), config: Some(config.clone()) });
+        let forbidden = self
+            .groups
+            .forbidden()
+            .map(|(group, topics)| Change::Forbidden { group: group.clone(), topics: Some(topics.clone()) });
         let subscriptions = self
             .consumers
             .views()
             .map(|(group, view)| Change::Subscriptions { group: group.clone(), view: Some(view.clone()) });
-        let changes: Vec<Change> = topics.chain(groups).chain(subscriptions).collect();
+        let changes: Vec<Change> = topics.chain(groups).chain(forbidden).chain(subscriptions).collect();
         self.effects(changes).updates
     }
 
@@ -202,6 +212,11 @@ impl ControlState {
     /// The statistics, to count: nothing follows from that.
     pub fn stats_mut(&mut self) -> &mut StatsTable {
         &mut self.stats
+    }
+
+    /// Whether a reset (222) moves the group here; otherwise its consumers are told to move.
+    pub fn resets_here(&self) -> bool {
+        self.server_side_reset
     }
 
     /// The broker's name.
@@ -278,6 +293,18 @@ impl ControlState {
         let mut effects = self.effects(change);
         effects.forget.extend(clean_offset.then(|| Forget::Offsets(group.into())));
         effects
+    }
+
+    /// Forbids a consumer group to read a topic, or allows it again (353).
+    pub fn forbid(
+        &mut self,
+        group: &str,
+        topic: &str,
+        forbid: bool,
+        now_ms: i64,
+    ) -> Result<Effects, Refusal> {
+        let change = self.groups.forbid(group, topic, forbid, now_ms)?;
+        Ok(self.effects(change))
     }
 
     // --- sessions ---

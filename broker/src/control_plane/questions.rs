@@ -49,6 +49,7 @@ impl<E: Env> ControlPlane<E> {
             }
             Question::TopicGroups(topic) => self.topic_groups(core, &topic).await,
             Question::GroupTopics(group) => self.group_topics(core, &group).await,
+            Question::Offsets(question) => self.ask_offsets(core, question).await,
             Question::Relay(relay) => self.relay(core, relay).await,
             Question::ConsumerStatus { request, consumers } => {
                 self.consumer_status(core, request, consumers).await
@@ -83,16 +84,26 @@ impl<E: Env> ControlPlane<E> {
         let configs = self.state.borrow().consumed_topics(group, topics.iter().map(String::as_str), listed);
         let mut described = Vec::with_capacity(configs.len());
         for config in configs {
-            let queues = self.queues(core, &config, Some(group)).await?;
-            let key = format!("{}@{group}", config.topic_name);
-            let tps = self.state.borrow().stats().rate(StatsKind::GroupGetNums, &key);
-            described.push(GroupTopic { config, queues, tps });
+            described.push(self.group_topic(core, group, config).await?);
         }
-        Ok(answers::consume_stats(&core.identity.config.broker_name, &described))
+        Ok(answers::success(&answers::consume_stats(&core.identity.config.broker_name, &described)))
+    }
+
+    /// Where a group is in a topic.
+    pub(super) async fn group_topic(
+        &self,
+        core: &Rc<Core<E>>,
+        group: &str,
+        config: Arc<TopicConfig>,
+    ) -> Result<GroupTopic, Refusal> {
+        let queues = self.queues(core, &config, Some(group)).await?;
+        let key = format!("{}@{group}", config.topic_name);
+        let tps = self.state.borrow().stats().rate(StatsKind::GroupGetNums, &key);
+        Ok(GroupTopic { config, queues, tps })
     }
 
     /// The state of a topic's queues, from the shards that own them.
-    async fn queues(
+    pub(super) async fn queues(
         &self,
         core: &Rc<Core<E>>,
         config: &TopicConfig,
@@ -119,7 +130,7 @@ impl<E: Env> ControlPlane<E> {
         Ok(figures)
     }
 
-    async fn committed(
+    pub(super) async fn committed(
         &self,
         core: &Rc<Core<E>>,
         question: ShardCall,

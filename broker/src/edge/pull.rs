@@ -145,6 +145,9 @@ fn check<E: Env>(
             {
                 return Err(remarks::no_broadcast(group));
             }
+            if metadata.is_forbidden(group, topic) {
+                return Err(remarks::topic_forbidden_to_group(group, topic));
+            }
             subscribed_filter(view.subscriptions.get(topic).ok_or_else(remarks::no_subscription)?, header)?
         }
     };

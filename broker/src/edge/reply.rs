@@ -3,7 +3,7 @@
 use ringmq_env::Env;
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
-use ringmq_protocol::headers::PushReplyHeader;
+use ringmq_protocol::headers::ReplyMessageHeader;
 use ringmq_protocol::properties::{self, names as property};
 
 use super::*;
@@ -20,11 +20,11 @@ pub struct Reply {
 
 impl Reply {
     /// A reply whose header is `header`, with what is to be stored of it. Now is `now_ms`.
-    pub fn new(send: SendRequest, header: PushReplyHeader<'_>, now_ms: i64) -> Reply {
+    pub fn new(send: SendRequest, header: ReplyMessageHeader<'_>, now_ms: i64) -> Reply {
         let text = header.properties.unwrap_or_default();
         let mut pushed: String = properties::without(text, &[property::PUSH_REPLY_TIME]).concat();
         properties::push(&mut pushed, property::PUSH_REPLY_TIME, &now_ms.to_string());
-        let header = PushReplyHeader { properties: Some(&pushed), store_timestamp: now_ms, ..header };
+        let header = ReplyMessageHeader { properties: Some(&pushed), store_timestamp: now_ms, ..header };
         let body = send.frame.slice(send.body.range());
         Reply {
             to_client: properties::find(text, property::REPLY_TO_CLIENT).map(str::to_owned),

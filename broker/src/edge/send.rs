@@ -10,7 +10,7 @@ use ringmq_env::Env;
 use ringmq_protocol::body::{TopicConfig, TopicFilterType, perm};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::frame::Frame;
-use ringmq_protocol::headers::{ExtError, PushReplyHeader, SendHeader};
+use ringmq_protocol::headers::{ExtError, ReplyMessageHeader, SendHeader};
 use ringmq_protocol::names;
 use ringmq_protocol::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, names as property};
 use ringmq_protocol::record::sys_flag;
@@ -300,7 +300,7 @@ fn reply_of<E: Env>(
 ) -> Reply {
     let text = |span: Span| std::str::from_utf8(&frame[span.range()]).unwrap_or_default();
     let default_topic = fields.default_topic.map_or(names::topics::AUTO_CREATE_TOPIC_KEY_TOPIC, text);
-    let header = PushReplyHeader {
+    let header = ReplyMessageHeader {
         producer_group: text(fields.producer_group),
         topic: text(fields.topic),
         default_topic,

@@ -10,13 +10,13 @@ impl<E: Env> ShardService<E> {
     pub fn call(self: &Rc<Self>, core: &Rc<Core<E>>, caller: Caller, question: ShardCall) {
         let (service, core) = (self.clone(), core.clone());
         core.env.clone().spawn(async move {
-            let answer = service.answer(question).await;
+            let answer = service.answer(&core, question).await;
             core.answer_call(caller, answer);
             core.flush();
         });
     }
 
-    async fn answer(&self, question: ShardCall) -> CallAnswer {
+    async fn answer(self: &Rc<Self>, core: &Rc<Core<E>>, question: ShardCall) -> CallAnswer {
         match question {
             ShardCall::Queues { topic, queues, group } => {
                 self.queues(&topic, &queues, group.as_deref()).await
@@ -24,11 +24,14 @@ impl<E: Env> ShardService<E> {
             ShardCall::CommittedOf(group) => CallAnswer::Committed(self.offsets.borrow().list(Some(&group))),
             ShardCall::AllCommitted => CallAnswer::Committed(self.offsets.borrow().list(None)),
             ShardCall::GroupsOf(topic) => CallAnswer::Groups(self.offsets.borrow().groups_of(&topic)),
+            ShardCall::Offsets(call) => self.answer_offsets(core, call).await,
             ShardCall::ForgetGroup(group) => {
+                self.resets.borrow_mut().forget_group(&group);
                 self.offsets.borrow_mut().forget_group(&group);
                 done(self.flush_offsets().await)
             }
             ShardCall::ForgetTopic(topic) => {
+                self.resets.borrow_mut().forget_topic(&topic);
                 self.offsets.borrow_mut().forget_topic(&topic);
                 let deleted = self.shard.delete_topic(&topic).await;
                 done(deleted.and(self.flush_offsets().await))
@@ -91,7 +94,7 @@ impl<E: Env> ShardService<E> {
     }
 }
 
-fn done(result: std::io::Result<()>) -> CallAnswer {
+pub(super) fn done(result: std::io::Result<()>) -> CallAnswer {
     match result {
         Ok(()) => CallAnswer::Done,
         Err(error) => CallAnswer::Refused(Refusal::system_error(error.to_string())),

@@ -2,6 +2,7 @@
 //! that wait, committed offsets, and questions about the shard's queues.
 
 mod calls;
+mod offset_calls;
 mod offsets;
 mod pull;
 mod send;
@@ -24,6 +25,7 @@ use crate::message::*;
 use crate::meters::Meters;
 use crate::offsets::OffsetTable;
 use crate::remarks;
+use crate::resets::PendingResets;
 use send::PendingAcks;
 
 /// Reads from disk that one shard has in flight before more are refused as busy.
@@ -41,6 +43,7 @@ pub struct ShardService<E: Env> {
     deadlines_changed: LocalEvent,
     offsets: RefCell<OffsetTable>,
     offset_log: MetaLog<E>,
+    resets: RefCell<PendingResets>,
     cold_reads: Cell<usize>,
     meters: RefCell<Meters>,
     stopping: Cell<bool>,
@@ -76,6 +79,7 @@ impl<E: Env> ShardService<E> {
             deadlines_changed: LocalEvent::default(),
             offsets: RefCell::new(offsets),
             offset_log,
+            resets: RefCell::default(),
             cold_reads: Cell::new(0),
             meters: RefCell::new(Meters::new(cluster)),
             stopping: Cell::new(false),
@@ -103,8 +107,8 @@ impl<E: Env> ShardService<E> {
             ShardRequest::Send(send) => self.send(core, to, send),
             ShardRequest::Pull(pull) => self.pull(core, to, pull),
             ShardRequest::CommitOffset(group, queue, offset) => {
-                self.offsets.borrow_mut().commit(&group, &queue.topic, queue.queue_id, offset);
-                to.answer(core, AnswerBody::Success);
+                let body = self.commit_offset(&group, &queue, offset);
+                to.answer(core, body);
             }
             ShardRequest::CommittedOffset(group, queue, set_zero) => {
                 let body = self.committed_offset(&group, &queue, set_zero);

@@ -1,12 +1,28 @@
 //! Committed offsets: what a group without one gets, and how they become durable.
 
 use std::io;
+use std::sync::Arc;
 
 use ringmq_engine::ReadStatus;
 
 use super::*;
 
 impl<E: Env> ShardService<E> {
+    /// Commits an offset; but not that of a consumer which has yet to go where a tool has moved its group.
+    pub(super) fn commit_offset(
+        &self,
+        group: &Arc<str>,
+        queue: &QueueRef,
+        offset: QueueOffset,
+    ) -> AnswerBody {
+        let QueueRef { topic, queue_id } = queue;
+        if self.resets.borrow().is_pending(group, topic, *queue_id) {
+            return AnswerBody::Command(Box::new(remarks::offset_was_reset()));
+        }
+        self.offsets.borrow_mut().commit(group, topic, *queue_id, offset);
+        AnswerBody::Success
+    }
+
     /// The group's committed offset; or 0 for a group without one, where nothing of the queue is lost by it (D.12).
     pub(super) fn committed_offset(&self, group: &str, queue: &QueueRef, set_zero: bool) -> AnswerBody {
         let QueueRef { topic, queue_id } = queue;

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use ringmq_engine::{ReadResult, ReadStatus};
+use ringmq_engine::{QueueId, ReadResult, ReadStatus};
 
 use super::*;
 use crate::long_poll::Parked;
 
 impl<E: Env> ShardService<E> {
     pub(super) fn pull(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, pull: PullRequest) {
+        let reset = self.resets.borrow_mut().take(&pull.group, &pull.topic, pull.queue_id);
+        if let Some(offset) = reset.filter(|offset| *offset != pull.offset) {
+            return to.answer(core, self.answer_reset(&pull, offset));
+        }
         if let Some(offset) = pull.commit {
             self.offsets.borrow_mut().commit(&pull.group, &pull.topic, pull.queue_id, offset);
         }
@@ -47,6 +51,36 @@ impl<E: Env> ShardService<E> {
                 tracing::error!(shard = self.id.0, %error, "a read failed");
                 AnswerBody::Refused(remarks::read_failed(&error))
             }
+        }
+    }
+
+    /// A tool has moved the group: the consumer is to go on there.
+    fn answer_reset(&self, pull: &PullRequest, offset: QueueOffset) -> AnswerBody {
+        let (code, remark) = remarks::OFFSET_RESET;
+        AnswerBody::Pulled(Pulled {
+            code,
+            remark,
+            next_offset: offset,
+            range: self.shard.queue_range(&pull.topic, pull.queue_id).unwrap_or_default(),
+            parts: Vec::new(),
+            bytes: 0,
+            topic_sys_flag: pull.topic_sys_flag,
+            group_sys_flag: pull.group_sys_flag,
+        })
+    }
+
+    /// Tells the group's pulls of this queue that wait that they are to go elsewhere.
+    pub(super) fn release_for_reset(
+        self: &Rc<Self>,
+        core: &Rc<Core<E>>,
+        group: &str,
+        topic: &str,
+        queue_id: QueueId,
+    ) {
+        let mut released = Vec::new();
+        self.long_polls.borrow_mut().of_group(group, topic, queue_id, &mut released);
+        for parked in released {
+            self.pull(core, Destination { reply: parked.reply, credit: None }, parked.pull);
         }
     }
 

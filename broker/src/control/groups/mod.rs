@@ -29,9 +29,17 @@ const SYSTEM_GROUPS: [&str; 8] = [
 /// Every consumer group that this broker knows. Lives on core 0.
 pub struct GroupTable {
     groups: BTreeMap<Arc<str>, Arc<SubscriptionGroupConfig>>,
+    /// Topics that a group may not read, with Java's permission bits, by group.
+    forbidden: BTreeMap<Arc<str>, Arc<Forbidden>>,
     version: DataVersion,
     auto_create: bool,
 }
+
+/// Topics that a group may not read (or whatever else a bit says).
+pub type Forbidden = BTreeMap<String, i32>;
+
+/// The bit for reading (Java's PermName.INDEX_PERM_READ).
+pub const FORBIDDEN_READ: i32 = 1 << 2;
 
 impl GroupTable {
     /// The table of a start at `boot_ms`, with the system groups alone; [`GroupTable::restore`] adds the others.
@@ -41,6 +49,7 @@ impl GroupTable {
             SYSTEM_GROUPS.iter().map(|name| (Arc::from(*name), Arc::new(default_config(name)))).collect();
         GroupTable {
             groups,
+            forbidden: BTreeMap::new(),
             version: DataVersion { timestamp: boot_ms, ..DataVersion::default() },
             auto_create,
         }
@@ -52,6 +61,55 @@ impl GroupTable {
         config.group_name = name.to_owned();
         self.groups.insert(name.into(), Arc::new(config));
         Ok(())
+    }
+
+    /// Takes what a group may not read back.
+    pub fn restore_forbidden(&mut self, name: &str, json: &[u8]) -> Result<(), serde_json::Error> {
+        self.forbidden.insert(name.into(), Arc::new(serde_json::from_slice(json)?));
+        Ok(())
+    }
+
+    /// Whether the group may not read the topic.
+    pub fn is_forbidden(&self, group: &str, topic: &str) -> bool {
+        self.forbidden.get(group).is_some_and(|topics| is_read_forbidden(topics, topic))
+    }
+
+    /// What groups may not read.
+    pub fn forbidden(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Forbidden>)> {
+        self.forbidden.iter()
+    }
+
+    /// The same, as 201 shows it.
+    pub fn forbidden_table(&self) -> BTreeMap<String, BTreeMap<String, i32>> {
+        self.forbidden.iter().map(|(group, topics)| (group.to_string(), Forbidden::clone(topics))).collect()
+    }
+
+    /// Forbids a group to read a topic, or allows it again (353).
+    pub fn forbid(
+        &mut self,
+        group: &str,
+        topic: &str,
+        forbid: bool,
+        now_ms: i64,
+    ) -> Result<Option<Change>, Refusal> {
+        names::validate_group(group).map_err(|error| Refusal::invalid(error.to_string()))?;
+        names::validate_topic(topic).map_err(|error| Refusal::invalid(error.to_string()))?;
+        if self.is_forbidden(group, topic) == forbid {
+            return Ok(None);
+        }
+        let mut topics = self.forbidden.get(group).map(|topics| Forbidden::clone(topics)).unwrap_or_default();
+        match forbid {
+            true => *topics.entry(topic.to_owned()).or_default() |= FORBIDDEN_READ,
+            false => drop(topics.remove(topic)),
+        }
+        let name: Arc<str> = group.into();
+        let topics = (!topics.is_empty()).then(|| Arc::new(topics));
+        match &topics {
+            Some(topics) => self.forbidden.insert(name.clone(), topics.clone()),
+            None => self.forbidden.remove(group),
+        };
+        self.version = next_version(self.version, now_ms);
+        Ok(Some(Change::Forbidden { group: name, topics }))
     }
 
     /// The group's configuration.
@@ -117,10 +175,12 @@ impl GroupTable {
     }
 
     /// Deletes a group (207). Deleting what is not there is fine, and changes nothing.
-    pub fn delete(&mut self, group: &str, now_ms: i64) -> Option<Change> {
-        let (name, _) = self.groups.remove_entry(group)?;
+    pub fn delete(&mut self, group: &str, now_ms: i64) -> Vec<Change> {
+        let Some((name, _)) = self.groups.remove_entry(group) else { return Vec::new() };
         self.version = next_version(self.version, now_ms);
-        Some(Change::Group { name, config: None })
+        let allowed = self.forbidden.remove(group).map(|_| name.clone());
+        let allowed = allowed.map(|group| Change::Forbidden { group, topics: None });
+        std::iter::once(Change::Group { name, config: None }).chain(allowed).collect()
     }
 
     /// The defaults, if the name is valid and the group may come into being by itself.
@@ -140,6 +200,11 @@ impl GroupTable {
         self.version = next_version(self.version, now_ms);
         Some(Change::Group { name, config: Some(config) })
     }
+}
+
+/// Whether a table says that the topic may not be read.
+pub fn is_read_forbidden(topics: &Forbidden, topic: &str) -> bool {
+    topics.get(topic).is_some_and(|bits| bits & FORBIDDEN_READ != 0)
 }
 
 fn default_config(name: &str) -> SubscriptionGroupConfig {

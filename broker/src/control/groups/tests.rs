@@ -43,8 +43,8 @@ fn admin_creates_changes_and_deletes() {
     next.restore("g", &stored.value.unwrap()).unwrap();
     assert_eq!(**next.get("g").unwrap(), config);
 
-    assert_eq!(table.delete("g", NOW), Some(Change::Group { name: "g".into(), config: None }));
-    assert_eq!(table.delete("g", NOW), None);
+    assert_eq!(table.delete("g", NOW), [Change::Group { name: "g".into(), config: None }]);
+    assert_eq!(table.delete("g", NOW), []);
 }
 
 #[test]
@@ -66,4 +66,25 @@ fn describing_a_group_creates_nothing() {
     let closed = GroupTable::new(false, NOW);
     let refusal = closed.describe("unknown").unwrap_err();
     assert_eq!((refusal.code, refusal.remark.as_str()), (26, "No group in this broker"));
+}
+
+#[test]
+fn a_group_may_be_forbidden_a_topic() {
+    let mut table = table();
+    let change = table.forbid("g", "t", true, NOW).unwrap().unwrap();
+    assert!(table.is_forbidden("g", "t") && !table.is_forbidden("g", "u") && !table.is_forbidden("h", "t"));
+    assert_eq!(table.forbid("g", "t", true, NOW).unwrap(), None);
+    assert!(table.forbid("g", "a b", true, NOW).is_err() && table.forbid("", "t", true, NOW).is_err());
+    let record = change.meta_record().unwrap();
+    assert_eq!(record.key, b"f/g");
+    let mut again = self::table();
+    again.restore_forbidden("g", &record.value.unwrap()).unwrap();
+    assert_eq!(again.forbidden_table(), table.forbidden_table());
+    let allowed = again.forbid("g", "t", false, NOW).unwrap().unwrap();
+    assert_eq!(allowed.meta_record().unwrap().value, None);
+    assert_eq!(again.forbidden_table().len(), 0);
+
+    table.find_or_create("g", NOW);
+    assert_eq!(table.delete("g", NOW).len(), 2, "what a deleted group may not read goes with it");
+    assert!(!table.is_forbidden("g", "t"));
 }

@@ -1,11 +1,10 @@
 //! What tools ask of core 0: topics, consumer groups, configuration, statistics.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringmq_protocol::body::{
-    CreateTopicList, DataVersion, SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupWrapper,
-    TopicConfig, TopicConfigSerializeWrapper, TopicFilterType, TopicList,
+    CreateTopicList, DataVersion, GroupForbidden, SubscriptionGroupConfig, SubscriptionGroupList,
+    SubscriptionGroupWrapper, TopicConfig, TopicConfigSerializeWrapper, TopicFilterType, TopicList,
 };
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
@@ -13,7 +12,7 @@ use ringmq_protocol::headers::{
     CreateTopicHeader, DeleteSubscriptionGroupHeader, GetAllSubscriptionGroupHeader,
     GetAllSubscriptionGroupResponseHeader, GetAllTopicConfigHeader, GetAllTopicConfigResponseHeader,
     GetBrokerConfigResponseHeader, GetConsumeStatsHeader, GroupHeader, TopicHeader,
-    ViewBrokerStatsDataHeader,
+    UpdateGroupForbiddenHeader, ViewBrokerStatsDataHeader,
 };
 use ringmq_protocol::json::{self, Dialect};
 
@@ -23,7 +22,7 @@ use super::super::refusal::Refusal;
 use super::super::sessions::Clock;
 use super::super::state::{ControlState, Effects};
 use super::super::topics::parse_attributes;
-use super::{Handled, Outcome, Question, answer, done, unknown};
+use super::{Handled, Outcome, Question, answer, done};
 
 impl ControlState {
     pub(super) fn dispatch_admin(&mut self, command: &Command, clock: Clock) -> Outcome {
@@ -41,6 +40,7 @@ impl ControlState {
             request::GET_SUBSCRIPTIONGROUP_CONFIG => self.group_config(command),
             request::GET_BROKER_CONFIG => Ok(self.broker_config()),
             request::VIEW_BROKER_STATS_DATA => self.view_stats(command),
+            request::UPDATE_AND_GET_GROUP_FORBIDDEN => self.group_forbidden(command, clock),
             _ => self.question(command),
         }
     }
@@ -64,7 +64,7 @@ impl ControlState {
             request::QUERY_TOPICS_BY_CONSUMER => {
                 Question::GroupTopics(command.header::<GroupHeader<'_>>()?.group.to_owned())
             }
-            code => return unknown(code),
+            _ => Question::Offsets(self.offset_question(command)?),
         };
         Ok(Handled::Ask(question))
     }
@@ -166,7 +166,7 @@ impl ControlState {
         let groups = self.groups().page(&page);
         let body = SubscriptionGroupWrapper {
             data_version: self.groups().version(),
-            forbidden_table: BTreeMap::new(),
+            forbidden_table: self.groups().forbidden_table(),
             subscription_group_table: groups
                 .map(|config| (config.group_name.clone(), SubscriptionGroupConfig::clone(config)))
                 .collect(),
@@ -174,6 +174,19 @@ impl ControlState {
         let total = i32::try_from(self.groups().iter().len()).unwrap_or(i32::MAX);
         let header = GetAllSubscriptionGroupResponseHeader { total_group_num: Some(total) };
         Ok(answer(success(&body).with_header(&header)))
+    }
+
+    /// 353.
+    fn group_forbidden(&mut self, command: &Command, clock: Clock) -> Outcome {
+        let header: UpdateGroupForbiddenHeader<'_> = command.header()?;
+        let (group, topic) = (header.group, header.topic);
+        let effects = match header.readable {
+            Some(readable) => self.forbid(group, topic, !readable, clock.wall_ms)?,
+            None => Effects::default(),
+        };
+        let readable = !self.groups().is_forbidden(group, topic);
+        let body = GroupForbidden { group: group.to_owned(), readable, topic: topic.to_owned() };
+        Ok(Handled::Answer(success(&body), effects))
     }
 
     fn group_config(&self, command: &Command) -> Outcome {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod clients;
+mod offsets;
 mod relays;
 #[cfg(test)]
 mod tests;
@@ -9,7 +10,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringmq_engine::PhysicalOffset;
+use ringmq_engine::{PhysicalOffset, QueueId};
 use ringmq_protocol::body::TopicConfig;
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
@@ -65,6 +66,8 @@ pub enum Question {
     TopicGroups(String),
     /// 343: the topics in which a group committed offsets, for `group_topics`.
     GroupTopics(String),
+    /// 222, 303, 308, 314, 317: groups' offsets.
+    Offsets(OffsetQuestion),
     /// 307, 309: a consumer is to be asked itself.
     Relay(Relay),
     /// 223: consumers are to be asked for the offsets that they hold of a topic (221).
@@ -73,6 +76,69 @@ pub enum Question {
         request: Command,
         /// Whom to ask, with the client ids.
         consumers: Vec<(ConnectionId, Arc<str>)>,
+    },
+}
+
+/// What is asked about groups' offsets, or to be done about them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OffsetQuestion {
+    /// 222 in the broker: move the group to an offset of one queue, or to a time in one queue or all.
+    Reset {
+        /// The topic.
+        config: Arc<TopicConfig>,
+        /// The group.
+        group: String,
+        /// One queue, or all.
+        queue: Option<QueueId>,
+        /// Where to, if an offset was given.
+        offset: Option<i64>,
+        /// The time in ms; below 0 for the queues' ends.
+        time_ms: i64,
+    },
+    /// 222 by telling the group's consumers (220).
+    ResetClients {
+        /// The topic.
+        config: Arc<TopicConfig>,
+        /// The group.
+        group: String,
+        /// The time in ms; -1 for the queues' ends.
+        time_ms: i64,
+        /// Whether offsets may grow by it.
+        force: bool,
+        /// A list for the body, which C++ clients read.
+        as_list: bool,
+    },
+    /// 314.
+    Clone {
+        /// Whose offsets.
+        from: String,
+        /// Who gets them.
+        to: String,
+        /// The topic; `None` for all in which the group has committed offsets.
+        topic: Option<String>,
+        /// Whether it does not matter what the source subscribes to now.
+        offline: bool,
+    },
+    /// 308.
+    Correction {
+        /// The topic.
+        topic: String,
+        /// Group to compare with.
+        compare: String,
+        /// Groups that do not count.
+        left_out: Vec<String>,
+    },
+    /// 303.
+    TimeSpan {
+        /// The topic.
+        config: Arc<TopicConfig>,
+        /// The group.
+        group: String,
+    },
+    /// 317.
+    BrokerStats {
+        /// Whether ordered topics alone are wanted.
+        only_ordered: bool,
     },
 }
 
@@ -152,6 +218,6 @@ fn done(effects: Effects) -> Handled {
 }
 
 /// What no processor knows.
-fn unknown(code: i32) -> Outcome {
-    Err(compat::not_supported(code))
+fn unknown(code: i32) -> Refusal {
+    compat::not_supported(code)
 }

@@ -17,8 +17,8 @@ use super::{Handled, Outcome, Question, Relay};
 
 /// The first version that answers 307 and 309 (V3_1_8_SNAPSHOT).
 const ANSWERS_RELAYS: i32 = 62;
-/// The first version that answers 220 and 221 (V3_0_7_SNAPSHOT).
-pub(super) const ANSWERS_STATUS: i32 = 28;
+/// The first version that answers 221 (V3_0_7_SNAPSHOT).
+const ANSWERS_STATUS: i32 = 28;
 
 impl ControlState {
     /// 307.
@@ -82,7 +82,8 @@ impl ControlState {
             return Err(Refusal::system_error(remark));
         }
         if let Some(old) = clients.iter().find(|client| client.version < ANSWERS_STATUS) {
-            return Err(too_old(old.version));
+            let remark = format!("the client does not support this feature. version={}", old.version);
+            return Err(Refusal::system_error(remark));
         }
         let asked = clients.into_iter().filter(|client| wanted.is_none_or(|id| *client.client_id == *id));
         let status = ConsumerStatusHeader { topic: header.topic, group: header.group };
@@ -91,11 +92,6 @@ impl ControlState {
             consumers: asked.map(|client| (client.connection, client.client_id.clone())).collect(),
         }))
     }
-}
-
-/// A consumer of a version that does not know the request.
-pub(super) fn too_old(version: i32) -> Refusal {
-    Refusal::system_error(format!("the client does not support this feature. version={version}"))
 }
 
 /// The same request, from this broker to a client.

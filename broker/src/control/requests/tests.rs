@@ -21,6 +21,7 @@ fn state() -> ControlState {
         trace_topic: false,
     };
     let settings = ControlSettings {
+        server_side_reset: true,
         topics,
         auto_create_group: true,
         channel_expired: Duration::from_secs(120),

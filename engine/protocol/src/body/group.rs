@@ -155,3 +155,15 @@ pub struct GroupList {
     /// The groups.
     pub group_list: Vec<String>,
 }
+
+/// Whether a group may read a topic: the answer to UPDATE_AND_GET_GROUP_FORBIDDEN (353).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GroupForbidden {
+    /// The group.
+    pub group: String,
+    /// Whether it may.
+    pub readable: bool,
+    /// The topic.
+    pub topic: String,
+}

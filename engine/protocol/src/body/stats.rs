@@ -117,3 +117,35 @@ pub struct GetConsumerStatusBody {
     /// By queue.
     pub message_queue_table: BTreeMap<MessageQueue, i64>,
 }
+
+/// Answer to QUERY_CORRECTION_OFFSET (308).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct QueryCorrectionOffsetBody {
+    /// By queue id.
+    pub correction_offsets: BTreeMap<i32, i64>,
+}
+
+/// Answer to QUERY_CONSUME_TIME_SPAN (303).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct QueryConsumeTimeSpanBody {
+    /// One for each queue.
+    pub consume_time_span_set: Vec<QueueTimeSpan>,
+}
+
+/// Store times in a queue, in ms; -1 where there is no message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct QueueTimeSpan {
+    /// Of the last message that the group consumed.
+    pub consume_time_stamp: i64,
+    /// How long the next message has waited for the group, in ms; 0 when there is none.
+    pub delay_time: i64,
+    /// Of the last message.
+    pub max_time_stamp: i64,
+    /// The queue.
+    pub message_queue: MessageQueue,
+    /// Of the first message.
+    pub min_time_stamp: i64,
+}

@@ -141,3 +141,59 @@ ext_header! {
         pub stats_key: &'a str = "statsKey",
     }
 }
+
+ext_header! {
+    /// Header of CLONE_GROUP_OFFSET (314).
+    pub struct CloneGroupOffsetHeader<'a> {
+        /// Whose offsets.
+        pub src_group: &'a str = "srcGroup",
+        /// Who gets them.
+        pub dest_group: &'a str = "destGroup",
+        /// Topic; all of the group when missing or blank.
+        pub topic: Option<&'a str> = "topic",
+        /// Whether it does not matter what the source subscribes to now.
+        pub offline: bool = "offline" or false,
+    }
+}
+
+ext_header! {
+    /// Header of QUERY_CORRECTION_OFFSET (308).
+    pub struct QueryCorrectionOffsetHeader<'a> {
+        /// Groups that do not count, with commas between them.
+        pub filter_groups: Option<&'a str> = "filterGroups",
+        /// Group to compare with.
+        pub compare_group: &'a str = "compareGroup",
+        /// Topic.
+        pub topic: &'a str = "topic",
+    }
+}
+
+ext_header! {
+    /// Header of QUERY_CONSUME_TIME_SPAN (303).
+    pub struct QueryConsumeTimeSpanHeader<'a> {
+        /// Topic.
+        pub topic: &'a str = "topic",
+        /// Consumer group.
+        pub group: &'a str = "group",
+    }
+}
+
+ext_header! {
+    /// Header of GET_BROKER_CONSUME_STATS (317).
+    pub struct GetBrokerConsumeStatsHeader {
+        /// Whether ordered topics alone are wanted.
+        pub is_order: bool = "isOrder",
+    }
+}
+
+ext_header! {
+    /// Header of UPDATE_AND_GET_GROUP_FORBIDDEN (353).
+    pub struct UpdateGroupForbiddenHeader<'a> {
+        /// Consumer group.
+        pub group: &'a str = "group",
+        /// Topic.
+        pub topic: &'a str = "topic",
+        /// Whether the group may read the topic from now on; only asked when missing.
+        pub readable: Option<bool> = "readable",
+    }
+}

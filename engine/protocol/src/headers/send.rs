@@ -149,37 +149,3 @@ ext_header! {
         pub max_reconsume_times: Option<i32> = "maxReconsumeTimes",
     }
 }
-
-ext_header! {
-    /// Header of PUSH_REPLY_MESSAGE_TO_CLIENT (326).
-    pub struct PushReplyHeader<'a> {
-        /// Producer group of whoever replied.
-        pub producer_group: &'a str = "producerGroup",
-        /// The cluster's reply topic.
-        pub topic: &'a str = "topic",
-        /// Template for a topic that does not exist yet.
-        pub default_topic: &'a str = "defaultTopic",
-        /// Queues of a topic that does not exist yet.
-        pub default_topic_queue_nums: i32 = "defaultTopicQueueNums",
-        /// Queue, as the reply's sender gave it.
-        pub queue_id: i32 = "queueId",
-        /// See [`crate::record::sys_flag`].
-        pub sys_flag: i32 = "sysFlag",
-        /// When the reply was made, in ms.
-        pub born_timestamp: i64 = "bornTimestamp",
-        /// The sender's own flag.
-        pub flag: i32 = "flag",
-        /// Encoded properties.
-        pub properties: Option<&'a str> = "properties",
-        /// How often it was consumed.
-        pub reconsume_times: Option<i32> = "reconsumeTimes",
-        /// Of a unit.
-        pub unit_mode: Option<bool> = "unitMode",
-        /// Address of the reply's sender.
-        pub born_host: &'a str = "bornHost",
-        /// Address of the broker.
-        pub store_host: &'a str = "storeHost",
-        /// When the broker got it, in ms.
-        pub store_timestamp: i64 = "storeTimestamp",
-    }
-}
