@@ -95,6 +95,17 @@ impl Complaints {
         }
     }
 
+    /// How often what happened since the start.
+    pub fn counts(&self) -> [(&'static str, u64); 5] {
+        [
+            ("bad_frame", self.bad_frames.count()),
+            ("memory", self.memory.count()),
+            ("overdue", self.overdue.count()),
+            ("connection_limit", self.connections.count()),
+            ("lane_full", self.lane_full.count()),
+        ]
+    }
+
     /// Tells how often what happened since the start, if anything did.
     pub fn tell_totals(&self, core: CoreId) {
         let (bad_frames, memory, overdue) =

@@ -110,6 +110,8 @@ pub struct BrokerConfig {
     pub advertise: IpAddr,
     /// Main port; 0: any free one, without a VIP port.
     pub port: u16,
+    /// Port of the metrics, when they are served.
+    pub metrics_port: Option<u16>,
     /// Name servers, `host:port`; the ones to register with.
     pub namesrv: Vec<String>,
     /// Directory of the store.
@@ -200,6 +202,7 @@ impl BrokerConfig {
             bind,
             advertise: settings.maybe_ip("advertise").unwrap_or(advertised(bind, machine)),
             port: port(settings)?,
+            metrics_port: settings.maybe_integer("metrics-port").map(|port| port as u16),
             namesrv: settings.addresses("namesrv").to_vec(),
             data: PathBuf::from(settings.text("data")),
             cores,

@@ -208,6 +208,7 @@ impl<E: Env> Core<E> {
     pub async fn call(self: &Rc<Self>, call: Call) -> CallAnswer {
         let to = match &call {
             Call::CreateTopic { .. } | Call::CreateGroup(_) | Call::PushReply(..) => CONTROL_CORE,
+            Call::CoreFigures(core) => *core,
             Call::Shard(shard, _) => self.identity.routing.core(*shard),
         };
         let (number, pending) = self.calls.begin();
@@ -247,6 +248,9 @@ impl<E: Env> Core<E> {
     fn serve_call(self: &Rc<Self>, caller: Caller, call: Call) {
         match call {
             Call::Shard(shard, question) => self.shard(shard).call(self, caller, question),
+            Call::CoreFigures(_) => {
+                self.answer_call(caller, CallAnswer::Figures(Box::new(self.figures())));
+            }
             control => self.control_here().call(self, caller, control),
         }
     }
@@ -468,6 +472,11 @@ impl<E: Env> Core<E> {
     /// Whether the node is stopping.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()
+    }
+
+    /// Open connections.
+    pub fn connection_count(&self) -> usize {
+        self.connections.borrow().len()
     }
 
     // --- memory ---

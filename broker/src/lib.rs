@@ -16,6 +16,7 @@ mod long_poll;
 mod mailbox;
 mod message;
 mod meters;
+mod metrics;
 mod node;
 mod offset_calls;
 mod offsets;

@@ -50,6 +50,11 @@ impl LongPolls {
         }
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.parked.len()
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.parked.is_empty()

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use crate::control::{Refusal, Update};
 use crate::mailbox::CoreId;
 use crate::meters::ShardReport;
+use crate::metrics::Figures;
 use crate::offset_calls::{OffsetCall, TimeSpan};
 use crate::tag_filter::TagFilter;
 
@@ -279,6 +280,8 @@ pub enum Call {
     CreateGroup(String),
     /// Of core 0: hand a reply (326) to the producer with this client id, and say what became of it.
     PushReply(String, Box<Command>),
+    /// Of a core: its figures.
+    CoreFigures(CoreId),
     /// Of a shard.
     Shard(ShardId, ShardCall),
 }
@@ -324,6 +327,8 @@ pub enum ShardCall {
     Offsets(OffsetCall),
     /// What the shard has counted.
     Report,
+    /// The shard's figures for the metrics.
+    Figures,
 }
 
 /// State of one queue.
@@ -375,6 +380,8 @@ pub enum CallAnswer {
     Records(Vec<IoSlice>),
     /// To [`ShardCall::Report`].
     Report(Box<ShardReport>),
+    /// To [`ShardCall::Figures`] and [`Call::CoreFigures`].
+    Figures(Box<Figures>),
 }
 
 /// What goes through a ring.

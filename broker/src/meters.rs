@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringmq_engine::ShardStats;
 
 use crate::control::stats::{PutLatency, StatsDelta, StatsKind, StatsRecorder, Totals};
+use crate::metrics::Figures;
 
 /// The counters of one shard.
 pub struct Meters {
@@ -96,6 +97,18 @@ impl Meters {
         self.recorder.record(StatsKind::GroupGetNums, &key, messages);
         self.recorder.record(StatsKind::GroupGetSize, &key, bytes);
         self.recorder.record(StatsKind::BrokerGetNums, &self.cluster, messages);
+    }
+
+    /// The same for the metrics.
+    pub fn figures(&self, figures: &mut Figures) {
+        let Totals { put, get_found, get_miss, transferred } = self.totals;
+        figures.counter("ringmq_put_messages_total", "Messages taken for storing.", &[], put);
+        figures.counter("ringmq_put_failures_total", "Sends that failed.", &[], self.put_failed);
+        figures.counter("ringmq_get_messages_total", "Messages handed out.", &[], transferred);
+        let help = "Pulls answered, by whether there was a message.";
+        figures.counter("ringmq_pulls_total", help, &[("found", "yes")], get_found);
+        figures.counter("ringmq_pulls_total", help, &[("found", "no")], get_miss);
+        self.put_latency.figures(figures);
     }
 
     /// What core 0 is told.

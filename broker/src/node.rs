@@ -23,6 +23,7 @@ use crate::core::{CONTROL_CORE, Core};
 use crate::edge::push_property;
 use crate::mailbox::{Incoming, Mailbox, Ports, mesh};
 use crate::message::{CoreMessage, NodeMessage, NodeStart};
+use crate::metrics;
 use crate::routing::Routing;
 use crate::shard_service::ShardService;
 
@@ -66,6 +67,8 @@ pub enum BrokerEvent {
 pub struct BrokerReady {
     /// Where it listens: the main port first, then the VIP port if there is one.
     pub listening: Vec<SocketAddr>,
+    /// Where the metrics are, when they are served.
+    pub metrics: Option<SocketAddr>,
     /// The address that clients are told.
     pub advertised: SocketAddr,
     /// Shards of the store.
@@ -136,6 +139,7 @@ struct Leader<E: Env> {
     core: Rc<Core<E>>,
     start: NodeStart,
     listeners: Vec<Rc<E::Listener>>,
+    metrics: Option<Rc<E::Listener>>,
 }
 
 impl<E: Env> Leader<E> {
@@ -148,7 +152,7 @@ impl<E: Env> Leader<E> {
     ) -> Result<Leader<E>, String> {
         let config = &plan.config;
         let prepared = prepare(&env, config).await;
-        let (start, listeners) = match prepared {
+        let Prepared { start, listeners, metrics } = match prepared {
             Ok(prepared) => prepared,
             Err(reason) => {
                 mailbox.cores().filter(|core| *core != CONTROL_CORE).for_each(|core| {
@@ -165,7 +169,7 @@ impl<E: Env> Leader<E> {
             core.post_node(other, NodeMessage::Begin(Box::new(start.clone())));
         }
         core.flush();
-        Ok(Leader { plan, core, start, listeners })
+        Ok(Leader { plan, core, start, listeners, metrics })
     }
 
     async fn run(self) -> BrokerEvent {
@@ -185,11 +189,15 @@ impl<E: Env> Leader<E> {
         core.others().for_each(|other| core.post_node(other, NodeMessage::Serve));
         core.flush();
         serve(core, &self.listeners);
+        if let Some(listener) = &self.metrics {
+            core.env.spawn(metrics::serve(core.clone(), listener.clone()));
+        }
         if let Some(control) = core.control() {
             control.start_registration(core);
         }
         let ready = BrokerReady {
             listening: self.start.addresses.clone(),
+            metrics: self.metrics.as_ref().map(|listener| listener.local_addr()),
             advertised: self.start.store_host,
             shards: self.start.shards,
         };
@@ -232,6 +240,7 @@ impl<E: Env> Leader<E> {
         if let Some(control) = core.control() {
             control.stop_registration(UNREGISTER_LIMIT).await;
         }
+        self.metrics.iter().for_each(|listener| listener.close());
         drain(core, &self.listeners).await;
         self.wait_for_all(|message| matches!(message, NodeMessage::Drained)).await;
         self.close().await;
@@ -304,11 +313,15 @@ async fn first_word(incoming: &Incoming<CoreMessage>) -> Option<NodeStart> {
     })
 }
 
+/// What core 0 has before the others begin.
+struct Prepared<E: Env> {
+    start: NodeStart,
+    listeners: Vec<Rc<E::Listener>>,
+    metrics: Option<Rc<E::Listener>>,
+}
+
 /// Binds and reads the store's own facts.
-async fn prepare<E: Env>(
-    env: &E,
-    config: &BrokerConfig,
-) -> Result<(NodeStart, Vec<Rc<E::Listener>>), String> {
+async fn prepare<E: Env>(env: &E, config: &BrokerConfig) -> Result<Prepared<E>, String> {
     let asked = [Some(config.port), config.vip_port()].into_iter().flatten();
     let asked: Vec<SocketAddr> = asked.map(|port| SocketAddr::new(config.bind, port)).collect();
     let listeners = listen(env, &asked).await?;
@@ -325,7 +338,10 @@ async fn prepare<E: Env>(
         ));
     }
     let store_host = config.advertised(addresses[0].port());
-    Ok((NodeStart { addresses, store_host, store_id: meta.store_id, shards: meta.shards }, listeners))
+    let start = NodeStart { addresses, store_host, store_id: meta.store_id, shards: meta.shards };
+    let metrics = config.metrics_port.map(|port| SocketAddr::new(config.bind, port));
+    let metrics = listen(env, metrics.as_slice()).await?.pop();
+    Ok(Prepared { start, listeners, metrics })
 }
 
 async fn listen<E: Env>(env: &E, addresses: &[SocketAddr]) -> Result<Vec<Rc<E::Listener>>, String> {

@@ -57,6 +57,9 @@ fn broker_lines(line: &mut dyn FnMut(&str, &dyn std::fmt::Display), broker: &Rea
     let listening: Vec<String> = ready.listening.iter().map(ToString::to_string).collect();
     line("broker", &format!("{}: {} in {}", listening.join(" and "), config.broker_name, config.cluster));
     line("clients", &format!("are told {}", ready.advertised));
+    if let Some(address) = ready.metrics {
+        line("metrics", &format!("http://{address}/metrics"));
+    }
     let flush = match config.sync_flush {
         true => "sync: a send is acknowledged once it is on the device".to_owned(),
         false => format!(
@@ -83,7 +86,8 @@ mod tests {
         let mut config = BrokerConfig::from_settings(&settings, &machine).unwrap();
         config.namesrv = vec!["127.0.0.1:9876".to_owned()];
         let listening = vec!["127.0.0.1:10911".parse().unwrap(), "127.0.0.1:10909".parse().unwrap()];
-        let ready = BrokerReady { advertised: listening[0], listening, shards: 2 };
+        let metrics = "127.0.0.1:5557".parse().ok();
+        let ready = BrokerReady { advertised: listening[0], listening, metrics, shards: 2 };
         let broker = ReadyBroker { config: &config, ready: &ready };
         let text = block("127.0.0.1:9876".parse().ok(), Some(&broker), Path::new("./data"), 23);
         for part in [
@@ -91,6 +95,7 @@ mod tests {
             "name server  127.0.0.1:9876\n",
             "broker       127.0.0.1:10911 and 127.0.0.1:10909: broker-a in DefaultCluster\n",
             "clients      are told 127.0.0.1:10911\n",
+            "metrics      http://127.0.0.1:5557/metrics\n",
             "flush        sync: ",
             "cores        2, shards 2\n",
             "memory       at most 1GiB (as given)\n",

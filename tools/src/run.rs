@@ -89,6 +89,13 @@ fn run_broker(settings: &Settings, namesrv: Option<Settings>, started: Instant) 
     for port in &ports {
         claim_port(SocketAddr::new(config.bind, *port), "--port")?;
     }
+    if let Some(port) = config.metrics_port {
+        ensure!(
+            port == 0 || !ports.contains(&port),
+            "port {port} of --metrics-port is one of the broker's own: choose another"
+        );
+        claim_port(SocketAddr::new(config.bind, port), "--metrics-port")?;
+    }
     let namesrv = namesrv.map(NamesrvPart::claim).transpose()?;
     if let Some(part) = &namesrv {
         let port = part.config.listen.port();

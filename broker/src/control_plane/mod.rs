@@ -6,7 +6,7 @@ mod questions;
 mod registration;
 mod relay;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{OnceCell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
@@ -92,6 +92,11 @@ impl<E: Env> ControlPlane<E> {
         snapshot.into_iter().for_each(|update| core.broadcast(update));
     }
 
+    /// The control state as it is.
+    pub fn state(&self) -> Ref<'_, ControlState> {
+        self.state.borrow()
+    }
+
     /// Serves a call.
     pub fn call(self: &Rc<Self>, core: &Rc<Core<E>>, caller: Caller, call: Call) {
         let now_ms = core.env.wall_ms();
@@ -110,7 +115,7 @@ impl<E: Env> ControlPlane<E> {
             Call::PushReply(client_id, request) => {
                 return self.push_reply(core, caller, client_id, *request);
             }
-            Call::Shard(..) => unreachable!("calls of shards go to their shard"),
+            Call::Shard(..) | Call::CoreFigures(_) => unreachable!("calls go to their shard or core"),
         };
         self.settle(effects, Then::Call(caller, answer));
     }

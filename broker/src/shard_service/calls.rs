@@ -48,6 +48,7 @@ impl<E: Env> ShardService<E> {
                 Ok(record) => CallAnswer::Records(record.into_iter().collect()),
                 Err(error) => CallAnswer::Refused(remarks::read_failed(&error)),
             },
+            ShardCall::Figures => CallAnswer::Figures(Box::new(self.figures(core).await)),
             ShardCall::Report => {
                 let stats = self.shard.stats();
                 CallAnswer::Report(Box::new(self.meters.borrow_mut().report(stats)))

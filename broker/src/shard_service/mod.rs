@@ -23,6 +23,7 @@ use crate::event::LocalEvent;
 use crate::long_poll::{LongPolls, MAX_PARKED};
 use crate::message::*;
 use crate::meters::Meters;
+use crate::metrics::Figures;
 use crate::offsets::OffsetTable;
 use crate::remarks;
 use crate::resets::PendingResets;
@@ -90,6 +91,25 @@ impl<E: Env> ShardService<E> {
     /// Which shard this is.
     pub fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// The engine's part.
+    pub(crate) fn engine(&self) -> &Shard<E> {
+        &self.shard
+    }
+
+    /// Every committed offset.
+    pub(crate) fn committed_offsets(&self) -> Vec<CommittedOffset> {
+        self.offsets.borrow().list(None)
+    }
+
+    /// What went through the shard since the start, and who waits.
+    pub(crate) fn traffic(&self, figures: &mut Figures) {
+        self.meters.borrow().figures(figures);
+        let waiting = self.long_polls.borrow().len() as f64;
+        figures.gauge("ringmq_long_polls", "Pulls that wait for a message.", &[], waiting);
+        let reads = self.cold_reads.get() as f64;
+        figures.gauge("ringmq_cold_reads", "Pulls that wait for the disk.", &[], reads);
     }
 
     /// Starts the shard's tasks on its core.

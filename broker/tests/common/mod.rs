@@ -24,6 +24,7 @@ pub struct TestBroker {
     pub handle: BrokerHandle,
     pub address: SocketAddr,
     pub vip: SocketAddr,
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A configuration for the simulator's broker, with these `key=value` on top.
@@ -50,9 +51,12 @@ pub async fn start(sim: &Sim, sets: &[&str]) -> TestBroker {
     }
     drop(plan);
     match handle.events().recv_async().await {
-        Ok(BrokerEvent::Ready(ready)) => {
-            TestBroker { handle, address: ready.listening[0], vip: ready.listening[1] }
-        }
+        Ok(BrokerEvent::Ready(ready)) => TestBroker {
+            handle,
+            address: ready.listening[0],
+            vip: ready.listening[1],
+            metrics: ready.metrics,
+        },
         other => panic!("the broker did not start: {other:?}"),
     }
 }

@@ -283,7 +283,6 @@ const GROUPS: &[Group] = &[
             "rmqAddressServerDomain",
             "rmqAddressServerSubGroup",
             "metricsExporterType",
-            "metricsPromExporterPort",
             "metricsPromExporterHost",
             "maxDelayTime",
             "messageStorePlugIn",

@@ -55,6 +55,15 @@ pub static OPTIONS: &[OptionDef] = &[
     )
     .java(&["listenPort"]),
     OptionDef::new(
+        "metrics-port",
+        Roles::BROKER,
+        PORT,
+        "",
+        "Port of the metrics for Prometheus: `GET /metrics`, on the address of --bind. 0 takes any free port.",
+    )
+    .java(&["metricsPromExporterPort"])
+    .unset("no metrics are served"),
+    OptionDef::new(
         "namesrv-port",
         Roles::NAMESRV,
         PORT,

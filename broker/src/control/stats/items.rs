@@ -148,6 +148,11 @@ impl StatsTable {
         self.items.get(&(kind, Arc::from(key))).map_or(0.0, |item| summary(&item.minute).tps)
     }
 
+    /// Everything counted, since its key is counted.
+    pub fn totals(&self) -> impl Iterator<Item = (StatsKind, &str, u64)> {
+        self.items.iter().map(|((kind, key), item)| (*kind, &**key, item.value))
+    }
+
     /// The answer of 315.
     pub fn view(&self, name: &str, key: &str) -> Result<BrokerStatsData, Refusal> {
         let item = StatsKind::from_name(name).and_then(|kind| self.items.get(&(kind, Arc::from(key))));

@@ -1,5 +1,7 @@
 //! How long stores take, in RocketMQ's buckets.
 
+use crate::metrics::Figures;
+
 /// Upper ends (exclusive) of the buckets behind the first, in ms; the last bucket has none.
 const BOUNDS_MS: [u64; 11] = [10, 50, 100, 200, 500, 1000, 2000, 3000, 4000, 5000, 10_000];
 /// Buckets of the distribution.
@@ -26,6 +28,7 @@ const NAMES: [&str; LATENCY_BUCKETS] = [
 pub struct PutLatency {
     counts: [u64; LATENCY_BUCKETS],
     max_ms: u64,
+    sum_ms: u64,
 }
 
 impl PutLatency {
@@ -34,6 +37,7 @@ impl PutLatency {
         let bucket = if ms == 0 { 0 } else { 1 + BOUNDS_MS.partition_point(|bound| *bound <= ms) };
         self.counts[bucket] += 1;
         self.max_ms = self.max_ms.max(ms);
+        self.sum_ms += ms;
     }
 
     /// Adds what another core counted.
@@ -42,6 +46,20 @@ impl PutLatency {
             *count += more;
         }
         self.max_ms = self.max_ms.max(other.max_ms);
+        self.sum_ms += other.sum_ms;
+    }
+
+    /// The distribution for the metrics, in seconds.
+    pub fn figures(&self, figures: &mut Figures) {
+        let bounds = [0].into_iter().chain(BOUNDS_MS);
+        figures.histogram(
+            "ringmq_put_seconds",
+            "Time from a send's arrival at its shard to its acknowledgement.",
+            &[],
+            bounds.zip(self.counts),
+            self.counts[LATENCY_BUCKETS - 1],
+            self.sum_ms as f64 / 1000.0,
+        );
     }
 
     /// The slowest, in ms.

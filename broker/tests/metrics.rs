@@ -1,0 +1,65 @@
+//! The metrics endpoint of a whole broker in the simulator.
+
+#![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+
+#[allow(dead_code, reason = "each file of tests uses its part")]
+mod common;
+
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use common::*;
+use ringmq_env::sim::Sim;
+use ringmq_env::{Env, Stream, StreamReader, StreamWriter};
+
+async fn get(sim: &Sim, address: SocketAddr, request: &str) -> String {
+    let stream = sim.node("scraper").connect(address, Duration::from_secs(1)).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    for byte in request.as_bytes() {
+        writer.write_all(&[IoSlice::new(std::slice::from_ref(byte))]).await.unwrap();
+    }
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(4096);
+        if reader.read(&mut buffer).await.unwrap_or(0) == 0 {
+            return String::from_utf8(buffer.to_vec()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn prometheus_reads_what_all_shards_and_cores_counted() {
+    let sim = Sim::new(3);
+    sim.run(async {
+        let broker = start(&sim, &["cores=2", "shards=2", "metrics-port=5557"]).await;
+        let metrics = broker.metrics.unwrap();
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        for queue in [0, 1, 2, 3, 3] {
+            assert_eq!(client.call(send("orders", queue, "body", "")).await.code, 0);
+        }
+        assert_eq!(client.call(pull("readers", "orders", 3, 0, 0, "*")).await.code, 0);
+        sim.node("scraper").sleep(Duration::from_secs(21)).await;
+        let text = get(&sim, metrics, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{text}");
+        for line in [
+            "ringmq_put_messages_total 5\n",
+            "ringmq_get_messages_total 2\n",
+            "ringmq_put_seconds_count 5\n",
+            "ringmq_topic_put_messages_total{topic=\"orders\"} 5\n",
+            "ringmq_group_get_messages_total{topic=\"orders\",group=\"readers\"} 2\n",
+            "ringmq_connections 1\n",
+            "# TYPE ringmq_put_seconds histogram\n",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        let head = get(&sim, metrics, "HEAD /metrics HTTP/1.1\r\n\r\n").await;
+        assert!(head.ends_with("\r\n\r\n") && head.contains("200 OK"), "{head}");
+        assert!(get(&sim, metrics, "GET /other HTTP/1.1\r\n\r\n").await.contains("404"));
+        assert!(get(&sim, metrics, "\u{1}\u{2}\r\n\r\n").await.contains("400"));
+        let long = format!("GET /metrics HTTP/1.1\r\nx: {}", "y".repeat(9000));
+        assert!(get(&sim, metrics, &long).await.contains("431"));
+        broker.stop().await;
+    });
+}
