@@ -441,7 +441,7 @@ fn a_full_lane_answers_busy_at_once_and_everything_is_answered() {
     sim.run(async {
         let broker = start(&sim, &["cores=2", "shards=2"]).await;
         let mut clients = Vec::new();
-        for n in 0..12 {
+        for n in 0..20 {
             clients.push(Client::connect(&sim, &format!("client{n}"), broker.address).await);
         }
         assert_eq!(clients[0].call(send("t", 0, "first", "")).await.code, 0);
@@ -467,7 +467,7 @@ fn a_full_lane_answers_busy_at_once_and_everything_is_answered() {
                 }
             }
         }
-        assert_eq!(stored + busy, 12 * 1900);
+        assert_eq!(stored + busy, 20 * 1900);
         assert!(busy > 0 && stored >= 8192, "{stored} stored, {busy} busy");
         sim.heal_disk(BROKER);
         assert_eq!(clients[0].call(send("t", 0, "last", "")).await.code, 0);

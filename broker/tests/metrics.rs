@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
-#[allow(dead_code, reason = "each file of tests uses its part")]
 mod common;
 
 use std::io::IoSlice;
