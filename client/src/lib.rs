@@ -76,6 +76,9 @@
 //! | `ClientRemotingProcessor` | members changed (40), offset reset (220), status (221), running info (307, without rates and stacks); anything else gets code 3 | 39, 309, 326 |
 //! | `ClientLogger` | `tracing` | the initialiser, metrics |
 
+#[cfg(feature = "acl")]
+pub mod acl;
+pub mod admin;
 pub mod allocate;
 mod caught;
 mod client;
@@ -89,8 +92,12 @@ mod remoting;
 mod sync;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(feature = "trace")]
+pub mod trace;
 
-pub use client::{Client, ConnectError, RouteError};
+pub use client::{Client, ConnectError, LookupError, RouteError};
 pub use config::ClientConfig;
 pub use consumer::{
     Batch, ConsumeFrom, Consumed, ConsumedOrderly, LitePullConsumer, MessageModel, PushConsumer,
@@ -98,4 +105,5 @@ pub use consumer::{
 pub use error::CallError;
 pub use message::{Compression, Delivery, Message, MessageError, MessageExt};
 pub use producer::{Producer, ProducerBuilder, SendError, SendReceipt, SendStatus};
+pub use remoting::{Namespace, OutgoingRequest, RpcHook};
 pub use ringmq_protocol::body::MessageQueue;

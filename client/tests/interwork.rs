@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{bounded, client, lacks, unique};
+use ringmq_client::consumer::Filter;
 use ringmq_client::{Batch, ConsumeFrom, Consumed, Message, Producer, PushConsumer};
 
 type Seen = Arc<Mutex<Vec<String>>>;
@@ -145,9 +146,22 @@ async fn operators_see_and_move_a_rust_member() {
         for expected in [&topic, "CONSUME_PASSIVELY", "PROP_CONSUMER_START_TIMESTAMP", "V5_5_0"] {
             assert!(status.contains(expected), "no {expected} in:\n{status}");
         }
+        let progress = client.admin().queues(&topic).await.unwrap();
+        let pulled = client.pull_consumer(&group).unwrap();
+        let mut id = None;
+        for queue in &progress {
+            let pulled = pulled.pull(queue, &Filter::all(), 0, 1, None).await.unwrap();
+            id = id.or(pulled.messages.first().map(|message| message.offset_msg_id()));
+        }
+        let id = id.expect("a message");
+        let direct =
+            mqadmin(&lib, &["queryMsgById", "-i", &id, "-t", &topic, "-g", &group, "-d", client.id()]).await;
+        assert!(direct.contains("CR_SUCCESS"), "{direct}");
+        until("the message that was consumed directly", || seen.lock().unwrap().len() == 11).await;
+
         let moved = mqadmin(&lib, &["resetOffsetByTime", "-g", &group, "-t", &topic, "-s", "1000"]).await;
         let count = || seen.lock().unwrap().len();
-        until(&format!("everything again: {moved}"), || count() >= 20).await;
+        until(&format!("everything again: {moved}"), || count() >= 21).await;
         consumer.shutdown().await;
         client.shutdown().await;
     })

@@ -6,6 +6,7 @@ mod common;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{bounded, client, unique};
+use futures_core::Stream;
 use ringmq_client::{Client, ConsumeFrom, LitePullConsumer, Message, MessageQueue};
 
 /// Sends numbers to one queue of a new topic, which is returned.
@@ -89,6 +90,36 @@ async fn a_group_goes_on_where_it_was() {
         consumer.shutdown().await;
         let consumer = start().await.unwrap();
         assert!(consumer.poll(Duration::from_secs(2)).await.is_empty());
+        consumer.shutdown().await;
+        client.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_come_as_a_stream() {
+    let Some(client) = client().await else { return };
+    bounded(async {
+        let (queue, group) = (numbers(&client, 20).await, unique("g"));
+        let start = || {
+            let builder = client.lite_pull_consumer(&group).subscribe(&queue.topic, "*").poll_batch(5);
+            builder.consume_from(ConsumeFrom::FirstOffset).start()
+        };
+        let consumer = start().await.unwrap();
+        let mut stream = Box::pin(consumer.stream());
+        for expected in texts(0..11) {
+            let message = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await.unwrap();
+            assert_eq!(&*message.body, expected.as_bytes());
+        }
+        // Two whole polls are done; of the third, one message was taken.
+        drop(stream);
+        consumer.shutdown().await;
+        let consumer = start().await.unwrap();
+        let mut stream = consumer.stream();
+        for expected in texts(10..20) {
+            assert_eq!(&*stream.next().await.body, expected.as_bytes());
+        }
+        drop(stream);
         consumer.shutdown().await;
         client.shutdown().await;
     })

@@ -3,6 +3,9 @@
 
 mod common;
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use common::{bounded, client, unique};
 use ringmq_client::producer::ByHash;
 use ringmq_client::{Compression, Message, SendError, SendStatus};
@@ -52,8 +55,37 @@ async fn many_sends_at_once_share_a_connection() {
             let (producer, message) = (producer.clone(), Message::new(&topic, i.to_string()).unwrap());
             sends.spawn(async move { producer.send(message).await.unwrap().msg_id });
         }
-        let ids: std::collections::HashSet<_> = sends.join_all().await.into_iter().collect();
+        let ids: HashSet<_> = sends.join_all().await.into_iter().collect();
         assert_eq!(ids.len(), 2000);
+        client.shutdown().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn batches_that_make_themselves() {
+    let Some(client) = client().await else { return };
+    bounded(async {
+        let topic = unique("client_auto");
+        let builder = client.producer("client_test").auto_batch(Duration::from_millis(10), 32 << 10);
+        let producer = builder.avoid_slow_brokers(true).detect_brokers(true).start().unwrap();
+        producer.send(Message::new(&topic, "first").unwrap()).await.unwrap();
+        let mut sends = tokio::task::JoinSet::new();
+        for i in 0..1000 {
+            let (producer, message) =
+                (producer.clone(), Message::new(&topic, format!("message {i}")).unwrap());
+            sends.spawn(async move { producer.send(message).await.unwrap() });
+        }
+        let receipts = sends.join_all().await;
+        let ids: HashSet<_> = receipts.iter().map(|receipt| &receipt.msg_id).collect();
+        let places: HashSet<_> =
+            receipts.iter().map(|receipt| (&receipt.queue, receipt.queue_offset)).collect();
+        assert_eq!((ids.len(), places.len()), (1000, 1000));
+        // Each receipt is of the very message.
+        let receipt = &receipts[500];
+        let found = client.admin().view_message(&topic, &receipt.offset_msg_id).await.unwrap();
+        assert_eq!((found.msg_id(), found.queue_offset), (receipt.msg_id.clone(), receipt.queue_offset));
+        producer.shutdown().await;
         client.shutdown().await;
     })
     .await;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use ringmq_protocol::body::HeartbeatData;
 use ringmq_protocol::codes::request;
-use ringmq_protocol::headers::UnregisterClientHeader;
+use ringmq_protocol::headers::{UnregisterClientHeader, heartbeat};
 use ringmq_protocol::json::{self, Dialect};
+use ringmq_protocol::properties::java_hash;
 use tokio::task::JoinSet;
 
 use super::Instance;
+use crate::error::CallError;
 use crate::remoting::Request;
 use crate::sync::lock;
 
@@ -36,6 +38,38 @@ pub(super) fn start(instance: &Arc<Instance>, interval: Duration) {
     });
 }
 
+/// A heartbeat, encoded once for all brokers.
+struct Pulse {
+    whole: Request<'static>,
+    /// Without the subscriptions (V2).
+    short: Option<Request<'static>>,
+    fingerprint: i32,
+}
+
+impl Pulse {
+    fn new(mut data: HeartbeatData, v2: bool) -> Pulse {
+        let request =
+            |data: &HeartbeatData| Request::bodied(request::HEART_BEAT, json::to_vec(data, Dialect::Java));
+        if !v2 {
+            return Pulse { whole: request(&data), short: None, fingerprint: 0 };
+        }
+        data.heartbeat_fingerprint = fingerprint(&data);
+        let whole = request(&data);
+        data.without_sub = true;
+        data.consumer_data_set.iter_mut().for_each(|consumer| consumer.subscription_data_set.clear());
+        Pulse { whole, short: Some(request(&data)), fingerprint: data.heartbeat_fingerprint }
+    }
+}
+
+/// A number for everything but the versions of the subscriptions; never 0, which stands for none.
+fn fingerprint(data: &HeartbeatData) -> i32 {
+    let mut timeless = data.clone();
+    let subscriptions = timeless.consumer_data_set.iter_mut().flat_map(|c| &mut c.subscription_data_set);
+    subscriptions.for_each(|subscription| subscription.sub_version = 0);
+    let text = json::to_vec(&timeless, Dialect::Java);
+    java_hash(&String::from_utf8_lossy(&text)) | 1
+}
+
 impl Instance {
     /// A broker does not know this client, because it was restarted or forgot it: it hears from it soon.
     pub(crate) fn heartbeat_soon(&self) {
@@ -51,19 +85,36 @@ impl Instance {
             return;
         }
         let masters_only = data.consumer_data_set.is_empty();
-        let request = Request::bodied(request::HEART_BEAT, json::to_vec(&data, Dialect::Java));
+        let pulse = Arc::new(Pulse::new(data, self.config.heartbeat_v2));
         let mut beats = JoinSet::new();
         for addr in self.routes.addrs(masters_only) {
             lock(&self.introduced).insert(addr.clone());
-            let (instance, request) = (self.clone(), request.clone());
+            let (instance, pulse) = (self.clone(), pulse.clone());
             beats.spawn(async move {
-                let timeout = instance.config.call_timeout;
-                if let Err(error) = instance.remoting.call_ok(&addr, &request, timeout).await {
+                if let Err(error) = instance.beat(&addr, &pulse).await {
+                    lock(&instance.fingerprints).remove(&addr);
                     tracing::warn!(target: "ringmq_client::heartbeat", %error, "a heartbeat failed");
                 }
             });
         }
         while beats.join_next().await.is_some() {}
+    }
+
+    /// One heartbeat to one broker; subscriptions are left out if it has these already and still says so.
+    async fn beat(&self, addr: &Arc<str>, pulse: &Pulse) -> Result<(), CallError> {
+        let timeout = self.config.call_timeout;
+        let known = lock(&self.fingerprints).get(addr).copied();
+        if let Some(short) = pulse.short.as_ref().filter(|_| known == Some(pulse.fingerprint)) {
+            let answer = self.remoting.call_ok(addr, short, timeout).await?;
+            if answer.get(heartbeat::IS_SUB_CHANGE) == Some("false") {
+                return Ok(());
+            }
+        }
+        let answer = self.remoting.call_ok(addr, &pulse.whole, timeout).await?;
+        if answer.get(heartbeat::IS_SUPPORT_HEART_BEAT_V2) == Some("true") {
+            lock(&self.fingerprints).insert(addr.clone(), pulse.fingerprint);
+        }
+        Ok(())
     }
 
     /// Sees that every broker in use has heard of everybody who is here.

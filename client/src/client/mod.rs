@@ -2,35 +2,40 @@
 
 mod heartbeat;
 mod inbound;
+mod lookup;
 mod members;
 mod namesrv;
 mod offsets;
 mod replies;
 pub(crate) mod route;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringmq_protocol::body::MessageQueue;
+use ringmq_protocol::body::{MessageQueue, TopicRouteData};
+use ringmq_protocol::command::Command;
 use ringmq_protocol::message_id::UniqueKeys;
+use ringmq_protocol::names::NameError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use lookup::LookupError;
 pub(crate) use members::{Member, TransactionCheck};
 pub use namesrv::RouteError;
 pub(crate) use replies::Awaited;
 
+use crate::admin::Admin;
 use crate::config::{ClientConfig, DEFAULT_INSTANCE};
-use crate::consumer::{LitePullConsumerBuilder, PushConsumerBuilder};
+use crate::consumer::{LitePullConsumerBuilder, PullConsumer, PushConsumerBuilder};
 use crate::error::CallError;
 use crate::producer::ProducerBuilder;
-use crate::remoting::{INBOUND, Remoting};
+use crate::remoting::{INBOUND, Remoting, Request};
 use crate::sync::lock;
 use members::Members;
 use namesrv::NameServers;
@@ -44,6 +49,9 @@ pub enum ConnectError {
     /// The list of name servers is empty.
     #[error("no name server is configured")]
     NoNameServer,
+    /// The list of name servers could not be had.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     /// There is no way to the name servers.
     #[error("no way to the name server {addr}: {source}")]
     NoNetwork {
@@ -67,6 +75,8 @@ pub(crate) struct Instance {
     replies: Replies,
     /// Brokers that were told about everybody who is here now, or could not be.
     introduced: Mutex<HashSet<Arc<str>>>,
+    /// The subscriptions that brokers have, by the fingerprint of the heartbeat that brought them.
+    fingerprints: Mutex<HashMap<Arc<str>, i32>>,
     /// A heartbeat is wanted before its time.
     beat_soon: Arc<Notify>,
 }
@@ -82,6 +92,24 @@ impl Instance {
 
     pub(crate) async fn route(&self, topic: &str) -> Result<Arc<TopicRoute>, RouteError> {
         self.routes.get(topic, self.asking()).await
+    }
+
+    /// Asks a name server.
+    pub(crate) async fn ask_name_server(
+        &self,
+        request: &Request<'_>,
+    ) -> Result<(Arc<str>, Command), RouteError> {
+        self.name_servers.call(&self.remoting, request, self.config.call_timeout).await
+    }
+
+    /// The route of a topic as the name server has it now.
+    pub(crate) async fn fresh_route(&self, topic: &str) -> Result<TopicRouteData, RouteError> {
+        self.name_servers.route(&self.remoting, topic, self.config.call_timeout).await
+    }
+
+    /// Addresses of the name servers.
+    pub(crate) fn name_servers(&self) -> Arc<[Arc<str>]> {
+        self.name_servers.all()
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -126,6 +154,12 @@ impl Instance {
         self.members.remove_consumer(group, member);
     }
 
+    /// Where messages to a queue are sent.
+    pub(crate) async fn send_addr(&self, queue: &MessageQueue) -> Result<Arc<str>, CallError> {
+        let addr = self.master_of(queue).await?;
+        Ok(if self.config.vip_channel { vip(&addr) } else { addr })
+    }
+
     /// The address of the queue's master; asks for the route once if it is not known.
     pub(crate) async fn master_of(&self, queue: &MessageQueue) -> Result<Arc<str>, CallError> {
         if let Some(addr) = self.routes.master(&queue.broker_name) {
@@ -142,7 +176,9 @@ impl Instance {
         self.routes.refresh_all(self.asking()).await;
         let brokers = self.routes.addrs(false);
         self.remoting.retain(|addr| {
-            self.name_servers.contains(addr) || brokers.iter().any(|broker| **broker == *addr)
+            let broker =
+                |broker: &Arc<str>| **broker == *addr || (self.config.vip_channel && *vip(broker) == *addr);
+            self.name_servers.contains(addr) || brokers.iter().any(broker)
         });
     }
 }
@@ -200,9 +236,13 @@ impl Client {
     /// Starts a client. Nothing is sent yet: brokers and name servers are spoken to when there is something to say.
     ///
     /// Must be called within a tokio runtime.
-    pub async fn connect(config: ClientConfig) -> Result<Client, ConnectError> {
+    pub async fn connect(mut config: ClientConfig) -> Result<Client, ConnectError> {
+        let lookup = config.name_server_lookup.clone().filter(|_| config.name_servers.is_empty());
+        if let Some(url) = &lookup {
+            config.name_servers = lookup::fetch(&*config.network, url, config.call_timeout).await?;
+        }
         let name_servers = NameServers::new(&config.name_servers);
-        let addr = name_servers.first().ok_or(ConnectError::NoNameServer)?;
+        let addr = config.name_servers.first().ok_or(ConnectError::NoNameServer)?;
         let local_ip = config.network.local_ip(addr).await;
         let local_ip =
             local_ip.map_err(|source| ConnectError::NoNetwork { addr: addr.to_owned(), source })?;
@@ -221,12 +261,16 @@ impl Client {
             members: Members::default(),
             replies: Replies::default(),
             introduced: Mutex::default(),
+            fingerprints: Mutex::default(),
             beat_soon,
             config,
         });
         inbound::start(&instance, requests);
         every(&instance, poll, |instance| async move { instance.poll_routes().await });
         heartbeat::start(&instance, beat);
+        if let Some(url) = lookup {
+            lookup::start(&instance, url);
+        }
         Ok(Client { instance, _stop: Arc::new(StopOnDrop(stop)) })
     }
 
@@ -248,6 +292,16 @@ impl Client {
     /// Starts to build a consumer of this group that is polled.
     pub fn lite_pull_consumer(&self, group: impl Into<String>) -> LitePullConsumerBuilder {
         LitePullConsumerBuilder::new(self.clone(), group.into())
+    }
+
+    /// Makes a consumer of this group whose every pull is the program's own.
+    pub fn pull_consumer(&self, group: impl Into<String>) -> Result<PullConsumer, NameError> {
+        PullConsumer::new(self.clone(), group.into())
+    }
+
+    /// Operations on the cluster: topics, offsets, queries.
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
     }
 
     /// Stops everything and returns when no task of the client runs any more. Shut consumers down first: what they
@@ -273,6 +327,15 @@ fn client_id(config: &ClientConfig, local_ip: IpAddr) -> String {
     }
 }
 
+/// The address of a broker's VIP channel: two ports below.
+fn vip(addr: &Arc<str>) -> Arc<str> {
+    let parts = addr.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match parts {
+        Some((host, port)) if port > 2 => format!("{host}:{}", port - 2).into(),
+        _ => addr.clone(),
+    }
+}
+
 /// Message ids tell an IPv4 address, or an IPv6 address that has no other reading.
 fn key_ip(local_ip: IpAddr) -> IpAddr {
     if local_ip.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { local_ip }
@@ -282,3 +345,6 @@ fn key_ip(local_ip: IpAddr) -> IpAddr {
 pub(crate) fn unknown_broker(broker: &str) -> CallError {
     CallError::Connect { addr: broker.into(), reason: "no route names this broker".to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

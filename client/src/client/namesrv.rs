@@ -1,7 +1,7 @@
 //! The name servers: one is asked until it fails, then the next.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ringmq_protocol::body::TopicRouteData;
@@ -12,6 +12,7 @@ use ringmq_protocol::json;
 
 use crate::error::CallError;
 use crate::remoting::{Remoting, Request, bad_answer, refused};
+use crate::sync::lock;
 
 /// Why the route of a topic is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,23 +39,30 @@ impl RouteError {
 /// The list of name servers, in an order of this client's own.
 #[derive(Debug)]
 pub(crate) struct NameServers {
-    addrs: Vec<Arc<str>>,
+    addrs: Mutex<Arc<[Arc<str>]>>,
     current: AtomicUsize,
 }
 
 impl NameServers {
     pub(crate) fn new(addrs: &[String]) -> NameServers {
-        let mut addrs: Vec<Arc<str>> = addrs.iter().map(|addr| addr.as_str().into()).collect();
-        fastrand::shuffle(&mut addrs);
-        NameServers { addrs, current: AtomicUsize::new(0) }
+        NameServers { addrs: Mutex::new(shuffled(addrs)), current: AtomicUsize::new(0) }
+    }
+
+    /// Takes another list. The one that is in use stays in use if it is in it.
+    pub(crate) fn replace(&self, addrs: &[String]) {
+        let mut present = lock(&self.addrs);
+        let same = present.len() == addrs.len() && present.iter().all(|a| addrs.iter().any(|b| **a == **b));
+        if !same {
+            *present = shuffled(addrs);
+        }
+    }
+
+    pub(crate) fn all(&self) -> Arc<[Arc<str>]> {
+        lock(&self.addrs).clone()
     }
 
     pub(crate) fn contains(&self, addr: &str) -> bool {
-        self.addrs.iter().any(|a| **a == *addr)
-    }
-
-    pub(crate) fn first(&self) -> Option<&str> {
-        self.addrs.first().map(|addr| &**addr)
+        self.all().iter().any(|a| **a == *addr)
     }
 
     /// The route of a topic.
@@ -77,16 +85,17 @@ impl NameServers {
     }
 
     /// Asks one name server after the other until one answers, each within `timeout`.
-    async fn call(
+    pub(crate) async fn call(
         &self,
         remoting: &Remoting,
         request: &Request<'_>,
         timeout: Duration,
     ) -> Result<(Arc<str>, Command), RouteError> {
         let mut last = RouteError::NoNameServer;
-        for _ in 0..self.addrs.len() {
+        let addrs = self.all();
+        for _ in 0..addrs.len() {
             let current = self.current.load(Ordering::Relaxed);
-            let addr = &self.addrs[current % self.addrs.len()];
+            let addr = &addrs[current % addrs.len()];
             match remoting.call(addr, request, timeout).await {
                 Ok(answer) => return Ok((addr.clone(), answer)),
                 Err(error) => {
@@ -101,4 +110,10 @@ impl NameServers {
         }
         Err(last)
     }
+}
+
+fn shuffled(addrs: &[String]) -> Arc<[Arc<str>]> {
+    let mut addrs: Vec<Arc<str>> = addrs.iter().map(|addr| addr.as_str().into()).collect();
+    fastrand::shuffle(&mut addrs);
+    addrs.into()
 }

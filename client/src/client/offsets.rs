@@ -17,7 +17,7 @@ use crate::remoting::{Request, bad_answer, refused};
 
 impl Instance {
     /// The address of the queue's master, or else of a replica.
-    async fn queue_addr(&self, queue: &MessageQueue) -> Result<Arc<str>, CallError> {
+    pub(crate) async fn queue_addr(&self, queue: &MessageQueue) -> Result<Arc<str>, CallError> {
         if let Some((_, addr)) = self.routes.replica(&queue.broker_name, MASTER_ID) {
             return Ok(addr);
         }

@@ -244,6 +244,13 @@ impl Routes {
         found.map(|(id, addr)| (*id, addr.clone()))
     }
 
+    /// The name of the broker at an address.
+    pub(crate) fn broker_at(&self, addr: &str) -> Option<String> {
+        let brokers = lock(&self.brokers);
+        let found = brokers.iter().find(|(_, addrs)| addrs.values().any(|a| **a == *addr));
+        found.map(|(name, _)| name.clone())
+    }
+
     /// The addresses of all brokers, or of all masters.
     pub(crate) fn addrs(&self, masters_only: bool) -> Vec<Arc<str>> {
         let brokers = lock(&self.brokers);

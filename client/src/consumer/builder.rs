@@ -142,6 +142,20 @@ impl PushConsumerBuilder {
         self
     }
 
+    /// Whether members divide the queues among themselves, which is the default, or a broker does (Java's
+    /// `clientRebalance`). Brokers know [`crate::allocate::Averagely`] and [`crate::allocate::AveragelyByCircle`].
+    pub fn client_rebalance(mut self, client: bool) -> PushConsumerBuilder {
+        self.settings.client_rebalance = client;
+        self
+    }
+
+    /// Records in a topic what becomes of each message: not.
+    #[cfg(feature = "trace")]
+    pub fn trace(mut self, topic: crate::trace::TraceTopic) -> PushConsumerBuilder {
+        self.settings.trace = Some(topic);
+        self
+    }
+
     /// The file of a broadcasting consumer's progress: Java's place,
     /// `~/.rocketmq_offsets/<ip>@<instance name>/<group>/offsets.json`.
     pub fn offset_file(mut self, path: impl Into<PathBuf>) -> PushConsumerBuilder {

@@ -39,7 +39,7 @@ async fn consume(
     messages: Vec<Arc<MessageExt>>,
 ) {
     let batch = Batch { queue: process.queue.clone(), messages: messages.clone() };
-    let consumed = group.run(listener(batch)).await;
+    let consumed = group.observe(&messages, listener(batch)).await;
     if group.kill.is_cancelled() {
         return;
     }

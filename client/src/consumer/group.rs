@@ -18,6 +18,7 @@ use super::listener::Listener;
 use super::offset_store::OffsetStore;
 use super::process_queue::{ProcessQueue, Thresholds};
 use super::settings::Settings;
+use super::stats::Stats;
 use crate::caught::Caught;
 use crate::client::{Instance, Member};
 use crate::env::BoxFuture;
@@ -56,6 +57,9 @@ pub(crate) struct Group {
     pub kill: CancellationToken,
     /// When it was started, in ms since 1970.
     pub started_ms: i64,
+    pub(super) stats: Stats,
+    #[cfg(feature = "trace")]
+    pub(super) tracer: Option<crate::trace::Tracer>,
     paused: AtomicBool,
     resumed: Notify,
 }
@@ -87,6 +91,9 @@ impl Group {
             queues: Mutex::default(),
             rebalance: Notify::new(),
             started_ms: instance.now_ms(),
+            stats: Stats::default(),
+            #[cfg(feature = "trace")]
+            tracer: settings.trace.clone().map(|topic| crate::trace::Tracer::start(&instance, topic, &name)),
             paused: AtomicBool::new(false),
             resumed: Notify::new(),
             instance,

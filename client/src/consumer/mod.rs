@@ -8,14 +8,18 @@ mod group;
 mod listener;
 mod lite_pull;
 mod locks;
+mod observe;
 mod offset_file;
 mod offset_store;
 mod orderly;
 mod process_queue;
 mod pull;
+mod pull_consumer;
 mod rebalance;
 mod report;
 mod settings;
+mod stats;
+mod stream;
 mod subscription;
 
 use std::collections::BTreeMap;
@@ -29,8 +33,10 @@ use ringmq_protocol::names::{NameError, validate_topic};
 pub use builder::PushConsumerBuilder;
 pub use listener::{Batch, ConcurrentListener, Consumed, ConsumedOrderly, OrderlyListener, RetryDelay};
 pub use lite_pull::{LitePullConsumer, LitePullConsumerBuilder};
+pub use pull_consumer::{PullConsumer, PullStatus, Pulled};
 pub use ringmq_protocol::body::MessageModel;
 pub use settings::ConsumeFrom;
+pub use stream::MessageStream;
 pub use subscription::Filter;
 
 use crate::client::{Client, RouteError};
@@ -171,6 +177,10 @@ impl Group {
             return Err(error);
         }
         self.instance.heartbeat().await;
+        if self.settings.assigned.is_some() {
+            // Queues that need no sharing are there when this returns, so that the program can seek at once.
+            self.rebalance_once().await;
+        }
         self.spawn(rebalance::run(self.clone()));
         if self.settings.auto_commit {
             self.spawn(persist_regularly(self.clone()));
@@ -194,6 +204,10 @@ impl Group {
             self.persist(true).await;
         }
         self.unlock_all().await;
+        #[cfg(feature = "trace")]
+        if let Some(tracer) = &self.tracer {
+            tracer.flush().await;
+        }
         self.instance.remove_consumer(&self.name, self);
         self.instance.unregister(None, Some(&self.name)).await;
     }

@@ -47,7 +47,8 @@ async fn consume(
 ) -> Option<Duration> {
     let messages = process.take(group.settings.consume_batch, group.instance.now_ms());
     let batch = Batch { queue: process.queue.clone(), messages: messages.clone() };
-    let consumed = group.run(listener(batch)).await.unwrap_or(ConsumedOrderly::Suspend(None));
+    let consumed = group.observe(&messages, listener(batch)).await;
+    let consumed = consumed.unwrap_or(ConsumedOrderly::Suspend(None));
     match consumed {
         ConsumedOrderly::All => {
             pending.extend(messages);

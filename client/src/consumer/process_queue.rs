@@ -1,7 +1,7 @@
 //! What a consumer holds of one queue: messages that were pulled and are not done yet.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -166,7 +166,12 @@ impl ProcessQueue {
     pub(crate) fn info(&self) -> ProcessQueueInfo {
         let state = lock(&self.state);
         let offset = |end: Option<&i64>| end.copied().unwrap_or(0);
+        let waiting: HashSet<i64> = state.waiting.iter().map(|message| message.queue_offset).collect();
+        let mut out = state.held.keys().filter(|offset| !waiting.contains(offset));
         ProcessQueueInfo {
+            transaction_msg_count: (state.held.len() - waiting.len()) as i32,
+            transaction_msg_min_offset: offset(out.next()),
+            transaction_msg_max_offset: offset(out.next_back()),
             cached_msg_count: state.held.len() as i32,
             cached_msg_min_offset: offset(state.held.keys().next()),
             cached_msg_max_offset: offset(state.held.keys().next_back()),

@@ -9,6 +9,7 @@ use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::headers::{PullHeader, PullResponseHeader, pull_sys_flag};
 use ringmq_protocol::properties::names;
+use tokio::time::Instant;
 
 use super::group::Group;
 use super::process_queue::ProcessQueue;
@@ -125,8 +126,9 @@ async fn pull(
     };
     let code = if poll { request::LITE_PULL_MESSAGE } else { request::PULL_MESSAGE };
     let request = Request::new(code, &header);
+    let began = Instant::now();
     let answer = group.instance.remoting.call(&addr, &request, TIMEOUT).await?;
-    apply(group, process, position, subscription, &addr, answer)
+    apply(group, process, position, subscription, &addr, (answer, began.elapsed()))
 }
 
 fn apply(
@@ -135,7 +137,7 @@ fn apply(
     position: &mut Position,
     subscription: &SubscriptionData,
     addr: &str,
-    answer: Command,
+    (answer, took): (Command, Duration),
 ) -> Result<Step, CallError> {
     let found = match answer.code {
         response::SUCCESS => true,
@@ -150,6 +152,7 @@ fn apply(
         let body = answer.body.clone();
         let messages =
             decode(group, process, subscription, &header, body).map_err(|e| bad_answer(addr, e))?;
+        group.stats.pulled(&process.queue.topic, messages.len(), took);
         process.put(messages, group.instance.now_ms());
         group.arrived.notify_waiters();
     }

@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmq_protocol::body::{ConsumerIdList, MessageQueue};
+use ringmq_protocol::body::{
+    ConsumerIdList, MessageQueue, MessageRequestMode, QueryAssignmentRequestBody, QueryAssignmentResponseBody,
+};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::headers::ConsumerGroupHeader;
-use ringmq_protocol::json;
+use ringmq_protocol::json::{self, Dialect};
 use ringmq_protocol::names::is_retry_topic;
 
 use super::group::{Assigned, Group};
@@ -34,7 +36,7 @@ const NO_TOPIC_PAUSE: Duration = Duration::from_secs(5);
 pub(super) async fn run(group: Arc<Group>) {
     let rebalancing = async {
         loop {
-            let pause = group.rebalance().await;
+            let pause = group.rebalance_once().await;
             let _ = tokio::time::timeout(pause, group.rebalance.notified()).await;
         }
     };
@@ -46,7 +48,7 @@ pub(super) async fn run(group: Arc<Group>) {
 
 impl Group {
     /// One round over all topics; tells when the next one is due.
-    async fn rebalance(self: &Arc<Self>) -> Duration {
+    pub(super) async fn rebalance_once(self: &Arc<Self>) -> Duration {
         let topics: Vec<String> = lock(&self.subscriptions).keys().cloned().collect();
         self.release_unsubscribed(&topics);
         let mut pause = self.settings.rebalance_interval;
@@ -81,6 +83,9 @@ impl Group {
         if route.subscribe.is_empty() {
             return Ok(Vec::new());
         }
+        if !self.settings.client_rebalance {
+            return self.assigned_by_broker(topic, &route).await;
+        }
         let clients = self.members(&route).await?;
         let members = Members {
             group: &self.name,
@@ -91,12 +96,42 @@ impl Group {
         Ok(self.settings.allocate.allocate(&members)?)
     }
 
-    /// The group's members as a broker of the topic knows them, sorted.
-    async fn members(&self, route: &TopicRoute) -> Result<Vec<String>, CallError> {
+    /// The queues that a broker of the topic gives to this member (400).
+    async fn assigned_by_broker(
+        &self,
+        topic: &str,
+        route: &TopicRoute,
+    ) -> Result<Vec<MessageQueue>, Unbalanced> {
+        let addr = self.any_broker(route)?;
+        let body = QueryAssignmentRequestBody {
+            client_id: self.instance.client_id.clone(),
+            consumer_group: self.name.clone(),
+            message_model: Some(self.settings.message_model),
+            strategy_name: self.settings.allocate.name().into_owned(),
+            topic: topic.to_owned(),
+        };
+        let request = Request::bodied(request::QUERY_ASSIGNMENT, json::to_vec(&body, Dialect::Java));
+        let answer = self.instance.remoting.call_ok(&addr, &request, self.call_timeout()).await?;
+        let body: QueryAssignmentResponseBody =
+            json::from_slice(&answer.body).map_err(|e| bad_answer(&addr, e))?;
+        let unknown = || Unbalanced::UnknownStrategy(self.settings.allocate.name().into_owned());
+        let assignments = body.message_queue_assignments.ok_or_else(unknown)?;
+        if assignments.iter().any(|assignment| assignment.mode == MessageRequestMode::Pop) {
+            return Err(Unbalanced::Pop);
+        }
+        Ok(assignments.into_iter().map(|assignment| assignment.message_queue).collect())
+    }
+
+    fn any_broker(&self, route: &TopicRoute) -> Result<Arc<str>, CallError> {
         let brokers: Vec<&str> = route.brokers().collect();
         let broker = fastrand::choice(brokers).unwrap_or_default();
         let replica = self.instance.routes.replica(broker, crate::client::route::MASTER_ID);
-        let (_, addr) = replica.ok_or_else(|| crate::client::unknown_broker(broker))?;
+        replica.map(|(_, addr)| addr).ok_or_else(|| crate::client::unknown_broker(broker))
+    }
+
+    /// The group's members as a broker of the topic knows them, sorted.
+    async fn members(&self, route: &TopicRoute) -> Result<Vec<String>, CallError> {
+        let addr = self.any_broker(route)?;
         let header = ConsumerGroupHeader { consumer_group: &self.name };
         let request = Request::new(request::GET_CONSUMER_LIST_BY_GROUP, &header);
         let answer = self.instance.remoting.call_ok(&addr, &request, self.call_timeout()).await?;
@@ -280,4 +315,8 @@ enum Unbalanced {
     Call(#[from] CallError),
     #[error(transparent)]
     Allocate(#[from] crate::allocate::AllocateError),
+    #[error("the broker does not know the strategy {0}")]
+    UnknownStrategy(String),
+    #[error("the broker wants the topic consumed by POP, which this client does not do")]
+    Pop,
 }

@@ -22,6 +22,7 @@ impl Group {
         });
         ConsumerRunningInfo {
             mq_table: mq_table.collect(),
+            status_table: self.stats.status(),
             properties: self.properties(),
             subscription_set: self.consumer_data().subscription_data_set,
             ..ConsumerRunningInfo::default()
@@ -33,22 +34,44 @@ impl Group {
             Listener::Poll => "CONSUME_ACTIVELY",
             _ => "CONSUME_PASSIVELY",
         };
+        let settings = &self.settings;
         let name_servers = self.instance.config.name_servers.join(";");
-        BTreeMap::from(
-            [
-                ("PROP_NAMESERVER_ADDR", name_servers),
-                ("PROP_THREADPOOL_CORE_SIZE", self.settings.consume_tasks.to_string()),
-                ("PROP_CONSUMEORDERLY", self.listener.is_orderly().to_string()),
-                ("PROP_CONSUME_TYPE", consume_type.to_owned()),
-                ("PROP_CLIENT_VERSION", PROTOCOL_VERSION.to_owned()),
-                ("PROP_CONSUMER_START_TIMESTAMP", self.started_ms.to_string()),
-                ("consumeMessageBatchMaxSize", self.settings.consume_batch.to_string()),
-                ("pullBatchSize", self.settings.pull_batch.to_string()),
-                ("pullThresholdForQueue", self.settings.pull_threshold_for_queue.to_string()),
-                ("allocateMessageQueueStrategy", self.settings.allocate.name().into_owned()),
-            ]
-            .map(|(name, value)| (name.to_owned(), value)),
-        )
+        let model = if self.is_clustering() { "CLUSTERING" } else { "BROADCASTING" };
+        let of_topic = |limit: Option<usize>| limit.map_or("-1".to_owned(), |limit| limit.to_string());
+        let properties = [
+            ("PROP_NAMESERVER_ADDR", name_servers.clone()),
+            ("PROP_THREADPOOL_CORE_SIZE", settings.consume_tasks.to_string()),
+            ("PROP_CONSUMEORDERLY", self.listener.is_orderly().to_string()),
+            ("PROP_CONSUME_TYPE", consume_type.to_owned()),
+            ("PROP_CLIENT_VERSION", PROTOCOL_VERSION.to_owned()),
+            ("PROP_CONSUMER_START_TIMESTAMP", self.started_ms.to_string()),
+            ("allocateMessageQueueStrategy", settings.allocate.name().into_owned()),
+            ("clientIP", self.instance.local_ip.to_string()),
+            ("clientRebalance", settings.client_rebalance.to_string()),
+            ("consumeConcurrentlyMaxSpan", settings.consume_concurrently_max_span.to_string()),
+            ("consumeFromWhere", format!("{:?}", settings.consume_from)),
+            ("consumeMessageBatchMaxSize", settings.consume_batch.to_string()),
+            ("consumeThreadMax", settings.consume_tasks.to_string()),
+            ("consumeThreadMin", settings.consume_tasks.to_string()),
+            ("consumeTimeout", (settings.consume_timeout.as_secs() / 60).to_string()),
+            ("consumerGroup", self.name.clone()),
+            ("heartbeatBrokerInterval", self.instance.config.heartbeat_interval.as_millis().to_string()),
+            ("instanceName", self.instance.config.instance_name.clone()),
+            ("language", "RUST".to_owned()),
+            ("maxReconsumeTimes", settings.max_reconsume_times.unwrap_or(-1).to_string()),
+            ("messageModel", model.to_owned()),
+            ("namesrvAddr", name_servers),
+            ("persistConsumerOffsetInterval", settings.persist_interval.as_millis().to_string()),
+            ("pollNameServerInterval", self.instance.config.route_poll_interval.as_millis().to_string()),
+            ("pullBatchSize", settings.pull_batch.to_string()),
+            ("pullInterval", settings.pull_interval.as_millis().to_string()),
+            ("pullThresholdForQueue", settings.pull_threshold_for_queue.to_string()),
+            ("pullThresholdForTopic", of_topic(settings.pull_threshold_for_topic)),
+            ("pullThresholdSizeForQueue", (settings.pull_threshold_size_for_queue >> 20).to_string()),
+            ("suspendCurrentQueueTimeMillis", settings.suspend.as_millis().to_string()),
+            ("vipChannelEnabled", self.instance.config.vip_channel.to_string()),
+        ];
+        properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// The answer to GET_CONSUMER_STATUS_FROM_CLIENT (221): how far this member has come in a topic.

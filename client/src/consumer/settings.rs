@@ -71,6 +71,10 @@ pub(crate) struct Settings {
     pub auto_commit: bool,
     /// Queues that are read without sharing them.
     pub assigned: Option<Vec<MessageQueue>>,
+    /// Whether this client divides the queues, and not a broker.
+    pub client_rebalance: bool,
+    #[cfg(feature = "trace")]
+    pub trace: Option<crate::trace::TraceTopic>,
 }
 
 impl Default for Settings {
@@ -97,6 +101,9 @@ impl Default for Settings {
             offset_path: None,
             auto_commit: true,
             assigned: None,
+            client_rebalance: true,
+            #[cfg(feature = "trace")]
+            trace: None,
         }
     }
 }

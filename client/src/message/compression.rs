@@ -17,7 +17,8 @@ pub enum Compression {
     /// zlib at level 5: Java's default, and what every client understands.
     #[default]
     Zlib,
-    /// LZ4 frames: faster; Java understands it since 5.0.
+    /// LZ4 frames: faster; Java understands it since 5.0. Needs the feature `lz4`, which is on.
+    #[cfg(feature = "lz4")]
     Lz4,
     /// Zstandard at its default level; Java understands it since 5.0. Needs the feature `zstd`.
     #[cfg(feature = "zstd")]
@@ -43,6 +44,7 @@ impl Compression {
     pub(crate) fn of(sys_flag: i32) -> Result<Compression, CompressionError> {
         match (sys_flag & sys_flag::COMPRESSION_TYPE) >> TYPE_SHIFT {
             0 | 3 => Ok(Compression::Zlib),
+            #[cfg(feature = "lz4")]
             1 => Ok(Compression::Lz4),
             #[cfg(feature = "zstd")]
             2 => Ok(Compression::Zstd),
@@ -53,6 +55,7 @@ impl Compression {
     /// The bits of sysFlag.
     pub(crate) fn sys_flag(self) -> i32 {
         let kind = match self {
+            #[cfg(feature = "lz4")]
             Compression::Lz4 => 1,
             #[cfg(feature = "zstd")]
             Compression::Zstd => 2,
@@ -70,6 +73,7 @@ impl Compression {
                 writer.write_all(body)?;
                 writer.finish()
             }
+            #[cfg(feature = "lz4")]
             Compression::Lz4 => {
                 let mut writer = lz4_flex::frame::FrameEncoder::new(Vec::with_capacity(body.len() / 2));
                 writer.write_all(body)?;
@@ -84,6 +88,7 @@ impl Compression {
     pub(crate) fn unpack(self, body: &[u8]) -> Result<Vec<u8>, CompressionError> {
         match self {
             Compression::Zlib => read(flate2::read::ZlibDecoder::new(body)),
+            #[cfg(feature = "lz4")]
             Compression::Lz4 => read(lz4_flex::frame::FrameDecoder::new(body)),
             #[cfg(feature = "zstd")]
             Compression::Zstd => read(zstd::Decoder::new(body)?),
@@ -103,6 +108,7 @@ mod tests {
 
     const ALL: &[Compression] = &[
         Compression::Zlib,
+        #[cfg(feature = "lz4")]
         Compression::Lz4,
         #[cfg(feature = "zstd")]
         Compression::Zstd,

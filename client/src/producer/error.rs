@@ -1,6 +1,7 @@
 //! Why a send failed.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::RouteError;
@@ -58,6 +59,9 @@ pub enum SendError {
         /// What happened last.
         last: CallError,
     },
+    /// The batch failed that the message travelled in.
+    #[error(transparent)]
+    InBatch(Arc<SendError>),
     /// A message of the client's own making broke a rule.
     #[error(transparent)]
     Message(#[from] MessageError),
@@ -70,6 +74,7 @@ impl SendError {
             SendError::Call(error)
             | SendError::Exhausted { last: error, .. }
             | SendError::Route(RouteError::Call(error)) => Some(error),
+            SendError::InBatch(error) => error.call(),
             _ => None,
         }
     }
@@ -94,6 +99,7 @@ impl SendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             SendError::Route(error) => error.is_retryable(),
+            SendError::InBatch(error) => error.is_retryable(),
             SendError::Call(error) | SendError::Exhausted { last: error, .. } => error.is_retryable(),
             _ => false,
         }

@@ -1,10 +1,14 @@
 //! Sending messages.
 
+mod accumulator;
 mod error;
+mod latency;
 mod recall;
 mod request;
 mod selector;
 pub(crate) mod send;
+#[cfg(feature = "trace")]
+mod traced;
 mod transaction;
 pub(crate) mod wire;
 
@@ -17,7 +21,11 @@ use ringmq_protocol::names::{NameError, validate_group};
 
 use crate::client::{Client, TransactionCheck};
 use crate::message::{Compression, Message};
+#[cfg(feature = "trace")]
+use crate::trace::Tracer;
+use accumulator::{Accumulator, Linger};
 pub use error::{BatchRule, SendError};
+use latency::Faults;
 pub use recall::RecallError;
 pub use request::RequestError;
 pub use selector::{AtRandom, ByHash, InMachineRooms, QueueSelector};
@@ -56,6 +64,10 @@ pub struct SendReceipt {
     pub transaction_id: Option<String>,
     /// What takes a timer message back ([`Producer::recall`]), if the broker allows that.
     pub recall_handle: Option<String>,
+    /// The broker's region.
+    pub region: Option<String>,
+    /// Whether the broker wants the message traced.
+    pub traced: bool,
 }
 
 /// Settings of a producer, with Java's defaults.
@@ -67,13 +79,18 @@ pub struct ProducerBuilder {
     settings: Settings,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Settings {
     send_timeout: Duration,
     attempt_timeout: Option<Duration>,
     retries: usize,
     retry_when_not_stored_ok: bool,
     packing: Packing,
+    linger: Option<Linger>,
+    avoid_slow_brokers: bool,
+    detect_brokers: bool,
+    #[cfg(feature = "trace")]
+    trace: Option<crate::trace::TraceTopic>,
 }
 
 impl ProducerBuilder {
@@ -85,6 +102,11 @@ impl ProducerBuilder {
             retries: 2,
             retry_when_not_stored_ok: false,
             packing,
+            linger: None,
+            avoid_slow_brokers: false,
+            detect_brokers: false,
+            #[cfg(feature = "trace")]
+            trace: None,
         };
         ProducerBuilder { client, group, settings }
     }
@@ -125,6 +147,35 @@ impl ProducerBuilder {
         self
     }
 
+    /// Sends messages of one topic in batches that wait at most `time` (Java: 10 ms) for more, or until there are
+    /// `bytes` of bodies (32 KiB). Far more messages a second where many senders await at the same time; one that
+    /// awaits each send only waits longer. Messages that are delayed, part of a transaction or long go alone.
+    pub fn auto_batch(mut self, time: Duration, bytes: usize) -> ProducerBuilder {
+        self.settings.linger = Some(Linger { time, bytes: bytes.max(1) });
+        self
+    }
+
+    /// Whether brokers that answered late or not at all are passed over for some seconds, as long as there are
+    /// others (Java's `sendLatencyEnable`): not.
+    pub fn avoid_slow_brokers(mut self, avoid: bool) -> ProducerBuilder {
+        self.settings.avoid_slow_brokers = avoid;
+        self
+    }
+
+    /// Whether brokers that were out of reach are tried every 3 s, to be used again as soon as they answer (Java's
+    /// `startDetectorEnable`): not. Needs [`ProducerBuilder::avoid_slow_brokers`].
+    pub fn detect_brokers(mut self, detect: bool) -> ProducerBuilder {
+        self.settings.detect_brokers = detect;
+        self
+    }
+
+    /// Records in a topic what becomes of each message: not.
+    #[cfg(feature = "trace")]
+    pub fn trace(mut self, topic: crate::trace::TraceTopic) -> ProducerBuilder {
+        self.settings.trace = Some(topic);
+        self
+    }
+
     /// Makes the producer. Brokers hear of it within a second or two.
     pub fn start(self) -> Result<Producer, NameError> {
         self.start_with(None)
@@ -143,9 +194,22 @@ impl ProducerBuilder {
     fn start_with(self, checker: Option<Arc<dyn TransactionCheck>>) -> Result<Producer, NameError> {
         validate_group(&self.group)?;
         self.client.instance.add_producer(&self.group, checker);
-        let next_queue = AtomicUsize::new(fastrand::usize(..1 << 30));
-        let inner = Inner { client: self.client, group: self.group, settings: self.settings, next_queue };
-        Ok(Producer { inner: Arc::new(inner) })
+        let instance = self.client.instance.clone();
+        let settings = self.settings;
+        let inner = Arc::new(Inner {
+            next_queue: AtomicUsize::new(fastrand::usize(..1 << 30)),
+            faults: settings.avoid_slow_brokers.then(Faults::default),
+            accumulator: settings.linger.map(Accumulator::new),
+            #[cfg(feature = "trace")]
+            tracer: settings.trace.clone().map(|topic| Tracer::start(&instance, topic, &self.group)),
+            client: self.client,
+            group: self.group,
+            settings,
+        });
+        if inner.settings.detect_brokers && inner.faults.is_some() {
+            latency::start_detector(&instance, Arc::downgrade(&inner));
+        }
+        Ok(Producer { inner })
     }
 }
 
@@ -154,6 +218,12 @@ struct Inner {
     group: String,
     settings: Settings,
     next_queue: AtomicUsize,
+    /// Which brokers are slow, if anybody cares.
+    faults: Option<Faults>,
+    /// Batches that make themselves.
+    accumulator: Option<Accumulator>,
+    #[cfg(feature = "trace")]
+    tracer: Option<Tracer>,
 }
 
 impl Drop for Inner {
@@ -179,7 +249,10 @@ impl Producer {
 
     /// Sends a message to the queue whose turn it is, and on failure to another broker's.
     pub async fn send(&self, message: Message) -> Result<SendReceipt, SendError> {
-        self.send_now(message).await
+        match self.inner.accumulator.as_ref().filter(|accumulator| accumulator.takes(&message)) {
+            Some(accumulator) => self.inner.send_accumulated(accumulator, message, None).await,
+            None => self.send_now(message).await,
+        }
     }
 
     async fn send_now(&self, message: Message) -> Result<SendReceipt, SendError> {
@@ -189,6 +262,9 @@ impl Producer {
 
     /// Sends a message to this queue: one attempt.
     pub async fn send_to(&self, message: Message, queue: &MessageQueue) -> Result<SendReceipt, SendError> {
+        if let Some(accumulator) = self.inner.accumulator.as_ref().filter(|a| a.takes(&message)) {
+            return self.inner.send_accumulated(accumulator, message, Some(queue)).await;
+        }
         let parcel = self.parcel(message)?;
         self.inner.send_there(&parcel, queue).await
     }
@@ -223,9 +299,13 @@ impl Producer {
         Ok(self.inner.route(topic).await?.publish.clone())
     }
 
-    /// Tells the brokers that this producer leaves, if it is the last handle of the client's last one in its group.
-    /// Not needed: they find out.
+    /// Sends the traces that wait, and tells the brokers that this producer leaves, if it is the last handle of the
+    /// client's last one in its group. Not needed: they find out.
     pub async fn shutdown(self) {
+        #[cfg(feature = "trace")]
+        if let Some(tracer) = &self.inner.tracer {
+            tracer.flush().await;
+        }
         let instance = self.inner.client.instance.clone();
         let group = self.inner.group.clone();
         drop(self.inner);

@@ -74,12 +74,21 @@ impl Inner {
             || attempts > self.settings.retries
     }
 
-    /// The queue whose turn it is, of another broker than `avoid` if there is one.
+    /// The queue whose turn it is, of another broker than `avoid` if there is one, and of one that is fast, or at
+    /// least there, if that is known.
     fn next_queue<'a>(&self, queues: &'a [MessageQueue], avoid: Option<&String>) -> &'a MessageQueue {
         let first = self.next_queue.fetch_add(1, Ordering::Relaxed);
-        let in_turn = (0..queues.len()).map(|i| &queues[first.wrapping_add(i) % queues.len()]);
-        let other = in_turn.clone().find(|queue| Some(&queue.broker_name) != avoid);
-        other.unwrap_or(&queues[first % queues.len()])
+        let mut in_turn = (0..queues.len()).map(|i| &queues[first.wrapping_add(i) % queues.len()]);
+        let other = |queue: &&MessageQueue| Some(&queue.broker_name) != avoid;
+        let found = match &self.faults {
+            None => in_turn.find(other),
+            Some(faults) => {
+                let fast = |queue: &&MessageQueue| other(queue) && faults.is_available(&queue.broker_name);
+                let there = |queue: &&MessageQueue| other(queue) && faults.is_reachable(&queue.broker_name);
+                in_turn.clone().find(fast).or_else(|| in_turn.find(there))
+            }
+        };
+        found.unwrap_or(&queues[first % queues.len()])
     }
 
     pub(super) async fn send_there(
@@ -94,7 +103,7 @@ impl Inner {
         let route = self.route(&parcel.topic).await?;
         let queue = self.next_queue(&route.publish, None);
         let instance = &self.client.instance;
-        let addr = instance.master_of(queue).await?;
+        let addr = instance.send_addr(queue).await?;
         let header = parcel.header(&self.group, queue);
         let request = Request::new(parcel.code(), &header).with_body(parcel.body.clone());
         Ok(instance.remoting.oneway(&addr, &request, self.settings.send_timeout).await?)
@@ -117,7 +126,14 @@ impl Inner {
         queue: &MessageQueue,
         timeout: Duration,
     ) -> Result<SendReceipt, CallError> {
-        deliver(&self.client.instance, &self.group, parcel, queue, timeout).await
+        let began = Instant::now();
+        let result = deliver(&self.client.instance, &self.group, parcel, queue, timeout).await;
+        if let Some(faults) = &self.faults {
+            faults.ended(queue, began.elapsed(), result.as_ref().err());
+        }
+        #[cfg(feature = "trace")]
+        self.trace_attempt(parcel, queue, began.elapsed(), &result);
+        result
     }
 }
 
@@ -129,7 +145,7 @@ pub(crate) async fn deliver(
     queue: &MessageQueue,
     timeout: Duration,
 ) -> Result<SendReceipt, CallError> {
-    let addr = instance.master_of(queue).await?;
+    let addr = instance.send_addr(queue).await?;
     let header = parcel.header(group, queue);
     let request = Request::new(parcel.code(), &header).with_body(parcel.body.clone());
     let answer = instance.remoting.call(&addr, &request, timeout).await?;

@@ -144,3 +144,54 @@ async fn a_silent_broker_leaves_time_for_another() {
     client.shutdown().await;
     assert!(client.instance.tasks().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_failed_is_passed_over_for_a_while() {
+    let (network, _) = cluster(0, 0).await;
+    network.peer("a:1", |_| Some(Command::response(response::SYSTEM_BUSY, 0)));
+    let mut config = ClientConfig::new("ns:1");
+    config.network = Arc::new(network.clone());
+    let client = Client::connect(config).await.unwrap();
+    let producer = client.producer("g").avoid_slow_brokers(true).start().unwrap();
+    for _ in 0..6 {
+        assert_eq!(producer.send(message()).await.unwrap().queue.broker_name, "b");
+    }
+    let to_a = |network: &MemoryNetwork| {
+        network.seen(request::SEND_MESSAGE_V2).iter().filter(|(addr, _)| addr == "a:1").count()
+    };
+    assert_eq!(to_a(&network), 1);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    for _ in 0..2 {
+        producer.send(message()).await.unwrap();
+    }
+    assert_eq!(to_a(&network), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_a_moment_travel_together() {
+    let (network, _) = cluster(0, 0).await;
+    for addr in ["a:1", "b:1"] {
+        network.peer(addr, |request| {
+            let answer = Command::response(0, 0).with_ext("msgId", "O1,O2,O3").with_ext("queueOffset", 7);
+            Some(answer.with_ext("queueId", request.get("e").unwrap_or("0")))
+        });
+    }
+    let mut config = ClientConfig::new("ns:1");
+    config.network = Arc::new(network.clone());
+    let client = Client::connect(config).await.unwrap();
+    let producer = client.producer("g").auto_batch(Duration::from_millis(10), 1000).start().unwrap();
+    let began = tokio::time::Instant::now();
+    let (a, b, c) =
+        tokio::join!(producer.send(message()), producer.send(message()), producer.send(message()));
+    let offsets = [a, b, c].map(|receipt| receipt.unwrap()).map(|r| (r.offset_msg_id, r.queue_offset));
+    assert_eq!(offsets, [("O1".into(), 7), ("O2".into(), 8), ("O3".into(), 9)]);
+    assert_eq!(began.elapsed().as_millis(), 10);
+    assert_eq!(network.seen(request::SEND_BATCH_MESSAGE).len(), 1);
+    // A batch that is full does not wait.
+    let long = || Message::new("t", vec![b'x'; 500]).unwrap();
+    let began = tokio::time::Instant::now();
+    let (a, b) = tokio::join!(producer.send(long()), producer.send(long()));
+    assert!(a.is_ok() && b.is_ok() && began.elapsed().as_millis() < 10);
+    client.shutdown().await;
+    assert!(client.instance.tasks().is_empty());
+}

@@ -130,9 +130,13 @@ impl TransactionProducer {
         }
         let half = self.producer.send_now(message.clone()).await?;
         let state = match half.status {
-            SendStatus::Ok => Caught(Box::pin(local(message))).await.unwrap_or(TransactionState::Unknown),
+            SendStatus::Ok => {
+                Caught(Box::pin(local(message.clone()))).await.unwrap_or(TransactionState::Unknown)
+            }
             _ => TransactionState::Rollback,
         };
+        #[cfg(feature = "trace")]
+        inner.trace_end(&message, &half, state);
         if let Err(error) = self.end(&half, state).await {
             tracing::warn!(target: "ringmq_client::producer", %error, "the broker will ask how a transaction ended");
         }

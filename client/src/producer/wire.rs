@@ -115,6 +115,12 @@ impl Parcel {
         })
     }
 
+    /// A property of the message.
+    #[cfg(feature = "trace")]
+    pub(crate) fn property(&self, name: &str) -> Option<&str> {
+        properties::find(&self.properties, name)
+    }
+
     pub(crate) fn code(&self) -> i32 {
         match (self.batch, self.reply) {
             (true, _) => request::SEND_BATCH_MESSAGE,
@@ -165,6 +171,8 @@ impl Parcel {
             queue_offset: header.queue_offset,
             transaction_id: header.transaction_id.map(str::to_owned),
             recall_handle: header.recall_handle.map(str::to_owned),
+            region: header.msg_region.map(str::to_owned),
+            traced: header.trace_on.unwrap_or(true),
         })
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::hook::RpcHook;
 use super::request::{Request, response_head};
 use crate::env::ByteStream;
 use crate::error::CallError;
@@ -56,6 +57,7 @@ struct Shared {
     opened: Instant,
     /// One more than the ms since `opened` when bytes came last; 0 as long as none came.
     heard_ms: AtomicU64,
+    hooks: Arc<[Arc<dyn RpcHook>]>,
     stop: CancellationToken,
 }
 
@@ -69,6 +71,7 @@ pub(crate) struct Connection {
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
     pub limits: Limits,
+    pub hooks: Arc<[Arc<dyn RpcHook>]>,
     pub inbound: mpsc::Sender<Incoming>,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
@@ -98,6 +101,7 @@ impl Connection {
             next_opaque: AtomicI32::new(0),
             opened: Instant::now(),
             heard_ms: AtomicU64::new(0),
+            hooks: around.hooks.clone(),
             stop: around.stop.child_token(),
         });
         let connection = Connection { shared };
@@ -158,8 +162,15 @@ impl Connection {
             pending.calls.insert(opaque, sender);
         }
         let _registered = Registered { shared, opaque };
-        self.put([request.head(opaque, false), request.body.clone()]).await?;
+        self.put([self.head(request, opaque, false), request.body.clone()]).await?;
         answer.await.unwrap_or_else(|_| Err(self.broken("the answer was lost")))
+    }
+
+    fn head(&self, request: &Request<'_>, opaque: i32, oneway: bool) -> Bytes {
+        match self.shared.hooks.is_empty() {
+            true => request.head(opaque, oneway),
+            false => request.hooked_head(opaque, oneway, &self.shared.addr, &self.shared.hooks),
+        }
     }
 
     /// A peer that was silent for the whole time of a call is taken for dead: the next call gets a new connection.
@@ -178,7 +189,7 @@ impl Connection {
     pub(crate) async fn oneway(&self, request: &Request<'_>, deadline: Instant) -> Result<(), CallError> {
         let began = Instant::now();
         let opaque = self.shared.next_opaque.fetch_add(1, Ordering::Relaxed);
-        let parts = [request.head(opaque, true), request.body.clone()];
+        let parts = [self.head(request, opaque, true), request.body.clone()];
         match timeout_at(deadline, self.put(parts)).await {
             Ok(result) => result,
             Err(_) => Err(self.timed_out(began, deadline)),

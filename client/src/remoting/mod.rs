@@ -1,9 +1,11 @@
 //! Calls to brokers and name servers: one connection for each address, made when it is needed.
 
 mod connection;
+mod hook;
 mod request;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use connection::{Connection, Incoming};
+pub use hook::{Namespace, OutgoingRequest, RpcHook};
 pub(crate) use request::Request;
 
 use crate::config::ClientConfig;
-use crate::env::Network;
+use crate::env::{ByteStream, Network};
 use crate::error::CallError;
 use crate::sync::lock;
 use connection::Surroundings;
@@ -67,6 +70,8 @@ pub(crate) struct Remoting {
     slots: Mutex<HashMap<Arc<str>, Arc<Slot>>>,
     /// Told of each new connection: whoever is behind it may have forgotten this client.
     opened: Arc<Notify>,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::tls::Tls>,
     around: Surroundings,
 }
 
@@ -85,7 +90,15 @@ impl Remoting {
             connect_timeout: config.connect_timeout,
             slots: Mutex::default(),
             opened,
-            around: Surroundings { limits: Limits::default(), inbound, tasks, stop },
+            #[cfg(feature = "tls")]
+            tls: config.tls.clone(),
+            around: Surroundings {
+                limits: Limits::default(),
+                hooks: config.rpc_hooks.clone().into(),
+                inbound,
+                tasks,
+                stop,
+            },
         }
     }
 
@@ -100,6 +113,7 @@ impl Remoting {
         let deadline = Instant::now() + timeout;
         let connection = self.connection(addr, deadline).await?;
         let answer = connection.call(request, deadline).await?;
+        self.around.hooks.iter().for_each(|hook| hook.after_response(addr, request.code, answer.code));
         if answer.code != response::GO_AWAY {
             return Ok(answer);
         }
@@ -176,6 +190,15 @@ impl Remoting {
         (addr, slot)
     }
 
+    async fn open(&self, addr: &str) -> io::Result<Box<dyn ByteStream>> {
+        let stream = self.network.connect(addr).await?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return tls.wrap(addr, stream).await;
+        }
+        Ok(stream)
+    }
+
     /// One task connects; the others wait for it, and then find its connection.
     async fn connect(&self, addr: &Arc<str>, slot: &Slot) -> Result<Connection, CallError> {
         let mut backoff = slot.connecting.lock().await;
@@ -185,7 +208,7 @@ impl Remoting {
         if let Some(not_before) = backoff.not_before {
             sleep_until(not_before).await;
         }
-        let opening = tokio::time::timeout(self.connect_timeout, self.network.connect(addr));
+        let opening = tokio::time::timeout(self.connect_timeout, self.open(addr));
         let reason = match opening.await {
             Ok(Ok(stream)) => {
                 *backoff = Backoff::default();
@@ -210,6 +233,17 @@ pub(crate) fn refused(addr: &str, answer: Command) -> CallError {
 /// The error of an answer that makes no sense.
 pub(crate) fn bad_answer(addr: &str, reason: impl ToString) -> CallError {
     CallError::BadAnswer { addr: addr.into(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    use super::OutgoingRequest;
+
+    /// A request with these fields.
+    pub(crate) fn outgoing<'a>(fields: &[(&'static str, &str)], body: &'a [u8]) -> OutgoingRequest<'a> {
+        let fields = fields.iter().map(|(name, value)| ((*name).into(), (*value).to_owned())).collect();
+        OutgoingRequest { addr: "b:1", code: 310, body, fields }
+    }
 }
 
 #[cfg(test)]
