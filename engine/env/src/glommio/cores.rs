@@ -148,11 +148,11 @@ where
         .io_memory(IO_MEMORY)
         .ring_depth(RING_DEPTH)
         .preempt_timer(options.preempt_timer)
-        .spin_before_park(options.spin_before_park)
         .spawn({
             let (watch, keep_open) = (Arc::clone(&watch), options.keep_open.clone());
+            let spin = options.spin_before_park;
             move || async move {
-                let ring = Ring::new(Arc::clone(&watch), &keep_open);
+                let ring = Ring::new(Arc::clone(&watch), &keep_open, spin);
                 // The ring has its own hold on them now.
                 drop(keep_open);
                 match ring {
@@ -188,11 +188,10 @@ async fn core_main<M, F>(
     M: FnOnce(usize, GlommioEnv) -> F,
     F: Future<Output = ()> + 'static,
 {
-    let (completions, submissions) = ring.drive();
-    // The ring's own tasks outlive the others.
-    let drivers = CoreTasks::new(Arc::clone(&watch));
-    spawn_scheduled(Watched::new(&drivers, completions));
-    spawn_scheduled(Watched::new(&drivers, submissions));
+    watch.run_here();
+    // The ring's own task outlives the others.
+    let drivers = CoreTasks::new(Arc::clone(&watch), None);
+    spawn_scheduled(Watched::new(&drivers, ring.drive()));
     let (pulsed, kicked) = (Arc::clone(&watch), Rc::clone(&ring));
     spawn_scheduled(poll_fn(move |cx| {
         pulsed.publish_pulse(cx.waker().clone());
@@ -201,9 +200,10 @@ async fn core_main<M, F>(
     }));
     // The starter waits for this.
     let _ = running.send(Ok(()));
-    let tasks = CoreTasks::new(watch);
+    let tasks = CoreTasks::new(watch, Some(Rc::clone(&ring)));
     let env = GlommioEnv::new(Rc::clone(&ring), Rc::clone(&tasks));
     Watched::new(&tasks, main(core, env)).await;
+    ring.begin_stop();
     tasks.end().await;
     ring.stop().await;
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use io_uring::{opcode, squeue, types};
 
 use super::pool;
-use super::ring::{Held, Payload, Ring};
+use super::ring::{Held, Payload, Ring, Target};
 use crate::{AppendBuf, File, IoSlice, OpenOptions};
 
 /// Most bytes in one request: a multiple of every alignment, and within what one system call transfers.
@@ -71,8 +71,8 @@ impl GlommioFile {
     async fn run(&self, entry: squeue::Entry, payload: Payload) -> (io::Result<usize>, Payload) {
         let mut payload = payload;
         loop {
-            let held = Held { file: Some(Rc::clone(&self.descriptor)), payload };
-            let (result, back) = self.descriptor.ring.run(entry.clone(), held).await;
+            let held = Held { on: Target::File(Rc::clone(&self.descriptor)), payload };
+            let (result, back) = self.descriptor.ring.run_soon(entry.clone(), held).await;
             match result {
                 Err(error) if is_transient(&error) => payload = back,
                 result => return (result.map(|n| n as usize), back),
@@ -181,7 +181,7 @@ async fn open_descriptor(ring: &Rc<Ring>, path: &Path, flags: libc::c_int) -> io
         let path = c_path(path)?;
         let entry = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr());
         let entry = entry.flags(flags).mode(CREATE_MODE).build();
-        match ring.run(entry, Held { file: None, payload: Payload::Open(path) }).await.0 {
+        match ring.run(entry, Held { on: Target::None, payload: Payload::Open(path) }).await.0 {
             // SAFETY: the kernel has just made this descriptor, and nobody else owns it.
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
             Err(error) if is_transient(&error) => {}
@@ -225,14 +225,14 @@ pub(super) async fn rename(ring: &Rc<Ring>, from: &Path, to: &Path) -> io::Resul
     let (from, to) = (c_path(from)?, c_path(to)?);
     let cwd = types::Fd(libc::AT_FDCWD);
     let entry = opcode::RenameAt::new(cwd, from.as_ptr(), cwd, to.as_ptr()).build();
-    ring.run(entry, Held { file: None, payload: Payload::Paths(from, Some(to)) }).await.0.map(drop)
+    ring.run(entry, Held { on: Target::None, payload: Payload::Paths(from, Some(to)) }).await.0.map(drop)
 }
 
 /// Removes a file through the ring.
 pub(super) async fn remove_file(ring: &Rc<Ring>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     let entry = opcode::UnlinkAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
-    ring.run(entry, Held { file: None, payload: Payload::Paths(path, None) }).await.0.map(drop)
+    ring.run(entry, Held { on: Target::None, payload: Payload::Paths(path, None) }).await.0.map(drop)
 }
 
 /// Makes a directory's entries durable.
@@ -240,5 +240,5 @@ pub(super) async fn sync_dir(ring: &Rc<Ring>, path: &Path) -> io::Result<()> {
     let fd = open_descriptor(ring, path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC).await?;
     let descriptor = Rc::new(Descriptor { ring: Rc::clone(ring), fd: Some(fd) });
     let entry = opcode::Fsync::new(types::Fd(descriptor.raw())).build();
-    ring.run(entry, Held { file: Some(descriptor), payload: Payload::None }).await.0.map(drop)
+    ring.run(entry, Held { on: Target::File(descriptor), payload: Payload::None }).await.0.map(drop)
 }

@@ -1,14 +1,17 @@
-//! The real machine: tasks and timers on glommio, files and sockets on an io_uring of our own.
+//! The real machine: executors and tasks on glommio; files, sockets, timers and sleep on an io_uring of our own.
 
 mod cores;
 mod file;
 #[cfg(test)]
 mod guards;
 mod net;
+mod park;
 mod pool;
+mod readiness;
 mod ring;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod watch;
 
 pub use cores::{CoreOptions, Cores, StartError, run_cores};
@@ -111,7 +114,7 @@ impl Env for GlommioEnv {
     }
 
     fn now(&self) -> Instant {
-        Instant(u64::try_from(started().elapsed().as_nanos()).unwrap_or(u64::MAX))
+        now()
     }
 
     fn wall_ms(&self) -> i64 {
@@ -123,7 +126,7 @@ impl Env for GlommioEnv {
     }
 
     async fn sleep(&self, delay: Duration) {
-        glommio::timer::sleep(delay).await;
+        self.core.ring.sleep(delay).await;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -144,6 +147,11 @@ impl Env for GlommioEnv {
 fn spawn_scheduled(task: impl Future<Output = ()> + 'static) {
     let spawned = glommio::spawn_local_into(task, TaskQueueHandle::default());
     spawned.expect("every executor has its default queue").detach();
+}
+
+/// Now on the monotonic clock.
+fn now() -> Instant {
+    Instant(u64::try_from(started().elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// The start of this process's monotonic clock, the same for all cores.

@@ -1,4 +1,8 @@
-//! Sockets: non-blocking system calls on the descriptor, and the ring's word for when to try again.
+//! Sockets: sends in the ring, other non-blocking system calls on the descriptor, and the ring's word for when to
+//! try again.
+//!
+//! Small writes are sent by the ring's driver, those of all connections in one system call, where one for each
+//! would be the dearest part of a request. Nothing is in flight beyond that call: they do not wait for room either.
 //!
 //! A socket is registered with the ring once, when somebody first has to wait for it, and stays so until it
 //! closes: a request costs no entry in the ring, and a connection that waits costs its task and nothing else.
@@ -11,20 +15,25 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
+use io_uring::{opcode, types};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::ring::{Readiness, Ring};
+use super::readiness::Readiness;
+use super::ring::{Held, Payload, Ring, Target};
 use crate::{Listener, Stream, StreamCloser, StreamReader, StreamWriter};
 
 /// Connections that the kernel completes ahead of [`Listener::accept`].
 const BACKLOG: i32 = 1024;
 /// Parts in one system call, the kernel's limit.
 const MAX_PARTS: usize = 1024;
+/// Writes of up to this many bytes are copied and leave through the ring, together with those of other connections;
+/// larger ones have a system call each.
+const SMALL_WRITE: usize = 8 << 10;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(75);
 
 /// A descriptor that the ring reports on.
-struct Watched {
+pub(crate) struct Watched {
     fd: OwnedFd,
     readiness: Rc<Readiness>,
     ring: Rc<Ring>,
@@ -95,7 +104,7 @@ impl Listener for GlommioListener {
                     self.socket.readiness.clear_readable();
                     self.socket.readable().await;
                 }
-                Err(error) => back_off(&error).await,
+                Err(error) => back_off(&self.socket.ring, &error).await,
             }
         }
         Err(io::Error::new(io::ErrorKind::NotConnected, "the listener is closed"))
@@ -112,11 +121,11 @@ impl Listener for GlommioListener {
 }
 
 /// Waits out a lack of descriptors or memory; other errors are of the one connection that was lost.
-async fn back_off(error: &io::Error) {
+async fn back_off(ring: &Rc<Ring>, error: &io::Error) {
     let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
     if error.raw_os_error().is_some_and(|code| lacking.contains(&code)) {
         tracing::warn!(%error, "cannot accept connections for now");
-        glommio::timer::sleep(ACCEPT_BACK_OFF).await;
+        ring.sleep(ACCEPT_BACK_OFF).await;
     } else {
         tracing::debug!(%error, "a connection failed before it was accepted");
         futures_lite::future::yield_now().await;
@@ -160,7 +169,7 @@ pub(super) async fn connect(
         true
     };
     let late = async {
-        glommio::timer::sleep(timeout).await;
+        ring.sleep(timeout).await;
         false
     };
     if !futures_lite::future::or(connected, late).await {
@@ -251,9 +260,6 @@ pub struct GlommioWriter(Rc<Watched>);
 impl GlommioWriter {
     /// Sends what fits now, which may be nothing.
     fn try_send(&self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        if parts.is_empty() {
-            return Ok(0);
-        }
         // SAFETY: all zero is a valid message header: no name, no control data.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.as_ptr().cast_mut().cast();
@@ -278,13 +284,42 @@ impl GlommioWriter {
     }
 }
 
+impl GlommioWriter {
+    /// Sends what fits now, which may be nothing, in the ring and from a copy.
+    async fn send_copy(&self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let (socket, ring) = (&self.0, &self.0.ring);
+        let mut copy = ring.take_buffer();
+        parts.iter().for_each(|part| copy.extend_from_slice(part));
+        let entry = opcode::Send::new(types::Fd(socket.raw()), copy.as_ptr(), copy.len() as u32);
+        let entry = entry.flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).build();
+        let held = Held { on: Target::Socket(Rc::clone(socket)), payload: Payload::Send(copy) };
+        let (sent, payload) = ring.run(entry, held).await;
+        if let Payload::Send(copy) = payload {
+            ring.give_buffer(copy);
+        }
+        match sent {
+            Ok(sent) => Ok(sent as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                socket.readiness.clear_writable();
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 impl StreamWriter for GlommioWriter {
     async fn write_all(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
-        let sent = match self.try_send(parts)? {
-            sent if sent == total => return Ok(()),
-            sent => sent,
+        let sent = match total {
+            0 => return Ok(()),
+            1..=SMALL_WRITE => self.send_copy(parts).await?,
+            _ => self.try_send(parts)?,
         };
+        if sent == total {
+            return Ok(());
+        }
         let mut rest = parts.to_vec();
         let mut rest = &mut rest[..];
         io::IoSlice::advance_slices(&mut rest, sent);

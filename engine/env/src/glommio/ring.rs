@@ -1,9 +1,12 @@
-//! One io_uring of our own for each executor: files, and the readiness of sockets.
+//! One io_uring of our own for each executor: files, sockets, and where the executor sleeps.
 //!
-//! glommio runs the tasks; this ring does the I/O. Its completions raise an eventfd that a glommio task reads, so
-//! an executor parks and wakes as ever. What the kernel may still touch (a buffer, a path, a descriptor) is owned
-//! by the operation's slot until its completion, even if the future that waits for it is gone. Entries queued in
-//! one turn of the executor are submitted together at the turn's end.
+//! glommio runs the tasks; this ring does the I/O. One of the tasks, the driver, runs in every turn of the
+//! executor: it submits what the turn has queued, takes the completions, and wakes who waits for them and whose
+//! timers are due. When no other task has anything to do, it sleeps in the ring, with one system call, until there
+//! is a completion, a timer or another thread's wake-up. glommio itself never parks, except by its own mistake.
+//!
+//! What the kernel may still touch (a buffer, a path, a descriptor) is owned by the operation's slot until its
+//! completion, even if the future that waits for it is gone.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
@@ -15,14 +18,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use glommio::io::BufferedFile;
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use slab::Slab;
 
 use super::file::Descriptor;
+use super::net::Watched;
+use super::now;
+use super::readiness::Readiness;
+use super::timers::{Sleep, Timers};
 use super::watch::CoreWatch;
-use crate::{AppendBuf, Fatal, IoSlice, fatal};
+use crate::{AppendBuf, Fatal, Instant, IoSlice, fatal};
 
 /// Entries of the submission queue; more than that in one turn are submitted early.
 const SUBMISSION_ENTRIES: u32 = 128;
@@ -30,6 +37,12 @@ const SUBMISSION_ENTRIES: u32 = 128;
 const COMPLETION_ENTRIES: u32 = 2048;
 /// Marks completions that nobody waits for.
 const NOBODY: u64 = u64::MAX;
+/// Marks completions of the eventfd that other threads wake this one with.
+const WOKEN: u64 = u64::MAX - 1;
+/// Longest sleep while the executor ends: what it does then is not all known to the watchdog.
+const STOPPING_SLEEP: Duration = Duration::from_millis(1);
+/// Buffers of sent bytes that are kept to be used again.
+const SPARE_BUFFERS: usize = 64;
 
 /// What the kernel uses while an operation is in flight.
 #[expect(dead_code, reason = "most of it is only kept alive")]
@@ -38,6 +51,8 @@ pub(crate) enum Payload {
     None,
     /// Bytes being written.
     Write(IoSlice),
+    /// Bytes being sent.
+    Send(Vec<u8>),
     /// Memory being read into.
     Read(AppendBuf),
     /// Paths of an operation on a directory.
@@ -46,11 +61,22 @@ pub(crate) enum Payload {
     Open(CString),
 }
 
+/// What an operation works on.
+#[expect(dead_code, reason = "only kept open")]
+pub(crate) enum Target {
+    /// A path, or nothing.
+    None,
+    /// A file.
+    File(Rc<Descriptor>),
+    /// A socket.
+    Socket(Rc<Watched>),
+}
+
 /// What an operation holds on to until it completes.
 pub(crate) struct Held {
-    /// The file it works on, if any, so that its descriptor is not closed and used again.
+    /// What it works on, so that the descriptor is not closed and used again.
     #[expect(dead_code, reason = "only kept open")]
-    pub(crate) file: Option<Rc<Descriptor>>,
+    pub(crate) on: Target,
     /// The memory it works on.
     pub(crate) payload: Payload,
 }
@@ -78,98 +104,159 @@ struct Inner {
 /// An executor's ring. All methods belong to that executor's thread.
 pub(crate) struct Ring {
     inner: RefCell<Inner>,
-    event: RawFd,
-    submitter: Cell<Option<Waker>>,
+    timers: Rc<Timers>,
+    /// Something is queued that should not wait for the end of the turn.
+    urgent: Cell<bool>,
+    /// The executor ends: its tasks first, then ([`Ring::stop`]) the ring.
+    ending: Cell<bool>,
     stopping: Cell<bool>,
     /// Files are registered for the time that the ring works.
     keeps_open: bool,
     /// Shows the watchdog what is in flight.
     watch: Arc<CoreWatch>,
-    running: Cell<usize>,
+    /// How long the driver looks for work before it sleeps.
+    spin: Duration,
+    has_ended: Cell<bool>,
     finished: Cell<Option<Waker>>,
     /// Kept from one batch of completions to the next.
     wakers: Cell<Vec<Waker>>,
+    spare_buffers: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Ring {
-    /// Makes the ring and its eventfd. [`Ring::drive`] has to be started before anything completes.
+    /// Makes the ring. [`Ring::drive`] has to be started before anything completes. `spin` is how long it looks for
+    /// completions before it sleeps.
     ///
     /// The kernel keeps `keep_open` open until [`Ring::stop`], or until all I/O is done after the process has gone.
-    pub(crate) fn new(watch: Arc<CoreWatch>, keep_open: &[Arc<OwnedFd>]) -> io::Result<Rc<Ring>> {
+    pub(crate) fn new(
+        watch: Arc<CoreWatch>,
+        keep_open: &[Arc<OwnedFd>],
+        spin: Duration,
+    ) -> io::Result<Rc<Ring>> {
         let ring = build_ring()?;
         if !keep_open.is_empty() {
             // Registered files belong to the ring, which outlives the process until its last operation is done.
             let files: Vec<RawFd> = keep_open.iter().map(|fd| fd.as_raw_fd()).collect();
             ring.submitter().register_files(&files)?;
         }
-        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        ring.submitter().register_eventfd(event.as_raw_fd())?;
+        let event = watch.parking().event()?;
         let inner = Inner { ring: ManuallyDrop::new(ring), slots: Slab::new(), queued: 0, in_flight: 0 };
-        Ok(Rc::new(Ring {
+        let ring = Ring {
             inner: RefCell::new(inner),
-            event: std::os::fd::IntoRawFd::into_raw_fd(event),
-            submitter: Cell::new(None),
+            timers: Rc::default(),
+            urgent: Cell::new(false),
+            ending: Cell::new(false),
             stopping: Cell::new(false),
             keeps_open: !keep_open.is_empty(),
             watch,
-            running: Cell::new(2),
+            spin,
+            has_ended: Cell::new(false),
             finished: Cell::new(None),
             wakers: Cell::new(Vec::new()),
-        }))
+            spare_buffers: RefCell::default(),
+        };
+        ring.watch_event(event);
+        Ok(Rc::new(ring))
     }
 
-    /// The two tasks that drive the ring, to be spawned on its executor; they end after [`Ring::stop`].
-    pub(crate) fn drive(
-        self: &Rc<Ring>,
-    ) -> (impl Future<Output = ()> + 'static, impl Future<Output = ()> + 'static) {
-        let (completer, submitter) = (Rc::clone(self), Rc::clone(self));
-        let completions = async move {
-            // SAFETY: the eventfd is ours, open, and handed over here: the file closes it.
-            let event = unsafe { BufferedFile::from_raw_fd(completer.event) };
-            while !completer.stopping.get() {
-                if let Err(error) = event.read_at(0, 8).await {
-                    fatal(Fatal::Ring { error: io::Error::other(error.to_string()) });
-                }
-                completer.complete();
+    /// The task that drives the ring, to be spawned on its executor; it ends after [`Ring::stop`].
+    pub(crate) fn drive(self: &Rc<Ring>) -> impl Future<Output = ()> + 'static {
+        let ring = Rc::clone(self);
+        async move {
+            poll_fn(|cx| ring.poll_drive(cx)).await;
+            ring.has_ended.set(true);
+            if let Some(waker) = ring.finished.take() {
+                waker.wake();
             }
-            // An error here would mean a bad descriptor, and the executor ends anyway.
-            let _ = event.close().await;
-            completer.ended();
-        };
-        let submissions = async move {
-            poll_fn(|cx| submitter.poll_submit(cx)).await;
-            submitter.ended();
-        };
-        (completions, submissions)
+        }
     }
 
-    /// Waits until the kernel is done with every operation, then ends the tasks of [`Ring::drive`].
+    /// One turn: the executor's queue is first in, first out, so that every task that had something to do has run
+    /// since the last one.
+    fn poll_drive(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watch.wake_handed_over();
+        self.submit_and_complete();
+        self.fire_timers();
+        if self.stopping.get() {
+            // What was closed since is let go of by the kernel now, not some time after the ring is gone.
+            self.enter(0, None);
+            return Poll::Ready(());
+        }
+        if !self.watch.has_runnable() {
+            self.sleep_until_woken();
+        }
+        // Not before: whoever watches this core sees nothing to run while it sleeps.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sleeps until there is something to do.
+    fn sleep_until_woken(&self) {
+        let mut limit = self.timers.next_deadline().map(|deadline| deadline.since(now()));
+        if self.ending.get() {
+            limit = Some(limit.map_or(STOPPING_SLEEP, |limit| limit.min(STOPPING_SLEEP)));
+        }
+        if self.spin_until_woken() {
+            return;
+        }
+        if self.watch.parking().begin_sleep() {
+            self.enter(1, limit);
+            self.watch.parking().end_sleep();
+        }
+        self.watch.wake_handed_over();
+        self.complete();
+        self.fire_timers();
+    }
+
+    /// Looks for something to do for a while; whether there was anything.
+    fn spin_until_woken(&self) -> bool {
+        if self.spin.is_zero() {
+            return false;
+        }
+        let end = now().after(self.spin);
+        while now() < end {
+            self.watch.wake_handed_over();
+            self.submit_and_complete();
+            self.fire_timers();
+            if self.watch.has_runnable() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    fn fire_timers(&self) {
+        if self.timers.next_deadline().is_some() {
+            self.timers.fire(now());
+        }
+    }
+
+    /// Waits for `delay`.
+    pub(crate) fn sleep(&self, delay: Duration) -> Sleep {
+        self.timers.sleep(now().after(delay), now as fn() -> Instant)
+    }
+
+    /// The executor is about to end.
+    pub(crate) fn begin_stop(&self) {
+        self.ending.set(true);
+    }
+
+    /// Waits until the kernel is done with every operation, then ends the task of [`Ring::drive`].
     pub(crate) async fn stop(&self) {
         while self.inner.borrow().in_flight > 0 {
-            glommio::timer::sleep(std::time::Duration::from_millis(1)).await;
+            futures_lite::future::yield_now().await;
         }
         if self.keeps_open {
             // Closing the ring would let go of them, too, but later. An error here would mean that there are none.
             let _ = self.inner.borrow().ring.submitter().unregister_files();
         }
         self.stopping.set(true);
-        self.wake_submitter();
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: writes 8 bytes of a live array to our own eventfd, which is open while its task runs.
-        let written = unsafe { libc::write(self.event, one.as_ptr().cast(), one.len()) };
-        assert_eq!(written, 8, "an eventfd takes a write of 1");
         poll_fn(|cx| {
             self.finished.set(Some(cx.waker().clone()));
-            if self.running.get() == 0 { Poll::Ready(()) } else { Poll::Pending }
+            if self.has_ended.get() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-    }
-
-    fn ended(&self) {
-        self.running.set(self.running.get() - 1);
-        if let Some(waker) = self.finished.take() {
-            waker.wake();
-        }
     }
 
     /// Queues an operation; its result and what it held come back from the future. Dropping the future leaves the
@@ -185,6 +272,27 @@ impl Ring {
         Operation { ring: Rc::clone(self), key: Some(key) }
     }
 
+    /// As [`Ring::run`], for what is submitted once the running task pauses, not at the end of the turn: a device
+    /// should not idle meanwhile.
+    pub(crate) fn run_soon(self: &Rc<Ring>, entry: squeue::Entry, held: Held) -> Operation {
+        self.urgent.set(true);
+        self.run(entry, held)
+    }
+
+    /// An empty buffer for [`Payload::Send`].
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.spare_buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Keeps the buffer of a [`Payload::Send`] to be used again.
+    pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut spare = self.spare_buffers.borrow_mut();
+        if spare.len() < SPARE_BUFFERS {
+            spare.push(buffer);
+        }
+    }
+
     /// Queues the closing of a descriptor; nobody waits for it.
     pub(crate) fn close(&self, fd: OwnedFd) {
         if self.stopping.get() {
@@ -197,7 +305,7 @@ impl Ring {
     }
 
     /// Starts reporting a socket's readiness to `readiness`, edge-triggered, until [`Ring::forget_socket`].
-    fn watch_socket(&self, fd: RawFd, readiness: &Rc<Readiness>) {
+    pub(super) fn watch_socket(&self, fd: RawFd, readiness: &Rc<Readiness>) {
         let key = self.inner.borrow_mut().slots.insert(Slot::Socket(Rc::clone(readiness)));
         readiness.key.set(Some(key));
         let events = (libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP) as u32;
@@ -212,63 +320,76 @@ impl Ring {
         }
     }
 
+    /// Has other threads' wake-ups complete, edge-triggered, so that the eventfd need not be read.
+    fn watch_event(&self, event: RawFd) {
+        let entry = opcode::PollAdd::new(types::Fd(event), libc::POLLIN as u32).multi(true).build();
+        self.push(&entry.user_data(WOKEN));
+    }
+
     fn push(&self, entry: &squeue::Entry) {
         loop {
             let mut inner = self.inner.borrow_mut();
             // SAFETY: what the entry points to is owned by its slot (or is a plain number) until it completes.
             if unsafe { inner.ring.submission().push(entry) }.is_ok() {
                 inner.queued += 1;
-                break;
+                return;
             }
             drop(inner);
-            self.submit();
-        }
-        self.wake_submitter();
-    }
-
-    fn wake_submitter(&self) {
-        if let Some(waker) = self.submitter.take() {
-            waker.wake();
+            self.submit_and_complete();
         }
     }
 
-    /// Runs at the end of a turn in which something was queued: the executor's queue is first in, first out.
-    fn poll_submit(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.inner.borrow().queued > 0 {
-            self.submit();
+    /// Submits what is queued now if some of it is urgent.
+    pub(crate) fn submit_if_urgent(&self) {
+        if self.urgent.get() {
+            self.submit_and_complete();
         }
-        if self.stopping.get() {
-            return Poll::Ready(());
-        }
-        if self.inner.borrow().queued > 0 {
-            cx.waker().wake_by_ref();
-        } else {
-            self.submitter.set(Some(cx.waker().clone()));
-        }
-        Poll::Pending
     }
 
-    fn submit(&self) {
-        let submitted = {
+    /// Submits what is queued and takes the completions that are there.
+    fn submit_and_complete(&self) {
+        let has_work = {
             let mut inner = self.inner.borrow_mut();
-            let submitted = inner.ring.submit();
-            let left = inner.ring.submission().len();
-            inner.queued = left;
-            submitted
+            let queued = inner.queued;
+            let submission = inner.ring.submission();
+            // The kernel may hold completions back until it is asked.
+            queued > 0 || submission.taskrun() || submission.cq_overflow()
         };
-        if let Err(error) = submitted {
-            let retried = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
-            if !error.raw_os_error().is_some_and(|code| retried.contains(&code)) {
-                fatal(Fatal::Ring { error });
-            }
+        if has_work {
+            self.enter(0, None);
         }
-        // What completed at once need not wait for the eventfd.
         self.complete();
     }
 
-    /// Looks for completions that the eventfd did not tell of; for the watchdog's kick.
+    /// Submits what is queued, and waits for `wanted` completions, or until `limit` is over.
+    fn enter(&self, wanted: u32, limit: Option<Duration>) {
+        let mut inner = self.inner.borrow_mut();
+        let queued = inner.ring.submission().len() as u32;
+        let limit = limit.map(types::Timespec::from);
+        let mut args = types::SubmitArgs::new();
+        if let Some(limit) = &limit {
+            args = args.timespec(limit);
+        }
+        // Always asks for events: the kernel settles what it has held back before it returns.
+        let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        // SAFETY: the flags say what `args` is, which lives for the call, as does what it points to.
+        let entered = unsafe { inner.ring.submitter().enter(queued, wanted, flags.bits(), Some(&args)) };
+        let left = inner.ring.submission().len();
+        inner.queued = left;
+        drop(inner);
+        self.urgent.set(false);
+        if let Err(error) = entered {
+            let passing = [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ETIME];
+            if !error.raw_os_error().is_some_and(|code| passing.contains(&code)) {
+                fatal(Fatal::Ring { error });
+            }
+        }
+    }
+
+    /// Looks for completions that nobody has told of; for the watchdog's kick.
     pub(crate) fn look_again(&self) {
         let before = self.inner.borrow().in_flight;
+        self.enter(0, None);
         self.complete();
         let found = before - self.inner.borrow().in_flight;
         if found > 0 {
@@ -280,24 +401,22 @@ impl Ring {
     fn complete(&self) {
         let mut wakers = self.wakers.take();
         let mut unwanted = Vec::new();
+        let mut event_is_unwatched = false;
         {
             let mut inner = self.inner.borrow_mut();
             let Inner { ring, slots, in_flight, .. } = &mut *inner;
-            loop {
-                for entry in ring.completion().filter(|entry| entry.user_data() != NOBODY) {
-                    unwanted.extend(finish(slots, in_flight, &entry, &mut wakers));
-                }
-                if !ring.submission().cq_overflow() {
-                    break;
-                }
-                // The kernel keeps more than fits the queue: entering moves it over.
-                if let Err(error) = ring.submit() {
-                    tracing::debug!(%error, "completions overflowed the queue");
-                    break;
+            for entry in ring.completion() {
+                match entry.user_data() {
+                    NOBODY => {}
+                    WOKEN => event_is_unwatched |= !cqueue::more(entry.flags()),
+                    _ => unwanted.extend(finish(slots, in_flight, &entry, &mut wakers)),
                 }
             }
+            self.watch.set_in_flight(*in_flight);
         }
-        self.watch.set_in_flight(self.inner.borrow().in_flight);
+        if event_is_unwatched && let Ok(event) = self.watch.parking().event() {
+            self.watch_event(event);
+        }
         // Outside the borrow: the last hold on a file closes it through the ring.
         unwanted.into_iter().for_each(|(held, result)| close_unwanted(&held, result));
         wakers.drain(..).for_each(Waker::wake);
@@ -308,10 +427,13 @@ impl Ring {
 fn build_ring() -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder.setup_cqsize(COMPLETION_ENTRIES).setup_clamp();
-    // Without an interrupt for each completion: they are taken at the next system call. Kernels before 5.19 say no.
-    let mut gentle = builder.clone();
-    gentle.setup_coop_taskrun();
-    gentle.build(SUBMISSION_ENTRIES).or_else(|_| builder.build(SUBMISSION_ENTRIES))
+    // Without an interrupt for each completion: they are taken when the driver asks for them (Linux 6.1), or at the
+    // next system call (5.19).
+    let (mut deferred, mut gentle) = (builder.clone(), builder.clone());
+    deferred.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    gentle.setup_coop_taskrun().setup_taskrun_flag();
+    let ring = deferred.build(SUBMISSION_ENTRIES).or_else(|_| gentle.build(SUBMISSION_ENTRIES));
+    ring.or_else(|_| builder.build(SUBMISSION_ENTRIES))
 }
 
 /// Settles one completion; what is returned belongs to somebody who is gone.
@@ -409,110 +531,5 @@ impl Drop for Operation {
         if let Some((held, result)) = finished {
             close_unwanted(&held, result);
         }
-    }
-}
-
-/// Whether a socket can be read and written, as far as is known: set by the ring, cleared by whoever saw
-/// EAGAIN. It starts optimistic, and the ring is asked when somebody first has to wait.
-pub(crate) struct Readiness {
-    read: Direction,
-    write: Direction,
-    /// The slot of the ring that reports here.
-    key: Cell<Option<usize>>,
-}
-
-/// One direction of a socket.
-struct Direction {
-    ready: Cell<bool>,
-    /// No wait will ever be worth it: the next call says why.
-    ended: Cell<bool>,
-    waiter: Cell<Option<Waker>>,
-}
-
-impl Direction {
-    fn new() -> Direction {
-        Direction { ready: Cell::new(true), ended: Cell::new(false), waiter: Cell::new(None) }
-    }
-
-    fn set(&self, ended: bool, wakers: &mut Vec<Waker>) {
-        self.ready.set(true);
-        self.ended.set(self.ended.get() || ended);
-        wakers.extend(self.waiter.take());
-    }
-
-    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.ready.get() || self.ended.get() {
-            return Poll::Ready(());
-        }
-        self.waiter.set(Some(cx.waker().clone()));
-        Poll::Pending
-    }
-}
-
-impl Readiness {
-    pub(crate) fn new() -> Rc<Readiness> {
-        Rc::new(Readiness { read: Direction::new(), write: Direction::new(), key: Cell::new(None) })
-    }
-
-    /// Notes that the socket had nothing (more) to read.
-    pub(crate) fn clear_readable(&self) {
-        self.read.ready.set(false);
-    }
-
-    /// Notes that the socket had no room to write.
-    pub(crate) fn clear_writable(&self) {
-        self.write.ready.set(false);
-    }
-
-    /// Ends all waiting, now and later.
-    pub(crate) fn end(&self) {
-        let mut wakers = Vec::new();
-        self.read.set(true, &mut wakers);
-        self.write.set(true, &mut wakers);
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    /// Waits until a read is worth trying.
-    pub(crate) async fn readable(self: &Rc<Self>, ring: &Ring, fd: RawFd) {
-        poll_fn(|cx| self.read.poll(cx).or_watch(self, ring, fd)).await;
-    }
-
-    /// Waits until a write is worth trying.
-    pub(crate) async fn writable(self: &Rc<Self>, ring: &Ring, fd: RawFd) {
-        poll_fn(|cx| self.write.poll(cx).or_watch(self, ring, fd)).await;
-    }
-
-    /// Takes the ring's word for what the socket is ready for.
-    fn report(&self, result: i32, wakers: &mut Vec<Waker>) {
-        let events = i16::try_from(result).unwrap_or(0);
-        let over = events & (libc::POLLHUP | libc::POLLERR) != 0;
-        let read_over = over || events & libc::POLLRDHUP != 0;
-        if read_over || events & libc::POLLIN != 0 {
-            self.read.set(read_over, wakers);
-        }
-        if over || events & libc::POLLOUT != 0 {
-            self.write.set(over, wakers);
-        }
-    }
-
-    /// The ring reports no more: whoever waits has to try, and so ask the ring again.
-    fn unwatched(&self, wakers: &mut Vec<Waker>) {
-        self.key.set(None);
-        self.read.set(false, wakers);
-        self.write.set(false, wakers);
-    }
-}
-
-/// Asks the ring to report a socket's readiness when somebody has to wait for it.
-trait OrWatch {
-    fn or_watch(self, readiness: &Rc<Readiness>, ring: &Ring, fd: RawFd) -> Self;
-}
-
-impl OrWatch for Poll<()> {
-    fn or_watch(self, readiness: &Rc<Readiness>, ring: &Ring, fd: RawFd) -> Self {
-        if self.is_pending() && readiness.key.get().is_none() {
-            ring.watch_socket(fd, readiness);
-        }
-        self
     }
 }

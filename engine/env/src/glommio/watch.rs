@@ -19,6 +19,9 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::park::Parking;
+use super::ring::Ring;
+
 /// How often the watchdog looks while something runs.
 const BUSY_PERIOD: Duration = Duration::from_millis(10);
 /// How often it looks once nothing has run for a while.
@@ -41,11 +44,40 @@ pub(crate) struct CoreWatch {
     in_flight: AtomicU64,
     /// Kicks so far.
     kicks: AtomicU64,
-    /// Wakes a task that exists to be woken.
+    /// Wakes a task that exists to be woken, and so glommio, should that be asleep.
     pulse: OnceLock<Waker>,
+    /// How the core sleeps in its ring.
+    parking: Parking<Arc<TaskWaker>>,
+}
+
+thread_local! {
+    /// The core that this thread runs, if any.
+    static HERE: Cell<*const CoreWatch> = const { Cell::new(std::ptr::null()) };
 }
 
 impl CoreWatch {
+    /// Notes that this thread runs the core, for as long as the thread lives.
+    pub(crate) fn run_here(self: &Arc<CoreWatch>) {
+        HERE.set(Arc::as_ptr(self));
+    }
+
+    /// How the core sleeps in its ring.
+    pub(crate) fn parking(&self) -> &Parking<Arc<TaskWaker>> {
+        &self.parking
+    }
+
+    /// Wakes the tasks that other threads want woken.
+    pub(crate) fn wake_handed_over(&self) {
+        while let Some(task) = self.parking.take() {
+            task.inner.wake_by_ref();
+        }
+    }
+
+    /// Whether any task is to be run, as far as tasks are watched.
+    pub(crate) fn has_runnable(&self) -> bool {
+        self.runnable.load(Ordering::Relaxed) > 0
+    }
+
     /// Publishes the waker of this core's pulse task.
     pub(crate) fn publish_pulse(&self, waker: Waker) {
         // A second call can only come from the same task with the same waker.
@@ -76,8 +108,8 @@ impl CoreWatch {
     }
 }
 
-/// A task's waker: notes that the task has to run, then wakes it.
-struct TaskWaker {
+/// A task's waker: notes that the task has to run, then wakes it, or has its core do so.
+pub(crate) struct TaskWaker {
     core: Arc<CoreWatch>,
     /// Woken and not polled since; stays set once the task has ended.
     scheduled: AtomicBool,
@@ -93,7 +125,11 @@ impl Wake for TaskWaker {
         // Whoever set the flag wakes the task, so that many wake-ups cost one.
         if !self.scheduled.swap(true, Ordering::AcqRel) {
             self.core.woken();
-            self.inner.wake_by_ref();
+            if HERE.get() == Arc::as_ptr(&self.core) {
+                self.inner.wake_by_ref();
+            } else {
+                self.core.parking.hand_over(Arc::clone(self));
+            }
         }
     }
 }
@@ -106,11 +142,15 @@ pub(crate) struct CoreTasks {
     /// Wakers of the tasks that have been polled.
     wakers: RefCell<Slab<Waker>>,
     ending: Cell<bool>,
+    /// What they do I/O with.
+    ring: Option<Rc<Ring>>,
 }
 
 impl CoreTasks {
-    pub(crate) fn new(watch: Arc<CoreWatch>) -> Rc<CoreTasks> {
-        Rc::new(CoreTasks { watch, live: Cell::new(0), wakers: RefCell::default(), ending: Cell::new(false) })
+    /// No tasks yet; `ring` is what they will do I/O with.
+    pub(crate) fn new(watch: Arc<CoreWatch>, ring: Option<Rc<Ring>>) -> Rc<CoreTasks> {
+        let (live, ending) = (Cell::new(0), Cell::new(false));
+        Rc::new(CoreTasks { watch, live, wakers: RefCell::default(), ending, ring })
     }
 
     /// What the watchdog sees of this core.
@@ -185,6 +225,9 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
         let task = unsafe { Pin::new_unchecked(&mut this.task) };
         let polled = task.poll(&mut Context::from_waker(&waker));
         std::mem::forget(bomb);
+        if let Some(ring) = &this.core.ring {
+            ring.submit_if_urgent();
+        }
         polled
     }
 }
@@ -292,6 +335,7 @@ impl Seen {
             core.kicks.fetch_add(1, Ordering::Relaxed);
             pulse.wake_by_ref();
         }
+        core.parking.wake();
     }
 }
 
@@ -384,7 +428,7 @@ mod tests {
 
     #[test]
     fn wake_ups_are_counted_once_and_answered_by_polls_or_the_end() {
-        let core = CoreTasks::new(Arc::default());
+        let core = CoreTasks::new(Arc::default(), None);
         let runnable = |core: &CoreTasks| core.watch().runnable.load(Ordering::Relaxed);
         let inner = Waker::from(Arc::new(Count(AtomicU64::new(0))));
         let (mut polls, mut kept) = (0, None);

@@ -147,6 +147,7 @@ fn check_io_uring(kernel: &str) -> Result<(), PreflightError> {
         (opcode::Close::CODE, "CLOSE"),
         (opcode::RenameAt::CODE, "RENAMEAT"),
         (opcode::UnlinkAt::CODE, "UNLINKAT"),
+        (opcode::Send::CODE, "SEND"),
         (opcode::PollAdd::CODE, "POLL_ADD"),
         (opcode::PollRemove::CODE, "POLL_REMOVE"),
         (opcode::Timeout::CODE, "TIMEOUT"),
