@@ -136,6 +136,8 @@ pub struct BrokerConfig {
     pub tail_memory: usize,
     /// Used share of the disk, in percent, from which on sends are refused.
     pub disk_watermark_percent: u8,
+    /// A start is refused when a part of the log is lost.
+    pub strict: bool,
     /// How often committed consumer offsets are made durable.
     pub offset_flush_interval: Duration,
     /// Bits 4 (read) and 2 (write).
@@ -215,6 +217,7 @@ impl BrokerConfig {
             segment_size: settings.size("segment-size"),
             tail_memory: tail_memory(settings, memory, shards)? as usize,
             disk_watermark_percent: settings.integer("disk-watermark"),
+            strict: settings.switch("strict"),
             offset_flush_interval: settings
                 .maybe_duration("offset-flush-interval")
                 .unwrap_or(default_offset_flush),

@@ -432,6 +432,7 @@ fn shard_options(config: &BrokerConfig, store_id: u64, id: ShardId, dir: &Path) 
         tail_memory: config.tail_memory,
         staged_limit: STAGED_LIMIT.min(config.tail_memory).max(2 * max_record_size),
         disk_watermark_percent: config.disk_watermark_percent,
+        strict: config.strict,
     }
 }
 

@@ -5,6 +5,7 @@
 //! synchronous; I/O happens in tasks that own their buffers.
 
 mod bytes;
+mod damage;
 mod gate;
 mod index;
 mod log;
@@ -15,6 +16,7 @@ mod signal;
 mod store;
 mod types;
 
+pub use damage::{Damage, DamageReport};
 pub use meta::MetaLog;
 pub use shard::{OpenError, Shard, ShardOptions};
 pub use store::{STORE_FORMAT, StoreMeta};

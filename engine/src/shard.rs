@@ -5,6 +5,7 @@ mod commit;
 mod message;
 mod pending;
 mod read;
+mod recover;
 #[cfg(test)]
 mod tests;
 
@@ -13,15 +14,14 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use ringmq_env::Env;
-use ringmq_protocol::record::RecordView;
 
-use crate::index::{Index, IndexEntry, key_hash};
-use crate::log::{Log, LogOptions, ScannedRecord};
-use crate::pending::{Pending, kind_of, settled_by};
+use crate::damage::{Damage, DamageReport};
+use crate::index::Index;
+use crate::log::{Log, LogOptions};
+use crate::pending::Pending;
 use crate::signal::Signal;
 use crate::types::*;
 use commit::{Disk, Staged};
-use message::Indexed;
 
 /// Directory of the tables of waiting records in the shard's directory.
 const PENDING_DIR: &str = "pending";
@@ -49,6 +49,8 @@ pub struct ShardOptions {
     pub staged_limit: usize,
     /// Disk use in percent above which appends are refused.
     pub disk_watermark_percent: u8,
+    /// Damage that could be worked around is an error.
+    pub strict: bool,
 }
 
 /// One shard's storage on its core. Cheap to clone: clones are the same shard.
@@ -76,6 +78,7 @@ struct Inner<E: Env> {
     /// The counters that the shard keeps itself; the others are asked for.
     counters: Cell<ShardStats>,
     earliest_store_ms: Cell<i64>,
+    report: DamageReport,
     closing: Cell<bool>,
     commits_ended: Cell<bool>,
     /// Background tasks that are using the disk.
@@ -117,9 +120,29 @@ pub enum OpenError {
         /// What is wrong.
         what: String,
     },
+    /// Damage that could be worked around was found, and the start was to be refused for it.
+    #[error("{count} damaged places, the first is {first}: without --strict what is whole is served")]
+    Strict {
+        /// The first that was found.
+        first: Box<Damage>,
+        /// How many there are.
+        count: usize,
+    },
 }
 
 impl OpenError {
+    /// An error if `strict` and there is damage.
+    pub(crate) fn refuse_damage(strict: bool, report: &DamageReport) -> Result<(), OpenError> {
+        let found = report.list();
+        let mut lost = found.iter().filter(|damage| damage.len > 0);
+        match lost.next() {
+            Some(first) if strict => {
+                Err(OpenError::Strict { first: Box::new(first.clone()), count: 1 + lost.count() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Names the file of a device error, for `map_err`.
     pub(crate) fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> OpenError {
         let path = path.into();
@@ -128,29 +151,25 @@ impl OpenError {
 }
 
 impl<E: Env> Shard<E> {
-    /// Opens the shard and recovers it; when this returns, appends and reads are served.
+    /// Opens the shard and recovers it; when this returns, appends and reads are served. What is damaged is told in
+    /// the log and by [`Shard::damage`], and worked around; with [`ShardOptions::strict`] it is an error.
     pub async fn open(env: E, options: ShardOptions) -> Result<Shard<E>, OpenError> {
-        let (log_min, log_max) = Log::extent(&env, &options.dir).await?;
-        let index = Index::open(env.clone(), &options.dir.join("index"), log_min, log_max).await?;
+        let report = DamageReport::default();
+        let dir = options.dir.join("index");
+        let known = Index::claimed_end(&env, &dir).await;
+        let log = Log::open(env.clone(), log_options(&options), known, options.strict, &report).await?;
+        let (log_min, log_end) = (log.min(), log.committed());
+        let opening = Index::open(env.clone(), &dir, log_min, log_end, &report).await?;
         let open_pending = |kind, name| {
             let (env, dir) = (env.clone(), options.dir.join(PENDING_DIR).join(name));
-            async move { Pending::open(env, kind, &dir, log_min, log_max).await }
+            async move { Pending::open(env, kind, &dir, log_min, log_end).await }
         };
         let delayed = open_pending(PendingKind::Delayed, "delayed").await?;
         let half = open_pending(PendingKind::Half, "half").await?;
-        let derived = Derived { shard: options.id, index, delayed, half };
-        let mut on_record = |record: ScannedRecord<'_>| derived.recover(record);
-        let (from, sure) = derived.known();
-        let (log, recovered) =
-            Log::open(env.clone(), log_options(&options), from, sure, &mut on_record).await?;
-        let Derived { index, delayed, half, .. } = derived;
-        delayed.recovered();
-        half.recovered();
-        for (from, to) in &recovered.damaged {
-            tracing::error!(shard = options.id.0, from, to, "a stretch of the log cannot be read back");
-        }
-        let scanned = recovered.scanned;
-        tracing::info!(shard = options.id.0, log_end = log.committed().0, scanned, "shard open");
+        let recovery = recover::Recovery { env: &env, shard: options.id, log: &log, delayed, half };
+        let recover::Recovered { index, delayed, half } = recovery.run(opening).await?;
+        OpenError::refuse_damage(options.strict, &report)?;
+        tracing::info!(shard = options.id.0, log_end = log.committed().0, "shard open");
         let shard = Shard(Rc::new(Inner {
             env,
             options,
@@ -163,6 +182,7 @@ impl<E: Env> Shard<E> {
             disk: Cell::default(),
             counters: Cell::default(),
             earliest_store_ms: Cell::new(-1),
+            report,
             closing: Cell::new(false),
             commits_ended: Cell::new(false),
             busy: Cell::new(0),
@@ -179,6 +199,16 @@ impl<E: Env> Shard<E> {
     /// Forgets the topic's queues on this shard: a queue made anew starts at offset 0. Durable when it returns.
     pub async fn delete_topic(&self, topic: &str) -> Result<(), std::io::Error> {
         self.0.index.delete_topic(topic, self.0.log.staged()).await
+    }
+
+    /// What was found damaged since it was opened, the first few hundred places.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.0.report.list()
+    }
+
+    /// Where further findings about the shard's files are told.
+    pub fn damage_report(&self) -> &DamageReport {
+        &self.0.report
     }
 
     /// Counters and gauges.
@@ -235,69 +265,5 @@ fn log_options(options: &ShardOptions) -> LogOptions {
         sync_flush: options.sync_flush,
         segment_size: options.segment_size,
         tail_memory: options.tail_memory,
-    }
-}
-
-/// What is derived from the log.
-struct Derived<E: Env> {
-    shard: ShardId,
-    index: Index<E>,
-    delayed: Pending<E>,
-    half: Pending<E>,
-}
-
-impl<E: Env> Derived<E> {
-    /// From where on some of it must see the log, and before where all of the log was on the device.
-    fn known(&self) -> (LogPosition, LogPosition) {
-        let known = [self.index.indexed_upto(), self.delayed.upto(), self.half.upto()];
-        (
-            known.into_iter().fold(known[0], LogPosition::min),
-            known.into_iter().fold(known[0], LogPosition::max),
-        )
-    }
-
-    /// Brings it up to date with a record that some of it does not know yet.
-    fn recover(&self, record: ScannedRecord<'_>) {
-        let (shard, position) = (self.shard, record.position);
-        let view = match RecordView::decode(record.bytes) {
-            Ok(view) => view,
-            Err(error) => {
-                tracing::error!(shard = shard.0, position = position.0, %error, "what the log holds is no record");
-                return;
-            }
-        };
-        self.recover_pending(&record, &view);
-        if position < self.index.indexed_upto() {
-            return;
-        }
-        let indexed = Indexed::of(view.properties, view.sys_flag);
-        let entry = IndexEntry {
-            position,
-            size: record.bytes.len() as u32,
-            crc: record.crc,
-            tags_code: indexed.tags_code,
-            store_ms: view.store_timestamp,
-        };
-        let queue = QueueId(view.queue_id as u32);
-        if self.index.recover(view.topic, queue, QueueOffset(view.queue_offset), entry) {
-            for key in &indexed.keys {
-                self.index.push_key(key_hash(view.topic, key), position, view.store_timestamp);
-            }
-        }
-    }
-
-    fn recover_pending(&self, record: &ScannedRecord<'_>, view: &RecordView<'_>) {
-        let ScannedRecord { position, crc, bytes } = *record;
-        let settles = settled_by(view.prepared_transaction_offset);
-        let kind = kind_of(view.topic);
-        let waits =
-            kind.and_then(|kind| PendingRecord::of(kind, view.properties, position, bytes.len() as u32, crc));
-        for pending in [&self.delayed, &self.half] {
-            let waits = waits.filter(|record| record.kind == pending.kind());
-            let settles = settles.filter(|(kind, _)| *kind == pending.kind()).map(|(_, settled)| settled.0);
-            if settles.is_some() || waits.is_some() {
-                pending.recover(position, settles, waits);
-            }
-        }
     }
 }

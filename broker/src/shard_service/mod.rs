@@ -64,7 +64,8 @@ impl<E: Env> ShardService<E> {
     ) -> Result<Rc<ShardService<E>>, OpenError> {
         let mut offsets = OffsetTable::default();
         let mut unreadable = 0u64;
-        let offset_log = MetaLog::open(env, dir, "offsets", &mut |key, value| {
+        let report = shard.damage_report();
+        let offset_log = MetaLog::open_what_is_whole(env, dir, "offsets", report, &mut |key, value| {
             unreadable += u64::from(offsets.restore(key, value).is_err());
         })
         .await?;

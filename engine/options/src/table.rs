@@ -174,6 +174,13 @@ pub static OPTIONS: &[OptionDef] = &[
         "Used share of the disk, in percent, from which on sends are refused.",
     ),
     OptionDef::new(
+        "strict",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Refuses to start when a part of the log is lost. Otherwise what is lost is reported, and the rest is served.",
+    ),
+    OptionDef::new(
         "offset-flush-interval",
         Roles::BROKER,
         ms(10, 60_000),

@@ -20,7 +20,7 @@ mod table;
 
 use std::cell::RefCell;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ringmq_env::Env;
@@ -33,6 +33,7 @@ use run::{Reader, Run};
 use table::Table;
 
 pub(crate) use keys::key_hash;
+pub(crate) use open::Opening;
 pub(crate) use search::KeySearch;
 pub(crate) use table::{IndexEntry, QueueSlot};
 
@@ -73,10 +74,17 @@ struct State {
     /// One past the log position that the runs cover; what is before is in the runs, what is behind is in memory.
     indexed: u64,
     log_min: u64,
+    /// Stretches (from, to) of the log that could not be read back when it was opened.
+    lost: Vec<(u64, u64)>,
     bytes_written: u64,
 }
 
 impl<E: Env> Index<E> {
+    /// Directory of the runs.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
     /// Everything before this log position is in a run: recovery scans the log from here.
     pub(crate) fn indexed_upto(&self) -> LogPosition {
         LogPosition(self.0.state.borrow().indexed)

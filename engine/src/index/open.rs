@@ -1,6 +1,7 @@
-//! Opening an index: the queues are what the marks and the runs' directories say.
+//! Opening an index: the queues are what the marks and the runs' directories say, and the log where those end.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,10 +9,11 @@ use std::rc::Rc;
 use ringmq_env::Env;
 
 use super::keys::HotKeys;
-use super::retain::{Mark, damaged_key};
-use super::run::{Reader, Run};
+use super::retain::{Mark, damaged_key, log_min_key};
+use super::run::Reader;
 use super::table::Table;
 use super::{Index, Inner, State};
+use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
 use crate::meta::{MetaLog, is_full};
 use crate::shard::OpenError;
@@ -23,18 +25,24 @@ const MARKS: &str = "marks";
 const SLICE: usize = 1024;
 
 impl<E: Env> Index<E> {
-    /// Opens the index in `dir` (made if missing). The caller then scans the log from [`Index::indexed_upto`] and
-    /// gives every message to [`Index::recover`]. `log_min` is where the log begins, `log_end` a position that it
-    /// surely does not reach beyond: runs that do are dropped.
+    /// How far the runs in `dir` reach, by their names: so much of the log was on the device once.
+    pub(crate) async fn claimed_end(env: &E, dir: &Path) -> LogPosition {
+        let entries = env.read_dir(dir).await.unwrap_or_default();
+        let ends = entries.iter().filter_map(|entry| Some(run_range(&entry.name)?.1));
+        LogPosition(ends.max().unwrap_or(0))
+    }
+
+    /// Begins to open the index in `dir` (made if missing). `log_min` and `log_end` are where the log begins and ends.
     pub(crate) async fn open(
         env: E,
         dir: &Path,
         log_min: LogPosition,
         log_end: LogPosition,
-    ) -> Result<Index<E>, OpenError> {
+        report: &DamageReport,
+    ) -> Result<Opening<E>, OpenError> {
         env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
         let mut marked = Vec::new();
-        let marks = MetaLog::open(env.clone(), dir, MARKS, &mut |key, value| {
+        let marks = MetaLog::open_what_is_whole(env.clone(), dir, MARKS, report, &mut |key, value| {
             marked.push(Mark::decode(key, value));
         })
         .await?;
@@ -44,141 +52,179 @@ impl<E: Env> Index<E> {
             runs: Rc::default(),
             indexed: log_min.0,
             log_min: log_min.0,
+            lost: Vec::new(),
             bytes_written: 0,
         };
-        // Deletions come first: they say which of the other marks are void.
-        marked.sort_by_key(|mark| !matches!(mark, Some(Mark::Deleted { .. })));
-        let mut damaged = Vec::new();
-        for mark in marked {
-            match mark {
-                Some(Mark::Damaged(from)) => damaged.push(from),
-                Some(Mark::LogMin(min)) => state.log_min = state.log_min.max(min),
-                Some(mark) => state.table.apply_mark(&mark),
-                None => return Err(broken(dir, "it has a mark that makes no sense")),
-            }
-        }
+        let damaged = apply_marks(&mut state, marked, dir, report);
         if state.log_min > log_end.0 {
-            return Err(broken(dir, "it knows more of the log to have expired than there is of it"));
+            let what = "it knows more of the log to have expired than there is of it".into();
+            report.tell(Damage { path: dir.join(MARKS), offset: 0, len: 0, what });
+            state.log_min = log_end.0;
+            marks.put(&log_min_key(), &log_end.0.to_le_bytes());
         }
         state.indexed = state.log_min;
-        let reader = Reader::new(env.clone());
-        let mut loading = Loading { env: &env, dir, reader: &reader, state: &mut state, damaged: &damaged };
-        loading.load_runs(log_end.0).await.map_err(OpenError::at(dir))?;
+        let listed = list_runs(&env, dir).await.map_err(OpenError::at(dir))?.into();
         damaged.iter().for_each(|from| marks.delete(&damaged_key(*from)));
         let inner = Inner {
+            reader: Reader::new(env.clone()),
             env,
             dir: dir.to_path_buf(),
-            reader,
             marks,
             changing_runs: Gate::default(),
             state: RefCell::new(state),
         };
-        let index = Index(Rc::new(inner));
-        match index.set_log_min(log_min).await {
-            // What has expired is only kept for longer.
-            Err(error) if is_full(&error) => {}
-            other => other.map_err(OpenError::at(dir))?,
-        }
-        Ok(index)
+        let (index, report) = (Index(Rc::new(inner)), report.clone());
+        Ok(Opening { index, listed, damaged, log_min: log_min.0, log_end: log_end.0, report })
     }
 }
 
-/// The runs in `dir`, oldest first: where they begin and end by their names, and their paths.
-async fn list_runs<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<(u64, u64, PathBuf)>> {
+/// Takes the marks in; returns where the runs begin that were found damaged.
+fn apply_marks(
+    state: &mut State,
+    mut marked: Vec<Option<Mark>>,
+    dir: &Path,
+    report: &DamageReport,
+) -> Vec<u64> {
+    // Deletions come first: they say which of the other marks are void.
+    marked.sort_by_key(|mark| !matches!(mark, Some(Mark::Deleted { .. })));
+    let mut damaged = Vec::new();
+    for mark in marked {
+        match mark {
+            Some(Mark::Damaged(from)) => damaged.push(from),
+            Some(Mark::LogMin(min)) => state.log_min = state.log_min.max(min),
+            Some(Mark::Lost { from, to }) => state.lost.push((from, to)),
+            Some(mark) => state.table.apply_mark(&mark),
+            None => {
+                let what = "it has a mark that makes no sense".into();
+                report.tell(Damage { path: dir.join(MARKS), offset: 0, len: 0, what });
+            }
+        }
+    }
+    damaged
+}
+
+/// Range of a run by its file's name, if that is one of a run.
+fn run_range(name: &str) -> Option<(u64, u64)> {
+    let (from, to) = name.strip_suffix(".run")?.split_once('-')?;
+    Some((from.parse().ok()?, to.parse().ok()?))
+}
+
+/// A run's file.
+struct Listed {
+    from: u64,
+    to: u64,
+    path: PathBuf,
+}
+
+/// The runs in `dir`, oldest first, of those that begin together the longest first.
+async fn list_runs<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<Listed>> {
     let mut runs = Vec::new();
     for entry in env.read_dir(dir).await? {
         let path = dir.join(&entry.name);
-        if let Some(stem) = entry.name.strip_suffix(".run") {
-            let range =
-                stem.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
-            match range {
-                Some((from, to)) => runs.push((from, to, path)),
-                None => tracing::warn!(path = %path.display(), "not the name of a run: left alone"),
-            }
-        } else if entry.name.ends_with(".tmp") {
+        match run_range(&entry.name) {
+            Some((from, to)) => runs.push(Listed { from, to, path }),
             // A run that a crash kept from being finished. (The marks' own are finished by now.)
-            env.remove_file(&path).await?;
+            None if entry.name.ends_with(".tmp") => env.remove_file(&path).await?,
+            None if entry.name.ends_with(".run") => {
+                tracing::warn!(path = %path.display(), "not the name of a run: left alone");
+            }
+            None => {}
         }
     }
-    runs.sort();
+    runs.sort_by_key(|run| (run.from, std::cmp::Reverse(run.to)));
     Ok(runs)
 }
 
-fn broken(dir: &Path, what: &str) -> OpenError {
-    OpenError::Damaged { path: dir.join(MARKS), what: what.into() }
-}
-
-struct Loading<'a, E: Env> {
-    env: &'a E,
-    dir: &'a Path,
-    reader: &'a Reader<E>,
-    state: &'a mut State,
+/// An index that is being opened: it is brought up to date in the order of the log, from its runs, and from the log
+/// where they leave a gap.
+pub(crate) struct Opening<E: Env> {
+    index: Index<E>,
+    listed: VecDeque<Listed>,
     /// Where the runs begin that were found damaged.
-    damaged: &'a [u64],
+    damaged: Vec<u64>,
+    log_min: u64,
+    log_end: u64,
+    report: DamageReport,
 }
 
-impl<E: Env> Loading<'_, E> {
-    /// Loads the runs in order, and drops the first that does not fit with all that are newer.
-    async fn load_runs(&mut self, log_end: u64) -> io::Result<()> {
-        let mut listed = list_runs(self.env, self.dir).await?;
-        let expired = listed.iter().filter(|(_, to, _)| *to <= self.state.log_min);
-        for (_, _, path) in expired {
-            self.env.remove_file(path).await?;
-        }
-        listed.retain(|(_, to, _)| *to > self.state.log_min);
-        let mut runs: Vec<Rc<Run>> = Vec::new();
-        for (at, (from, to, path)) in listed.iter().enumerate() {
-            let before = runs.last().map(|run| run.header.to);
-            let loaded = match self.check_range(*from, *to, before, log_end) {
-                Some(problem) => Err(problem.into()),
-                None => self.load_run((*from, *to), path).await,
-            };
-            match loaded {
-                Ok(run) => runs.push(Rc::new(run)),
-                Err(problem) => {
-                    self.drop_runs(&listed[at..], &problem).await?;
-                    break;
+impl<E: Env> Opening<E> {
+    /// The index as far as it is open: for [`Index::recover`] and [`Index::flush`].
+    pub(crate) fn index(&self) -> &Index<E> {
+        &self.index
+    }
+
+    /// Takes in the runs up to the next gap, and returns that: the caller gives the messages of that stretch of the
+    /// log to [`Index::recover`], flushes them as runs to its end, and calls again. `None`: all runs are in. A run
+    /// that is damaged or does not fit is told, and removed.
+    pub(crate) async fn next_gap(&mut self) -> Result<Option<(LogPosition, LogPosition)>, OpenError> {
+        let dir = self.index.0.dir.clone();
+        while let Some(run) = self.listed.pop_front() {
+            let indexed = self.index.indexed_upto().0;
+            let begins_before = self.index.0.state.borrow().runs.is_empty() && run.from <= indexed;
+            let problem = if run.to <= indexed {
+                // Expired, or merged into a longer one.
+                None
+            } else if run.to > self.log_end {
+                Some("it reaches beyond the end of the log".into())
+            } else if run.from > indexed && run.from < run.to {
+                let gap = (LogPosition(indexed), LogPosition(run.from));
+                self.listed.push_front(run);
+                return Ok(Some(gap));
+            } else if self.damaged.contains(&run.from) {
+                Some("it was found damaged".into())
+            } else if run.from != indexed && !begins_before {
+                Some("it overlaps another one".into())
+            } else {
+                match self.load(&run).await {
+                    Ok(()) => continue,
+                    Err(problem) => Some(problem),
                 }
+            };
+            if let Some(problem) = problem {
+                let what = format!("index run: {problem}; rebuilt from the log");
+                self.report.tell(Damage { path: run.path.clone(), offset: 0, len: 0, what });
             }
+            self.index.0.env.remove_file(&run.path).await.map_err(OpenError::at(&run.path))?;
+            self.index.0.env.sync_dir(&dir).await.map_err(OpenError::at(&dir))?;
         }
-        self.state.indexed = runs.last().map_or(self.state.log_min, |run| run.header.to);
-        self.state.runs = Rc::new(runs);
+        Ok(None)
+    }
+
+    async fn load(&self, listed: &Listed) -> Result<(), String> {
+        let index = &*self.index.0;
+        let (run, directory) = index.reader.load(&listed.path).await.map_err(|error| error.to_string())?;
+        if (run.header.from, run.header.to) != (listed.from, listed.to) {
+            return Err("its header names another range than its name".into());
+        }
+        if directory.extents.iter().any(|extent| directory.topic(extent).is_none()) {
+            return Err("it has an extent without a name".into());
+        }
+        for part in directory.extents.chunks(SLICE) {
+            let mut state = index.state.borrow_mut();
+            for extent in part {
+                let topic = directory.topic(extent).expect("looked at above");
+                state.table.apply_extent(topic, extent);
+            }
+            drop(state);
+            index.env.yield_now().await;
+        }
+        let mut state = index.state.borrow_mut();
+        state.indexed = run.header.to;
+        let mut runs = state.runs.to_vec();
+        runs.push(Rc::new(run));
+        state.runs = Rc::new(runs);
         Ok(())
     }
 
-    async fn drop_runs(&self, runs: &[(u64, u64, PathBuf)], problem: &str) -> io::Result<()> {
-        let path = runs[0].2.display();
-        tracing::warn!(%path, problem, runs = runs.len(), "index runs dropped: rebuilt from the log");
-        // The newest goes first, so that a crash leaves runs without a gap.
-        for (_, _, path) in runs.iter().rev() {
-            self.env.remove_file(path).await?;
+    /// The index, once it is up to date. `lost` are the stretches of the log that could not be read back.
+    pub(crate) async fn finish(self, lost: &[(u64, u64)]) -> Result<Index<E>, OpenError> {
+        let Opening { index, log_min, .. } = self;
+        index.skip_lost(lost).await;
+        match index.set_log_min(LogPosition(log_min)).await {
+            // What has expired is only kept for longer.
+            Err(error) if is_full(&error) => {}
+            other => other.map_err(OpenError::at(&index.0.dir))?,
         }
-        self.env.sync_dir(self.dir).await
-    }
-
-    /// What is wrong with a run of this range behind one that ends at `before`.
-    fn check_range(&self, from: u64, to: u64, before: Option<u64>, log_end: u64) -> Option<&'static str> {
-        match before {
-            None if from > self.state.log_min => Some("the run before it is missing"),
-            Some(before) if from != before => Some("the run before it is missing"),
-            _ if to > log_end => Some("it reaches beyond the end of the log"),
-            _ if self.damaged.contains(&from) => Some("it was found damaged"),
-            _ => None,
-        }
-    }
-
-    async fn load_run(&mut self, range: (u64, u64), path: &Path) -> Result<Run, String> {
-        let (run, directory) = self.reader.load(path).await.map_err(|error| error.to_string())?;
-        if (run.header.from, run.header.to) != range {
-            return Err("its header names another range than its name".into());
-        }
-        for part in directory.extents.chunks(SLICE) {
-            for extent in part {
-                let topic = directory.topic(extent).ok_or("it has an extent without a name")?;
-                self.state.table.apply_extent(topic, extent);
-            }
-            self.env.yield_now().await;
-        }
-        Ok(run)
+        Ok(index)
     }
 }

@@ -10,6 +10,7 @@ use super::run::{Run, RunError};
 use super::table::{QueueSlot, Table, queue_hash};
 use super::{Index, State};
 use crate::bytes::array;
+use crate::log::MIN_RECORD_LEN;
 use crate::meta::MetaLog;
 use crate::types::{LogPosition, QueueId};
 
@@ -20,6 +21,7 @@ const DELETED: u8 = b't';
 const EXPIRED: u8 = b'q';
 const LOG_MIN: u8 = b'm';
 const DAMAGED: u8 = b'd';
+const LOST: u8 = b'l';
 
 /// What a mark says.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(super) enum Mark {
     LogMin(u64),
     /// The run that begins at the position was found damaged.
     Damaged(u64),
+    /// The log between the positions could not be read back.
+    Lost { from: u64, to: u64 },
 }
 
 impl Mark {
@@ -49,6 +53,10 @@ impl Mark {
                 seen: u64::from_le_bytes(array(value, 8)),
             }),
             (&LOG_MIN, 8) if key.len() == 1 => Some(Mark::LogMin(u64::from_le_bytes(array(value, 0)))),
+            (&LOST, 8) if key.len() == 9 => Some(Mark::Lost {
+                from: u64::from_le_bytes(array(key, 1)),
+                to: u64::from_le_bytes(array(value, 0)),
+            }),
             (&DAMAGED, 0) if key.len() == 9 => Some(Mark::Damaged(u64::from_le_bytes(array(key, 1)))),
             _ => None,
         }
@@ -58,6 +66,15 @@ impl Mark {
 /// Key of [`Mark::Damaged`].
 pub(super) fn damaged_key(from: u64) -> Vec<u8> {
     [&[DAMAGED][..], &from.to_le_bytes()].concat()
+}
+
+/// Key of [`Mark::LogMin`].
+pub(super) fn log_min_key() -> Vec<u8> {
+    vec![LOG_MIN]
+}
+
+fn lost_key(from: u64) -> Vec<u8> {
+    [&[LOST][..], &from.to_le_bytes()].concat()
 }
 
 fn deleted_key(topic: &str) -> Vec<u8> {
@@ -110,6 +127,32 @@ impl<E: Env> Index<E> {
         self.remove_expired_runs().await?;
         drop(pass);
         Ok(())
+    }
+
+    /// After a loss at the log's end nobody knows how many messages a queue had there: queues without a newer message
+    /// go on behind as many as may have been, so that no offset is given twice. The losses of earlier openings count
+    /// as well, for as long as they are in the log's range.
+    pub(super) async fn skip_lost(&self, lost: &[(u64, u64)]) {
+        let (slots, all) = {
+            let mut state = self.0.state.borrow_mut();
+            for (from, to) in lost {
+                state.lost.retain(|(known, _)| known != from);
+                state.lost.push((*from, *to));
+                self.0.marks.put(&lost_key(*from), &to.to_le_bytes());
+            }
+            (state.table.slots(), state.lost.clone())
+        };
+        if all.is_empty() {
+            return;
+        }
+        for slot in 0..slots {
+            let mut state = self.0.state.borrow_mut();
+            all.iter().for_each(|(from, to)| state.table.skip_lost(QueueSlot(slot), *from, *to));
+            drop(state);
+            if slot % SLICE == SLICE - 1 {
+                self.0.env.yield_now().await;
+            }
+        }
     }
 
     /// Raises the minimum of the queues in the runs that begin before the log does.
@@ -198,6 +241,14 @@ impl<E: Env> Index<E> {
             let expired = state.runs[..count].to_vec();
             state.runs = Rc::new(state.runs[count..].to_vec());
             let oldest = state.runs.first().map_or(state.log_min, |run| run.header.from.min(state.log_min));
+            let log_min = state.log_min;
+            state.lost.retain(|(from, to)| {
+                let is_gone = *to <= log_min;
+                if is_gone {
+                    self.0.marks.delete(&lost_key(*from));
+                }
+                !is_gone
+            });
             for topic in state.table.forget_deletions(oldest) {
                 self.0.marks.delete(&deleted_key(&topic));
             }
@@ -232,6 +283,18 @@ impl Table {
         }
     }
 
+    /// The queue may have lost messages between the log positions, if it has none behind.
+    fn skip_lost(&mut self, slot: QueueSlot, from: u64, to: u64) {
+        if !self.is_live(slot.0) {
+            return;
+        }
+        let queue = self.queue_mut(slot);
+        if queue.seen <= to {
+            let most = to.saturating_sub(from.max(queue.seen)) / MIN_RECORD_LEN as u64;
+            queue.next = queue.next.saturating_add(most as i64 + 1);
+        }
+    }
+
     /// The queue's next offset, if everything that it had has expired and that was not said before.
     fn mark_if_expired(&mut self, slot: QueueSlot, log_min: u64) -> Option<i64> {
         if !self.is_live(slot.0) {
@@ -257,7 +320,7 @@ impl Table {
                     queue.seen = *seen;
                 }
             }
-            Mark::LogMin(_) | Mark::Damaged(_) => {}
+            Mark::LogMin(_) | Mark::Damaged(_) | Mark::Lost { .. } => {}
         }
     }
 

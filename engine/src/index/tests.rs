@@ -14,6 +14,7 @@ use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
 use ringmq_env::sim::{Crash, Sim, SimEnv};
 
 use super::*;
+use crate::damage::DamageReport;
 use crate::types::{Boundary, ReadError};
 
 /// Runs `main` on one executor of the real backend, within a bounded time.
@@ -130,6 +131,13 @@ fn key_of(entry: &IndexEntry) -> String {
     format!("key {}", entry.tags_code % 9)
 }
 
+async fn open_empty<E: Env>(env: &E, dir: &Path) -> Index<E> {
+    let (zero, report) = (LogPosition(0), DamageReport::default());
+    let mut opening = Index::open(env.clone(), dir, zero, zero, &report).await.unwrap();
+    assert_eq!(opening.next_gap().await.unwrap(), None);
+    opening.finish(&[]).await.unwrap()
+}
+
 struct Harness<E: Env> {
     env: E,
     dir: PathBuf,
@@ -143,7 +151,7 @@ struct Harness<E: Env> {
 
 impl<E: Env> Harness<E> {
     async fn new(env: E, dir: &Path) -> Self {
-        let index = Index::open(env.clone(), dir, LogPosition(0), LogPosition(0)).await.unwrap();
+        let index = open_empty(&env, dir).await;
         Harness {
             env,
             dir: dir.to_path_buf(),
@@ -199,12 +207,26 @@ impl<E: Env> Harness<E> {
 
     async fn reopen(&mut self) {
         let (min, end) = (LogPosition(self.model.log_min), LogPosition(self.model.end));
-        self.index = Index::open(self.env.clone(), &self.dir, min, end).await.unwrap();
-        let from = self.index.indexed_upto();
+        let report = DamageReport::default();
+        let mut opening = Index::open(self.env.clone(), &self.dir, min, end, &report).await.unwrap();
+        while let Some((from, to)) = opening.next_gap().await.unwrap() {
+            assert!(from == opening.index().indexed_upto() && from < to && to <= end);
+            self.recover(opening.index(), to);
+            opening.index().flush(to).await.unwrap();
+        }
+        self.recover(opening.index(), end);
+        self.index = opening.finish(&[]).await.unwrap();
+        assert!(report.list().iter().all(|damage| damage.len == 0), "an index is rebuilt: nothing is lost");
+    }
+
+    fn recover(&self, index: &Index<E>, to: LogPosition) {
+        let from = index.indexed_upto();
         for (topic, queue, offset, entry) in &self.model.log {
             let (topic, entry) = (*topic, *entry);
-            if entry.position >= from && self.index.recover(topic, *queue, QueueOffset(*offset), entry) {
-                self.index.push_key(keys::key_hash(topic, &key_of(&entry)), entry.position, entry.store_ms);
+            if (from..to).contains(&entry.position)
+                && index.recover(topic, *queue, QueueOffset(*offset), entry)
+            {
+                index.push_key(keys::key_hash(topic, &key_of(&entry)), entry.position, entry.store_ms);
             }
         }
     }
@@ -417,8 +439,7 @@ fn a_full_disk_keeps_everything_in_memory_until_there_is_space() {
 fn an_idle_queue_takes_little_memory() {
     let sim = Sim::new(1);
     sim.run(async {
-        let index =
-            Index::open(sim.node("a"), Path::new("/index"), LogPosition(0), LogPosition(0)).await.unwrap();
+        let index = open_empty(&sim.node("a"), Path::new("/index")).await;
         let before = index.memory();
         for number in 0..100_000u64 {
             let slot =

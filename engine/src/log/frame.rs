@@ -13,6 +13,9 @@ pub(crate) const FRAME_HEADER_LEN: usize = 32;
 /// Smallest record that a frame may hold: RocketMQ's fixed part without a topic (docs/store-format.md).
 pub(crate) const MIN_RECORD_LEN: usize = 91;
 
+/// No frame holds more bytes of records: it lies in one block of the tail.
+pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
+
 const DATA_MAGIC: u32 = u32::from_le_bytes(*b"RQFD");
 const END_MAGIC: u32 = u32::from_le_bytes(*b"RQFE");
 
@@ -87,7 +90,8 @@ impl FrameHeader {
             epoch: u64::from_le_bytes(array(bytes, EPOCH_AT)),
         };
         let empty = header.payload == 0;
-        (empty == (kind == FrameKind::End)).then_some(header)
+        let fits = header.payload as usize <= MAX_PAYLOAD && empty == (kind == FrameKind::End);
+        fits.then_some(header)
     }
 
     /// Where a frame's header may start in `bytes`, for a search behind damage.

@@ -6,8 +6,10 @@ mod allocate;
 mod frame;
 mod group_commit;
 mod hot_tail;
+mod open_segments;
 mod reader;
 mod recovery;
+mod replay;
 mod scan;
 mod segment;
 mod staging;
@@ -16,21 +18,21 @@ mod tail_journal;
 mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use ringmq_env::{Env, IoSlice};
 
-use crate::shard::OpenError;
+use crate::damage::DamageReport;
 use crate::signal::Signal;
 use crate::types::{LogPosition, ShardId};
 
-pub(crate) use frame::record_len;
+pub(crate) use frame::{MIN_RECORD_LEN, record_len};
 pub(crate) use group_commit::CommitStep;
-pub(crate) use recovery::ScannedRecord;
+pub(crate) use replay::ScannedRecord;
 
 use reader::ColdCache;
-use segment::{SEGMENT_HEADER_LEN, SegmentRange, Segments};
+use segment::Segments;
 use staging::{LogEnd, Staging};
 use tail_journal::TailJournal;
 
@@ -96,21 +98,10 @@ struct Inner<E: Env> {
     closing: Cell<bool>,
     /// Told when something is staged, committed, flushed, or the log closes.
     changed: Signal,
+    report: DamageReport,
 }
 
 impl<E: Env> Log<E> {
-    /// First position of the log in a shard's directory, and one that it surely does not reach beyond.
-    pub(crate) async fn extent(env: &E, dir: &Path) -> Result<(LogPosition, LogPosition), OpenError> {
-        let dir = dir.join(SEGMENT_DIR);
-        env.create_dir_all(&dir).await.map_err(OpenError::at(&dir))?;
-        let entries = env.read_dir(&dir).await.map_err(OpenError::at(&dir))?;
-        let ranges: Vec<_> = entries.iter().filter_map(SegmentRange::of_file).collect();
-        let min = ranges.first().map_or(0, |range| range.start);
-        // The log may end where the first frame of the next segment will be.
-        let max = ranges.last().map_or(0, SegmentRange::end) + SEGMENT_HEADER_LEN;
-        Ok((LogPosition(min), LogPosition(max)))
-    }
-
     /// Most bytes of records that are kept together by [`Log::reserve`].
     pub(crate) fn max_unit(&self) -> usize {
         self.0.staging.borrow().max_unit()
@@ -153,6 +144,11 @@ impl<E: Env> Log<E> {
     pub(crate) fn is_in_one_segment(&self, position: LogPosition, len: usize) -> bool {
         let segment = self.0.segments.locate(position.0);
         segment.is_some_and(|segment| position.0 + len as u64 <= segment.range.end())
+    }
+
+    /// The file that holds `position`, and where in it that is, for messages.
+    pub(crate) fn place(&self, position: LogPosition) -> (PathBuf, u64) {
+        self.0.segments.place(position.0)
     }
 
     /// First position kept.

@@ -68,7 +68,10 @@ impl<E: Env> Log<E> {
             return Ok(slice);
         }
         let until = (chunk + CHUNK).min(written).min(segment.end());
-        let data = log.read_range(chunk, (until - chunk) as usize).await?;
+        let Ok(data) = log.read_range(chunk, (until - chunk) as usize).await else {
+            // A sector beside the record may be what cannot be read.
+            return log.read_range(position, len).await;
+        };
         log.cold.put(chunk, data.clone());
         Ok(data.slice(at, len))
     }

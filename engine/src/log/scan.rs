@@ -1,18 +1,19 @@
-//! Reading frames in log order, for recovery.
-
-use std::io;
+//! Reading frames in log order, for recovery and inspection.
 
 use ringmq_env::Env;
 
 use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, RecordSpan, check_frame};
 use super::segment::Segments;
 use super::tail_journal::TailRecord;
+use crate::damage::{Damage, DamageReport};
 
 /// Bytes that are read at once at least.
 const WINDOW: u64 = 1 << 20;
+/// Where that fails, what can be read is found in pieces of this many bytes: a multiple of every alignment.
+const PIECE: usize = 4096;
 
 /// A frame that is what was written.
-pub(super) struct ScannedFrame {
+pub(crate) struct ScannedFrame {
     /// Its header.
     pub header: FrameHeader,
     /// Its records.
@@ -21,49 +22,90 @@ pub(super) struct ScannedFrame {
 
 impl ScannedFrame {
     /// One past its last byte.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.header.base + (FRAME_HEADER_LEN + self.header.payload as usize) as u64
     }
 }
 
-/// Reads a log as it stands on disk, with the tail journal's partial sectors laid over it.
-pub(super) struct Scanner<'a, E: Env> {
+/// Reads a log as it stands on disk, with the tail journal's partial sectors laid over it. What the device fails to
+/// read is told, and counts as zeroes.
+pub(crate) struct Scanner<'a, E: Env> {
     segments: &'a Segments<E>,
-    tails: &'a [TailRecord],
+    tails: Vec<TailRecord>,
     alignment: u64,
+    report: DamageReport,
     start: u64,
     window: Vec<u8>,
+    /// One past the last byte that could not be read.
+    unreadable: u64,
 }
 
 impl<'a, E: Env> Scanner<'a, E> {
     /// `tails` are of one epoch, oldest first.
-    pub(super) fn new(segments: &'a Segments<E>, tails: &'a [TailRecord], alignment: usize) -> Self {
-        Scanner { segments, tails, alignment: alignment as u64, start: 0, window: Vec::new() }
+    pub(crate) fn new(
+        segments: &'a Segments<E>,
+        tails: Vec<TailRecord>,
+        alignment: usize,
+        report: DamageReport,
+    ) -> Self {
+        let (alignment, start, unreadable) = (alignment as u64, 0, 0);
+        Scanner { segments, tails, alignment, report, start, window: Vec::new(), unreadable }
+    }
+
+    /// One past the last byte that the device failed to read; 0 when it read all.
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.unreadable
     }
 
     /// The `len` bytes at `position`, within one segment; `None` when the segments end before.
-    pub(super) async fn bytes(&mut self, position: u64, len: usize) -> io::Result<Option<&[u8]>> {
+    pub(crate) async fn bytes(&mut self, position: u64, len: usize) -> Option<&[u8]> {
         if len == 0 {
-            return Ok(Some(&[]));
+            return Some(&[]);
         }
         let end = position + len as u64;
         if position < self.start || end > self.start + self.window.len() as u64 {
             let Some(segment) = self.segments.locate(position).filter(|s| end <= s.range.end()) else {
-                return Ok(None);
+                return None;
             };
             let start = position - position % self.alignment;
             let wanted = end.max(start + WINDOW).next_multiple_of(self.alignment).min(segment.range.end());
-            self.window = self.segments.read(start, (wanted - start) as usize).await?.to_vec();
+            self.window = self.read(start, (wanted - start) as usize).await;
             self.start = start;
             self.overlay();
         }
         let at = (position - self.start) as usize;
-        Ok(self.window.get(at..at + len))
+        self.window.get(at..at + len)
+    }
+
+    /// Whole sectors of one segment; shorter at the end of a file that was cut off.
+    async fn read(&mut self, start: u64, len: usize) -> Vec<u8> {
+        if let Ok(bytes) = self.segments.read(start, len).await {
+            return bytes.to_vec();
+        }
+        let mut window = Vec::with_capacity(len);
+        while window.len() < len {
+            let (at, piece) = (start + window.len() as u64, PIECE.min(len - window.len()));
+            match self.segments.read(at, piece).await {
+                Ok(bytes) if bytes.len() < piece => {
+                    window.extend_from_slice(&bytes);
+                    break;
+                }
+                Ok(bytes) => window.extend_from_slice(&bytes),
+                Err(error) => {
+                    window.resize(window.len() + piece, 0);
+                    self.unreadable = self.unreadable.max(at + piece as u64);
+                    let (path, offset) = self.segments.place(at);
+                    let what = format!("it cannot be read: {error}");
+                    self.report.tell(Damage { path, offset, len: piece as u64, what });
+                }
+            }
+        }
+        window
     }
 
     fn overlay(&mut self) {
         let window_end = self.start + self.window.len() as u64;
-        for tail in self.tails {
+        for tail in &self.tails {
             let (from, to) = (tail.sector_start().max(self.start), tail.position.min(window_end));
             if from < to {
                 let source = &tail.sector[(from - tail.sector_start()) as usize..];
@@ -74,31 +116,34 @@ impl<'a, E: Env> Scanner<'a, E> {
     }
 
     /// The frame at `position`, checked by itself, not against its neighbours; `None` when none is there.
-    pub(super) async fn frame(&mut self, position: u64) -> io::Result<Option<ScannedFrame>> {
-        let Some(header) = self.bytes(position, FRAME_HEADER_LEN).await?.and_then(FrameHeader::decode) else {
-            return Ok(None);
-        };
+    pub(crate) async fn frame(&mut self, position: u64) -> Option<ScannedFrame> {
+        let header = self.bytes(position, FRAME_HEADER_LEN).await.and_then(FrameHeader::decode)?;
         if header.base != position {
-            return Ok(None);
+            return None;
         }
         let payload = self.bytes(position + FRAME_HEADER_LEN as u64, header.payload as usize).await?;
-        let records = payload.and_then(|payload| check_frame(&header, payload));
-        Ok(records.map(|records| ScannedFrame { header, records }))
+        let records = check_frame(&header, payload)?;
+        Some(ScannedFrame { header, records })
     }
 
-    /// The first frame from `position` on and before `until`, looked for byte by byte.
-    pub(super) async fn find(&mut self, position: u64, until: u64) -> io::Result<Option<ScannedFrame>> {
+    /// The first frame from `position` on and before `until` whose epoch is not below `epoch`, looked for byte by
+    /// byte.
+    pub(crate) async fn find(&mut self, position: u64, until: u64, epoch: u64) -> Option<ScannedFrame> {
         let mut at = position;
         while at < until {
-            let Some(segment) = self.segments.locate(at) else { return Ok(None) };
+            let Some(segment) = self.segments.locate(at) else {
+                // A segment is missing.
+                at = self.segments.next_behind(at)?.first_frame();
+                continue;
+            };
             let end = segment.range.end();
             let len = WINDOW.min(end - at) as usize;
-            let found = self.bytes(at, len).await?.and_then(FrameHeader::find);
-            match found {
+            match self.bytes(at, len).await.and_then(FrameHeader::find) {
                 Some(skip) => {
                     at += skip as u64;
-                    if let Some(frame) = self.frame(at).await?.filter(|frame| frame.header.base < until) {
-                        return Ok(Some(frame));
+                    let wanted = |header: &FrameHeader| header.base < until && header.epoch >= epoch;
+                    if let Some(frame) = self.frame(at).await.filter(|frame| wanted(&frame.header)) {
+                        return Some(frame);
                     }
                     at += 1;
                 }
@@ -107,11 +152,11 @@ impl<'a, E: Env> Scanner<'a, E> {
                 None => at = end,
             }
         }
-        Ok(None)
+        None
     }
 
     /// Where the log goes on behind `frame`.
-    pub(super) fn next_position(&self, frame: &ScannedFrame) -> u64 {
+    pub(crate) fn next_position(&self, frame: &ScannedFrame) -> u64 {
         match frame.header.kind {
             FrameKind::Data => frame.end(),
             FrameKind::End => {

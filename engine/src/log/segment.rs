@@ -12,7 +12,6 @@ use std::rc::Rc;
 use ringmq_env::{AppendBuf, DirEntry, Env, File, IoSlice, OpenOptions};
 
 use crate::bytes::array;
-use crate::shard::OpenError;
 use crate::signal::Signal;
 use crate::store::STORE_FORMAT;
 use crate::types::ShardId;
@@ -26,6 +25,9 @@ pub(crate) const MIN_SEGMENT_LEN: u64 = 64 << 10;
 /// A log's first segment: small, because the first message waits for it.
 const FIRST_SEGMENT_LEN: u64 = 4 << 20;
 
+/// Longer than any segment can be configured.
+const MAX_SEGMENT_LEN: u64 = 1 << 40;
+
 /// How much larger than the one before a segment may be.
 const SEGMENT_GROWTH: u64 = 4;
 
@@ -33,7 +35,7 @@ const SEGMENT_GROWTH: u64 = 4;
 const ZERO_SLICE: usize = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"RINGSEGM";
-const NEW_FILE: &str = "segment.new";
+pub(super) const NEW_FILE: &str = "segment.new";
 
 // Layout of a segment's header, little endian (docs/store-format.md).
 const FORMAT_AT: usize = 8;
@@ -82,7 +84,7 @@ impl SegmentRange {
         Some(SegmentRange { start: digits.parse().ok()?, len: entry.len })
     }
 
-    fn file_name(&self) -> String {
+    pub(super) fn file_name(&self) -> String {
         format!("{:020}.log", self.start)
     }
 }
@@ -98,10 +100,12 @@ pub(crate) struct SegmentConfig {
     pub store_id: u64,
     /// Whether a completed write must be on the device.
     pub dsync: bool,
+    /// Nothing may be changed: for the inspector.
+    pub read_only: bool,
 }
 
 impl SegmentConfig {
-    fn header(&self, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
+    pub(super) fn header(&self, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
         bytes[FORMAT_AT..][..4].copy_from_slice(&STORE_FORMAT.to_le_bytes());
@@ -115,21 +119,45 @@ impl SegmentConfig {
         bytes
     }
 
-    /// Whether `bytes` is the header of this log's segment `range`; otherwise what is wrong.
-    fn check(&self, range: SegmentRange, bytes: &[u8]) -> Result<(), String> {
-        let Some(bytes) = bytes.get(..HEADER_LEN) else { return Err("it is shorter than its header".into()) };
+    /// Length of the segment at `start` by its header `bytes`; otherwise what is wrong.
+    pub(super) fn check(&self, start: u64, bytes: &[u8]) -> Result<u64, HeaderProblem> {
+        let damaged = |what: &str| Err(HeaderProblem::Damaged(what.into()));
+        let Some(bytes) = bytes.get(..HEADER_LEN) else { return damaged("it is shorter than its header") };
         let format = u32::from_le_bytes(array(bytes, FORMAT_AT));
         if bytes.starts_with(&MAGIC) && format > STORE_FORMAT {
-            return Err(format!("it has format {format}, this program reads up to {STORE_FORMAT}"));
+            return Err(HeaderProblem::Newer(format));
         }
-        let epoch = u64::from_le_bytes(array(bytes, EPOCH_AT));
-        if bytes == self.header(range, epoch) {
-            return Ok(());
+        let word = |at| u64::from_le_bytes(array(bytes, at));
+        let len = word(LEN_AT);
+        let found = SegmentConfig {
+            store_id: word(STORE_ID_AT),
+            shard: ShardId(u16::from_le_bytes(array(bytes, SHARD_AT))),
+            ..self.clone()
+        };
+        if bytes != found.header(SegmentRange { start: word(START_AT), len }, word(EPOCH_AT)) {
+            return damaged("the segment's header is damaged");
         }
-        let (store, shard) =
-            (u64::from_le_bytes(array(bytes, STORE_ID_AT)), u16::from_le_bytes(array(bytes, SHARD_AT)));
-        Err(format!("its header is damaged or another store's (store {store:016x}, shard {shard})"))
+        if (found.store_id, found.shard, word(START_AT)) != (self.store_id, self.shard, start) {
+            let (store, shard, at) = (found.store_id, found.shard.0, word(START_AT));
+            let what = format!("it is another log's (store {store:016x}, shard {shard}, position {at})");
+            return Err(HeaderProblem::Foreign(what));
+        }
+        match len >= SEGMENT_HEADER_LEN && len.is_multiple_of(SEGMENT_HEADER_LEN) && len <= MAX_SEGMENT_LEN {
+            true => Ok(len),
+            false => damaged("the segment's header has an impossible length"),
+        }
     }
+}
+
+/// What is wrong with a segment's header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum HeaderProblem {
+    /// Written by a newer program, in this format.
+    Newer(u32),
+    /// Whole, and not of this place.
+    Foreign(String),
+    /// Not what was written.
+    Damaged(String),
 }
 
 /// One segment.
@@ -143,8 +171,8 @@ pub(crate) struct Segment<E: Env> {
 
 /// The segments of one log.
 pub(crate) struct Segments<E: Env> {
-    env: E,
-    config: SegmentConfig,
+    pub(super) env: E,
+    pub(super) config: SegmentConfig,
     list: RefCell<BTreeMap<u64, Rc<Segment<E>>>>,
     creating: Cell<bool>,
     /// The group commit waits for a segment.
@@ -154,25 +182,15 @@ pub(crate) struct Segments<E: Env> {
 }
 
 impl<E: Env> Segments<E> {
-    /// Lists the log's segments; what a crash left half made is removed.
-    pub(crate) async fn open(env: E, config: SegmentConfig) -> Result<Segments<E>, OpenError> {
-        let dir = config.dir.clone();
-        env.create_dir_all(&dir).await.map_err(OpenError::at(&dir))?;
-        let mut list = BTreeMap::new();
-        for entry in env.read_dir(&dir).await.map_err(OpenError::at(&dir))? {
-            if entry.name == NEW_FILE {
-                let path = dir.join(NEW_FILE);
-                env.remove_file(&path).await.map_err(OpenError::at(&path))?;
-            } else if let Some(range) = SegmentRange::of_file(&entry) {
-                if entry.len < MIN_SEGMENT_LEN || !entry.len.is_multiple_of(SEGMENT_HEADER_LEN) {
-                    let what = format!("a segment cannot have {} bytes", entry.len);
-                    return Err(OpenError::Damaged { path: dir.join(entry.name), what });
-                }
-                list.insert(range.start, Rc::new(Segment::new(range, None)));
-            }
-        }
+    /// The segments of `ranges`, whose files are there.
+    pub(super) fn new(
+        env: E,
+        config: SegmentConfig,
+        ranges: impl Iterator<Item = SegmentRange>,
+    ) -> Segments<E> {
+        let list = ranges.map(|range| (range.start, Rc::new(Segment::new(range, None)))).collect();
         let (creating, needed, changed) = (Cell::new(false), Cell::new(false), Signal::default());
-        Ok(Segments { env, config, list: RefCell::new(list), creating, needed, changed })
+        Segments { env, config, list: RefCell::new(list), creating, needed, changed }
     }
 
     /// What there is, in log order.
@@ -192,18 +210,31 @@ impl<E: Env> Segments<E> {
         self.list.borrow().keys().next().copied().unwrap_or(0)
     }
 
-    /// The segment's open file; its header is checked the first time.
+    /// The first segment that begins behind `position`.
+    pub(crate) fn next_behind(&self, position: u64) -> Option<SegmentRange> {
+        self.list.borrow().range(position + 1..).next().map(|(_, segment)| segment.range)
+    }
+
+    /// The file that holds `position`, or would, and where in it that is.
+    pub(crate) fn place(&self, position: u64) -> (PathBuf, u64) {
+        match self.locate(position) {
+            Some(segment) => (self.path(&segment.range), position - segment.range.start),
+            None => (self.config.dir.clone(), position),
+        }
+    }
+
+    /// Path of a segment's file.
+    pub(crate) fn path(&self, range: &SegmentRange) -> PathBuf {
+        self.config.dir.join(range.file_name())
+    }
+
+    /// The segment's open file.
     pub(crate) async fn file(&self, segment: &Segment<E>) -> io::Result<E::File> {
         let open = segment.file.borrow().clone();
         if let Some(file) = open {
             return Ok(file);
         }
-        let path = self.config.dir.join(segment.range.file_name());
-        let file = self.env.open(&path, self.options()).await?;
-        let header = file.read_at(0, SEGMENT_HEADER_LEN as usize).await?;
-        self.config.check(segment.range, &header).map_err(|what| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()))
-        })?;
+        let file = self.env.open(&self.path(&segment.range), self.options()).await?;
         *segment.file.borrow_mut() = Some(file.clone());
         Ok(file)
     }
@@ -354,8 +385,9 @@ impl<E: Env> Segments<E> {
         if behind.is_empty() { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
     }
 
-    fn options(&self) -> OpenOptions {
-        OpenOptions { write: true, dsync: self.config.dsync, direct: true, ..OpenOptions::default() }
+    pub(super) fn options(&self) -> OpenOptions {
+        let write = !self.config.read_only;
+        OpenOptions { write, dsync: write && self.config.dsync, direct: true, ..OpenOptions::default() }
     }
 
     /// Directory of the files.
@@ -377,20 +409,24 @@ mod tests {
     const RANGE: SegmentRange = SegmentRange { start: 1 << 30, len: 1 << 20 };
 
     fn config(store_id: u64) -> SegmentConfig {
-        SegmentConfig { dir: PathBuf::new(), shard: ShardId(3), store_id, dsync: true }
+        SegmentConfig { dir: PathBuf::new(), shard: ShardId(3), store_id, dsync: true, read_only: false }
     }
 
     #[test]
     fn a_header_is_accepted_for_its_own_segment_only() {
         let header = config(7).header(RANGE, 9);
-        assert_eq!(config(7).check(RANGE, &header), Ok(()));
-        assert!(config(8).check(RANGE, &header).unwrap_err().contains("another store"));
-        assert!(config(7).check(SegmentRange { start: 0, ..RANGE }, &header).is_err());
+        assert_eq!(config(7).check(RANGE.start, &header), Ok(RANGE.len));
+        assert!(matches!(config(8).check(RANGE.start, &header), Err(HeaderProblem::Foreign(_))));
+        assert!(matches!(config(7).check(0, &header), Err(HeaderProblem::Foreign(_))));
         for at in 0..HEADER_LEN {
             let mut damaged = header;
             damaged[at] ^= 1;
-            assert!(config(7).check(RANGE, &damaged).is_err(), "byte {at}");
+            let problem = config(7).check(RANGE.start, &damaged).unwrap_err();
+            assert!(!matches!(problem, HeaderProblem::Foreign(_)), "byte {at}");
         }
+        let mut newer = header;
+        newer[FORMAT_AT] = 9;
+        assert_eq!(config(7).check(RANGE.start, &newer), Err(HeaderProblem::Newer(9)));
     }
 
     #[test]

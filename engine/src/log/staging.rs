@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use ringmq_env::{AppendBuf, IoSlice};
 
-use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind};
+use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind, MAX_PAYLOAD};
 use super::hot_tail::HotTail;
 use super::segment::{SEGMENT_HEADER_LEN, SegmentRange};
 
@@ -18,6 +18,7 @@ pub(crate) const BLOCK_LEN: usize = 1 << 20;
 /// A unit of records up to this size (or a segment's, if smaller) lies in one frame, and so is there whole or not at
 /// all after a crash.
 pub(crate) const MAX_UNIT: usize = 8 << 20;
+const _: () = assert!(MAX_UNIT + 2 * BLOCK_LEN <= MAX_PAYLOAD);
 
 /// A place where the log may end.
 #[derive(Clone, Debug)]
@@ -258,7 +259,8 @@ impl Staging {
     }
 
     fn write_header(&mut self, base: u64, payload: usize, kind: FrameKind, crc: FrameCrc) {
-        let payload = u32::try_from(payload).expect("a frame lies in one block");
+        assert!(payload <= MAX_PAYLOAD, "a frame of {payload} bytes");
+        let payload = payload as u32;
         let mut header = FrameHeader { kind, payload, crc: 0, previous: self.chain, base, epoch: self.epoch };
         header.crc = crc.finish(&header);
         let at = (base - self.block.start) as usize;

@@ -23,6 +23,9 @@ pub(crate) const SLOT_LEN: usize = 8192;
 /// Largest sector that fits a slot.
 pub(crate) const MAX_SECTOR: usize = 4096;
 
+/// Name of the file in the shard's directory.
+const FILE: &str = "tail";
+
 const MAGIC: u32 = u32::from_le_bytes(*b"RQT1");
 
 // Layout of a slot's header, little endian (docs/store-format.md).
@@ -141,6 +144,7 @@ pub(crate) struct Slot(usize);
 /// The journal of one log, open for writing.
 pub(crate) struct TailJournal<E: Env> {
     file: E::File,
+    path: PathBuf,
     alignment: usize,
     sequence: Cell<u64>,
     /// The newest committed slot.
@@ -161,7 +165,7 @@ impl<E: Env> TailJournal<E> {
         dir: &Path,
         dsync: bool,
     ) -> Result<(TailJournal<E>, Vec<(Slot, TailRecord)>), OpenError> {
-        let path = dir.join("tail");
+        let path = dir.join(FILE);
         let options =
             OpenOptions { write: true, create: true, dsync, direct: true, ..OpenOptions::default() };
         let file = env.open(&path, options).await.map_err(OpenError::at(&path))?;
@@ -170,13 +174,15 @@ impl<E: Env> TailJournal<E> {
             let what = format!("its device wants {alignment}-byte sectors, at most {MAX_SECTOR} are known");
             return Err(OpenError::Damaged { path, what });
         }
+        let slots = read::<E>(&file).await;
         if file.size().await.map_err(OpenError::at(&path))? < (SLOTS * SLOT_LEN) as u64 {
-            create::<E>(&file).await.map_err(OpenError::at(&path))?;
+            create::<E>(&file, &slots).await.map_err(OpenError::at(&path))?;
             env.sync_dir(dir).await.map_err(OpenError::at(dir))?;
         }
-        let records = read::<E>(&file, path).await?;
+        let records = decode(&slots);
         let journal = TailJournal {
             file,
+            path,
             alignment,
             sequence: Cell::new(records.iter().map(|(_, record)| record.sequence).max().unwrap_or(0)),
             committed: Cell::new(None),
@@ -185,6 +191,11 @@ impl<E: Env> TailJournal<E> {
             order: RefCell::new(by_age(&records)),
         };
         Ok((journal, records))
+    }
+
+    /// Path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// After recovery: the slot is what the log's partial sector was taken from.
@@ -240,22 +251,38 @@ impl<E: Env> TailJournal<E> {
     }
 }
 
-async fn create<E: Env>(file: &E::File) -> io::Result<()> {
-    let mut zeros = AppendBuf::with_capacity(SLOTS * SLOT_LEN);
-    zeros.append(SLOTS * SLOT_LEN);
-    zeros.publish();
+/// Makes the file, with what is there of it already.
+async fn create<E: Env>(file: &E::File, slots: &[IoSlice]) -> io::Result<()> {
+    let mut image = AppendBuf::with_capacity(SLOTS * SLOT_LEN);
+    for slot in slots {
+        image.append(SLOT_LEN)[..slot.len()].copy_from_slice(slot);
+    }
+    image.publish();
     file.allocate(0, (SLOTS * SLOT_LEN) as u64).await?;
-    file.write_at(zeros.slice(0, SLOTS * SLOT_LEN), 0).await?;
+    file.write_at(image.slice(0, SLOTS * SLOT_LEN), 0).await?;
     file.sync().await
 }
 
-async fn read<E: Env>(file: &E::File, path: PathBuf) -> Result<Vec<(Slot, TailRecord)>, OpenError> {
-    let bytes = file.read_at(0, SLOTS * SLOT_LEN).await.map_err(OpenError::at(path))?;
-    let slots = bytes.chunks(SLOT_LEN).enumerate();
+/// What the file has of each slot. One that cannot be read is empty: it is no worse than one that was torn.
+async fn read<E: Env>(file: &E::File) -> Vec<IoSlice> {
+    let mut slots = Vec::with_capacity(SLOTS);
+    for slot in 0..SLOTS {
+        let read = file.read_at((slot * SLOT_LEN) as u64, SLOT_LEN).await;
+        if let Err(error) = &read {
+            tracing::error!(slot, %error, "a slot of the tail journal cannot be read");
+        }
+        slots.push(read.unwrap_or_else(|_| IoSlice::copy_of(&[])));
+    }
+    slots
+}
+
+/// The valid slots, oldest first.
+fn decode(slots: &[IoSlice]) -> Vec<(Slot, TailRecord)> {
+    let slots = slots.iter().enumerate();
     let mut records: Vec<_> =
         slots.filter_map(|(n, slot)| Some((Slot(n), TailRecord::decode(slot)?))).collect();
     records.sort_by_key(|(_, record)| (record.epoch, record.sequence));
-    Ok(records)
+    records
 }
 
 fn by_age(records: &[(Slot, TailRecord)]) -> VecDeque<usize> {

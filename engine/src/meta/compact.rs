@@ -33,7 +33,7 @@ impl<E: Env> MetaLog<E> {
         }
     }
 
-    fn put_off(&self, error: io::Error) {
+    pub(super) fn put_off(&self, error: io::Error) {
         if !is_full(&error) {
             let path = self.0.paths[1 - self.0.state.borrow().active].clone();
             fatal(Fatal::Write { path, error });
@@ -46,7 +46,7 @@ impl<E: Env> MetaLog<E> {
 
     /// Changes made while this runs are durable in the old file when their flush returns; those that the snapshot
     /// may have passed over are added to it before it takes over.
-    async fn compact(&self) -> io::Result<()> {
+    pub(super) async fn compact(&self) -> io::Result<()> {
         let mut snapshot = self.begin_snapshot();
         self.write_live(&mut snapshot).await?;
         let pass = self.0.writing.enter().await;

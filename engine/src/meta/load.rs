@@ -9,6 +9,7 @@ use ringmq_env::{Env, File, IoSlice, OpenOptions};
 
 use super::format::{self, BLOCK, FORMAT, FileHeader, FrameHeader, Tail};
 use super::{ALLOCATE_STEP, COMPACT_MIN, Inner, MetaLog, State, Table, file_path, is_full};
+use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
 use crate::shard::OpenError;
 
@@ -18,7 +19,13 @@ const WINDOW: usize = 256 << 10;
 const OPTIONS: OpenOptions =
     OpenOptions { write: true, create: false, create_new: false, dsync: true, direct: true };
 
-pub(super) async fn open<E: Env>(env: E, dir: &Path, name: &str) -> Result<MetaLog<E>, OpenError> {
+/// Opens the table. With a `report`, damage is told there, and what is whole is kept.
+pub(super) async fn open<E: Env>(
+    env: E,
+    dir: &Path,
+    name: &str,
+    report: Option<&DamageReport>,
+) -> Result<MetaLog<E>, OpenError> {
     env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
     let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
     let exists = |path: &Path| present.iter().any(|e| path.file_name().is_some_and(|n| n == e.name.as_str()));
@@ -35,7 +42,7 @@ pub(super) async fn open<E: Env>(env: E, dir: &Path, name: &str) -> Result<MetaL
         .await
         .map_err(OpenError::at(&paths[1]))?;
     env.sync_dir(dir).await.map_err(OpenError::at(dir))?;
-    open_files(env, [first, second], paths).await
+    open_files(env, [first, second], paths, report).await
 }
 
 fn damaged(path: &Path, what: impl Into<String>) -> OpenError {
@@ -58,38 +65,33 @@ async fn open_files<E: Env>(
     env: E,
     files: [E::File; 2],
     paths: [PathBuf; 2],
+    report: Option<&DamageReport>,
 ) -> Result<MetaLog<E>, OpenError> {
-    let mut headers = [None, None];
-    let mut sizes = [0; 2];
-    for at in 0..2 {
-        let block = files[at].read_at(0, BLOCK).await.map_err(OpenError::at(&paths[at]))?;
-        headers[at] = FileHeader::decode(&block);
-        sizes[at] = files[at].size().await.map_err(OpenError::at(&paths[at]))?;
-    }
-    let generation = |at: usize| headers[at].as_ref().map_or(0, |(header, _)| header.generation);
-    let active = usize::from(generation(1) > generation(0));
-    let Some((header, crc)) = headers[active] else {
-        return Err(damaged(&paths[active], "neither of the two files has a whole header"));
+    let found = Found::look(&files, &paths, report).await?;
+    let active = found.active;
+    let mut reader = Reader {
+        file: &files[active],
+        path: &paths[active],
+        size: found.sizes[active],
+        window: None,
+        report,
     };
-    if header.format > FORMAT {
-        return Err(OpenError::NewerFormat {
-            path: paths[active].clone(),
-            found: header.format,
-            known: FORMAT,
-        });
-    }
-    let start = Tail { at: BLOCK as u64, id: header.id, seq: 0, prev: crc, epoch: 0 };
-    let mut reader = Reader { file: &files[active], path: &paths[active], size: sizes[active], window: None };
-    let (table, mut tail) = reader.replay(start).await?;
+    let start = match found.header {
+        Some((header, crc)) => Tail { at: BLOCK as u64, id: header.id, seq: 0, prev: crc, epoch: 0 },
+        None => reader.start_without_header().await?,
+    };
+    let (table, mut tail, whole) = reader.replay(start).await?;
     tail.epoch += 1;
-    if headers[1 - active].is_some() {
+    if found.is_superseded {
         // A crash came between a snapshot's take-over and this step of it.
         let zeroes = IoSlice::copy_of(&[0; BLOCK]);
         files[1 - active].write_at(zeroes, 0).await.map_err(OpenError::at(&paths[1 - active]))?;
     }
+    let generation = found.header.map_or(SALVAGED, |(header, _)| header.generation);
+    let (sizes, is_damaged) = (found.sizes, !whole || found.header.is_none());
     let state = State {
         active,
-        generation: header.generation,
+        generation,
         tail,
         allocated: sizes.map(|size| size / BLOCK as u64 * BLOCK as u64),
         table,
@@ -107,8 +109,83 @@ async fn open_files<E: Env>(
     };
     let log = MetaLog(Rc::new(inner));
     match log.reserve(1 - active, ALLOCATE_STEP, ALLOCATE_STEP).await {
-        Err(error) if !is_full(&error) => Err(OpenError::at(&log.0.paths[1 - active])(error)),
-        _ => Ok(log),
+        Err(error) if !is_full(&error) => return Err(OpenError::at(&log.0.paths[1 - active])(error)),
+        _ => {}
+    }
+    if is_damaged {
+        log.replace_damaged().await?;
+    }
+    Ok(log)
+}
+
+/// Generation of a file whose header is lost: above every other.
+const SALVAGED: u64 = 1 << 32;
+
+/// What the two files' first blocks say.
+struct Found {
+    active: usize,
+    /// The active file's header and its CRC; `None` if it is lost.
+    header: Option<(FileHeader, u32)>,
+    /// The other file has a header too, of an earlier generation.
+    is_superseded: bool,
+    sizes: [u64; 2],
+}
+
+impl Found {
+    async fn look<F: File>(
+        files: &[F; 2],
+        paths: &[PathBuf; 2],
+        report: Option<&DamageReport>,
+    ) -> Result<Found, OpenError> {
+        let (mut headers, mut sizes, mut is_blank) = ([None, None], [0; 2], [true; 2]);
+        for at in 0..2 {
+            let block = files[at].read_at(0, BLOCK).await;
+            let block = match (block, report) {
+                (Err(_), Some(_)) => IoSlice::copy_of(&[u8::MAX]),
+                (block, _) => block.map_err(OpenError::at(&paths[at]))?,
+            };
+            headers[at] = FileHeader::decode(&block);
+            is_blank[at] = block.iter().all(|byte| *byte == 0);
+            sizes[at] = files[at].size().await.map_err(OpenError::at(&paths[at]))?;
+        }
+        let generation = |at: usize| headers[at].as_ref().map_or(0, |(header, _)| header.generation);
+        let active = usize::from(generation(1) > generation(0));
+        if let Some((header, _)) = &headers[active] {
+            if header.format > FORMAT {
+                let (path, found) = (paths[active].clone(), header.format);
+                return Err(OpenError::NewerFormat { path, found, known: FORMAT });
+            }
+            let (header, is_superseded) = (headers[active], headers[1 - active].is_some());
+            return Ok(Found { active, header, is_superseded, sizes });
+        }
+        // The file that does not count has zeroes there.
+        let what = "neither of the two files has a whole header";
+        match (report, is_blank) {
+            (Some(report), [false, true] | [true, false]) => {
+                let active = usize::from(is_blank[0]);
+                let damage =
+                    Damage { path: paths[active].clone(), offset: 0, len: BLOCK as u64, what: what.into() };
+                report.tell(damage);
+                Ok(Found { active, header: None, is_superseded: false, sizes })
+            }
+            _ => Err(damaged(&paths[active], what)),
+        }
+    }
+}
+
+impl<E: Env> MetaLog<E> {
+    /// Puts what was whole of a damaged file into the other one.
+    async fn replace_damaged(&self) -> Result<(), OpenError> {
+        match self.compact().await {
+            Err(error) if !is_full(&error) => {
+                Err(OpenError::at(&self.0.paths[1 - self.0.state.borrow().active])(error))
+            }
+            Err(error) => {
+                self.put_off(error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 }
 
@@ -118,6 +195,7 @@ struct Reader<'a, F: File> {
     path: &'a Path,
     size: u64,
     window: Option<(u64, IoSlice)>,
+    report: Option<&'a DamageReport>,
 }
 
 impl<F: File> Reader<'_, F> {
@@ -132,7 +210,16 @@ impl<F: File> Reader<'_, F> {
         }
         assert!(at.is_multiple_of(BLOCK as u64));
         let whole = len.max(WINDOW).next_multiple_of(BLOCK);
-        let window = self.file.read_at(at, whole).await.map_err(OpenError::at(self.path))?;
+        let window = match self.file.read_at(at, whole).await {
+            Ok(window) => window,
+            // What cannot be read counts as empty, block by block.
+            Err(_) if self.report.is_some() && len <= BLOCK => {
+                let block = self.file.read_at(at, BLOCK).await;
+                block.unwrap_or_else(|_| IoSlice::copy_of(&[0; BLOCK]))
+            }
+            Err(_) if self.report.is_some() => IoSlice::copy_of(&[]),
+            Err(error) => return Err(OpenError::at(self.path)(error)),
+        };
         let part = window.slice(0, len.min(window.len()));
         self.window = Some((at, window));
         Ok(part)
@@ -151,37 +238,52 @@ impl<F: File> Reader<'_, F> {
         Ok(header.is_whole(&frame).then_some((header, frame)))
     }
 
-    /// The table that the frames from `tail` on make, and the tail behind the last.
-    async fn replay(&mut self, mut tail: Tail) -> Result<(Table, Tail), OpenError> {
-        let mut table = Table::default();
-        while let Some((header, frame)) = self.frame(tail.at, tail.id).await?
-            && header.continues(&tail)
-        {
-            let Some(entries) = format::entries(&frame, header.entries) else {
-                return Err(damaged(self.path, format!("the frame at {} does not add up", tail.at)));
-            };
-            entries.into_iter().for_each(|(key, value)| table.set(key, value));
-            tail = header.advance(&tail);
+    /// Where the frames begin, by the first of them: the header is lost.
+    async fn start_without_header(&mut self) -> Result<Tail, OpenError> {
+        let head = self.bytes(BLOCK as u64, format::FRAME_HEADER).await?;
+        let id = FrameHeader::decode(&head).map_or(0, |header| header.id);
+        match self.frame(BLOCK as u64, id).await? {
+            Some((first, _)) => Ok(Tail { at: BLOCK as u64, id, seq: 0, prev: first.prev, epoch: 0 }),
+            None => Err(damaged(self.path, "neither its header nor its first frame is whole")),
         }
-        self.check_rest(&tail).await?;
-        Ok((table, tail))
     }
 
-    /// One write is in flight at a time, so a frame behind a broken one means that an acknowledged one was lost.
-    async fn check_rest(&mut self, tail: &Tail) -> Result<(), OpenError> {
+    /// The table that the frames from `tail` on make, the tail behind the last, and whether all of them were whole.
+    async fn replay(&mut self, mut tail: Tail) -> Result<(Table, Tail, bool), OpenError> {
+        let (mut table, mut is_whole) = (Table::default(), true);
+        loop {
+            while let Some((header, frame)) = self.frame(tail.at, tail.id).await?
+                && header.continues(&tail)
+            {
+                let Some(entries) = format::entries(&frame, header.entries) else {
+                    return Err(damaged(self.path, format!("the frame at {} does not add up", tail.at)));
+                };
+                entries.into_iter().for_each(|(key, value)| table.set(key, value));
+                tail = header.advance(&tail);
+            }
+            let Some(next) = self.next_whole(&tail).await? else { return Ok((table, tail, is_whole)) };
+            let (len, what) = (next.at - tail.at, format!("frame {} is damaged", tail.seq));
+            let Some(report) = self.report else {
+                return Err(damaged(self.path, format!("{what} at {}, {len} bytes", tail.at)));
+            };
+            report.tell(Damage { path: self.path.to_path_buf(), offset: tail.at, len, what });
+            (tail, is_whole) = (next, false);
+        }
+    }
+
+    /// The tail before the first whole frame behind `tail`. One write is in flight at a time, so such a frame means
+    /// that an acknowledged one before it was lost.
+    async fn next_whole(&mut self, tail: &Tail) -> Result<Option<Tail>, OpenError> {
         let mut at = tail.at;
         while at < self.size {
             if let Some((header, _)) = self.frame(at, tail.id).await?
                 && header.seq >= tail.seq
             {
-                let what = format!(
-                    "frame {} at {at} is whole, frame {} at {} is not",
-                    header.seq, tail.seq, tail.at
-                );
-                return Err(damaged(self.path, what));
+                let FrameHeader { seq, prev, epoch, .. } = header;
+                return Ok(Some(Tail { at, id: tail.id, seq, prev, epoch }));
             }
             at += BLOCK as u64;
         }
-        Ok(())
+        Ok(None)
     }
 }

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use ringmq_env::{Env, Fatal, File, IoSlice, fatal};
 
+use crate::damage::DamageReport;
 use crate::gate::{Gate, Pass};
 use crate::shard::OpenError;
 use format::{ENTRY_HEADER, FrameBuilder, Tail};
@@ -138,11 +139,29 @@ impl<E: Env> MetaLog<E> {
         name: &str,
         replay: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<MetaLog<E>, OpenError> {
-        let log = load::open(env, dir, name).await?;
-        for (key, value) in &log.0.state.borrow().table.live {
+        let log = load::open(env, dir, name, None).await?;
+        log.replay(replay);
+        Ok(log)
+    }
+
+    /// As [`MetaLog::open`]; but damage is told in `report`, and what is whole of the table is kept and put in a new
+    /// file. For tables whose loss in part is better than no service.
+    pub async fn open_what_is_whole(
+        env: E,
+        dir: &Path,
+        name: &str,
+        report: &DamageReport,
+        replay: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<MetaLog<E>, OpenError> {
+        let log = load::open(env, dir, name, Some(report)).await?;
+        log.replay(replay);
+        Ok(log)
+    }
+
+    fn replay(&self, replay: &mut dyn FnMut(&[u8], &[u8])) {
+        for (key, value) in &self.0.state.borrow().table.live {
             replay(key, value);
         }
-        Ok(log)
     }
 
     /// Sets a value; staged until the next [`MetaLog::flush`]. The latest wins.

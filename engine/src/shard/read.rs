@@ -1,10 +1,13 @@
 //! Reads: by queue offset, by physical offset, by key.
 
+use std::io;
+
 use ringmq_env::{Env, IoSlice};
 use ringmq_protocol::record::RecordView;
 
 use super::message::Indexed;
 use super::{Inner, Shard};
+use crate::damage::Damage;
 use crate::index::{IndexEntry, KeySearch};
 use crate::log::record_len;
 use crate::types::*;
@@ -209,18 +212,29 @@ impl<E: Env> Inner<E> {
         sequential: bool,
     ) -> Result<IoSlice, ReadError> {
         let read = self.log.read_cold(position, len, sequential).await;
-        read.map_err(|source| ReadError::Io { position: position.0, len, source })
+        read.map_err(|source| match source.kind() {
+            // The file is gone, or was cut off.
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => {
+                self.damaged(position, len, &source.to_string())
+            }
+            _ => ReadError::Io { position: position.0, len, source },
+        })
     }
 
     /// `record`, if it is what was written.
     fn checked(&self, entry: &IndexEntry, record: IoSlice) -> Result<IoSlice, ReadError> {
-        let (position, len) = (entry.position.0, entry.size as usize);
+        let len = entry.size as usize;
         if record.len() == len && crc32fast::hash(&record) == entry.crc {
             return Ok(record);
         }
-        tracing::error!(shard = self.options.id.0, position, len, "a record is damaged and not served");
+        Err(self.damaged(entry.position, len, "the record is not what was written"))
+    }
+
+    fn damaged(&self, position: LogPosition, len: usize, what: &str) -> ReadError {
+        let (path, offset) = self.log.place(position);
+        self.report.tell(Damage { path, offset, len: len as u64, what: what.to_owned() });
         self.count(|stats| stats.messages_damaged += 1);
-        Err(ReadError::Damaged { position, len })
+        ReadError::Damaged { position: position.0, len }
     }
 
     /// What may be a record at `position`, unchecked: as many bytes as its length says.

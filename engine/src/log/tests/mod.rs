@@ -6,6 +6,7 @@ use ringmq_env::Env;
 use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
 
 use super::*;
+use crate::damage::Damage;
 
 const SEGMENT: u64 = 256 << 10;
 
@@ -31,15 +32,29 @@ fn options(dir: &Path, sync_flush: bool) -> LogOptions {
 type Record = (LogPosition, Vec<u8>);
 
 async fn open<E: Env>(env: &E, options: LogOptions, from: LogPosition) -> (Log<E>, Vec<Record>) {
-    let mut found = Vec::new();
-    let (log, recovered) = Log::open(env.clone(), options, from, from, &mut |record| {
-        assert_eq!(record.crc, crc32fast::hash(record.bytes));
-        found.push((record.position, record.bytes.to_vec()));
-    })
-    .await
-    .unwrap();
-    assert_eq!(recovered.damaged, []);
+    let (log, found, damage) = open_damaged(env, options, from).await;
+    assert_eq!(damage, []);
     (log, found)
+}
+
+async fn open_damaged<E: Env>(
+    env: &E,
+    options: LogOptions,
+    from: LogPosition,
+) -> (Log<E>, Vec<Record>, Vec<Damage>) {
+    let (mut found, report) = (Vec::new(), DamageReport::default());
+    let log = Log::open(env.clone(), options, LogPosition(0), false, &report).await.unwrap();
+    let mut replay = log.replay(from, log.committed());
+    while replay
+        .step(&mut |record: ScannedRecord<'_>| {
+            assert_eq!(record.crc, crc32fast::hash(record.bytes));
+            found.push((record.position, record.bytes.to_vec()));
+        })
+        .await
+    {}
+    assert_eq!(replay.position(), log.committed());
+    drop(replay);
+    (log, found, report.list())
 }
 
 fn stage<E: Env>(log: &Log<E>, number: usize, len: usize) -> Record {
@@ -183,15 +198,10 @@ fn a_damaged_frame_costs_itself_only() {
         bytes[victim + 50] ^= 1;
         std::fs::write(&path, bytes).unwrap();
 
-        let mut found = Vec::new();
-        let start = LogPosition(0);
-        let (log, recovered) = Log::open(env.clone(), options(&dir, true), start, start, &mut |record| {
-            found.push((record.position, record.bytes.to_vec()));
-        })
-        .await
-        .unwrap();
-        assert_eq!(recovered.damaged.len(), 1);
-        let (from, to) = recovered.damaged[0];
+        let (log, found, damage) = open_damaged(&env, options(&dir, true), LogPosition(0)).await;
+        assert_eq!(damage.len(), 1);
+        assert_eq!(damage[0].path, path);
+        let (from, to) = (damage[0].offset, damage[0].offset + damage[0].len);
         assert!(from <= victim as u64 && (victim as u64) < to && to - from < 20_000);
         records.retain(|(position, _)| !(from..to).contains(&position.0));
         assert_eq!(records.len(), 55);

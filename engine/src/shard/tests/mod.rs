@@ -1,4 +1,5 @@
 mod crash;
+mod damage;
 mod faults;
 mod pending;
 mod reads;
@@ -32,6 +33,7 @@ fn shard_options(dir: &Path, sync_flush: bool) -> ShardOptions {
         tail_memory: 2 << 20,
         staged_limit: 1 << 20,
         disk_watermark_percent: 95,
+        strict: false,
     }
 }
 

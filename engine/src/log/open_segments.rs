@@ -1,0 +1,131 @@
+//! Opening the segments of a log: what their headers say, and what becomes of files that do not fit. Whatever is
+//! whole is kept; the rest is told, and is a hole in the log.
+
+use std::path::PathBuf;
+
+use ringmq_env::{DirEntry, Env, File, IoSlice};
+
+use super::segment::{
+    HeaderProblem, MIN_SEGMENT_LEN, NEW_FILE, SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments,
+};
+use crate::damage::{Damage, DamageReport};
+use crate::shard::OpenError;
+use crate::store::STORE_FORMAT;
+
+/// A file with a segment's name.
+struct Found {
+    start: u64,
+    file_len: u64,
+    /// The segment's length, by its header; `None` when that is damaged.
+    header_len: Option<u64>,
+    path: PathBuf,
+}
+
+impl<E: Env> Segments<E> {
+    /// Lists the log's segments. What a crash left half made is removed; damage is told in `report`. Refused are
+    /// segments of another log, or of a newer program.
+    pub(crate) async fn open(
+        env: E,
+        config: SegmentConfig,
+        report: &DamageReport,
+    ) -> Result<Segments<E>, OpenError> {
+        let dir = config.dir.clone();
+        if !config.read_only {
+            env.create_dir_all(&dir).await.map_err(OpenError::at(&dir))?;
+        }
+        let mut found = Vec::new();
+        for entry in env.read_dir(&dir).await.map_err(OpenError::at(&dir))? {
+            if entry.name == NEW_FILE && !config.read_only {
+                let path = dir.join(NEW_FILE);
+                env.remove_file(&path).await.map_err(OpenError::at(&path))?;
+            } else if let Some(range) = SegmentRange::of_file(&entry) {
+                found.push(look(&env, &config, range, &entry, report).await?);
+            }
+        }
+        let ranges = fit_together(&dir, &found, report);
+        Ok(Segments::new(env, config, ranges.into_iter()))
+    }
+
+    /// Writes damaged headers anew, and gives a last segment that was cut off its length back: for the log to go on.
+    pub(crate) async fn mend(&self) -> Result<(), OpenError> {
+        let ranges = self.ranges();
+        for range in &ranges {
+            let path = self.path(range);
+            self.mend_one(range, ranges.last() == Some(range)).await.map_err(OpenError::at(&path))?;
+        }
+        Ok(())
+    }
+
+    async fn mend_one(&self, range: &SegmentRange, is_last: bool) -> std::io::Result<()> {
+        let file = self.env.open(&self.path(range), self.options()).await?;
+        let len = file.size().await?;
+        if is_last && len < range.len {
+            file.allocate(len, range.len - len).await?;
+        }
+        let header = file.read_at(0, SEGMENT_HEADER_LEN as usize).await;
+        if header.is_ok_and(|header| self.config.check(range.start, &header).is_ok()) {
+            return Ok(());
+        }
+        let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
+        let header = self.config.header(*range, 0);
+        block[..header.len()].copy_from_slice(&header);
+        file.write_at(IoSlice::copy_of(&block), 0).await?;
+        file.sync().await
+    }
+}
+
+async fn look<E: Env>(
+    env: &E,
+    config: &SegmentConfig,
+    range: SegmentRange,
+    entry: &DirEntry,
+    report: &DamageReport,
+) -> Result<Found, OpenError> {
+    let path = config.dir.join(&entry.name);
+    let options = ringmq_env::OpenOptions { direct: true, ..Default::default() };
+    let header = async { env.open(&path, options).await?.read_at(0, SEGMENT_HEADER_LEN as usize).await };
+    let checked = match header.await {
+        Ok(header) => config.check(range.start, &header),
+        Err(error) => Err(HeaderProblem::Damaged(format!("the segment's header cannot be read: {error}"))),
+    };
+    let header_len = match checked {
+        Ok(len) => Some(len),
+        Err(HeaderProblem::Newer(found)) => {
+            return Err(OpenError::NewerFormat { path, found, known: STORE_FORMAT });
+        }
+        Err(HeaderProblem::Foreign(what)) => return Err(OpenError::Damaged { path, what }),
+        Err(HeaderProblem::Damaged(what)) => {
+            report.tell(Damage { path: path.clone(), offset: 0, len: 0, what });
+            None
+        }
+    };
+    Ok(Found { start: range.start, file_len: entry.len, header_len, path })
+}
+
+/// The segments that the files make, in log order, without overlaps.
+fn fit_together(dir: &std::path::Path, found: &[Found], report: &DamageReport) -> Vec<SegmentRange> {
+    let mut ranges: Vec<SegmentRange> = Vec::new();
+    for (at, file) in found.iter().enumerate() {
+        let until = found.get(at + 1).map(|next| next.start);
+        let whole = file.file_len - file.file_len % SEGMENT_HEADER_LEN;
+        let guess = || until.map_or(whole, |until| whole.min(until - file.start));
+        let range = SegmentRange { start: file.start, len: file.header_len.unwrap_or_else(guess) };
+        let tell = |path, offset, len, what: &str| {
+            report.tell(Damage { path, offset, len, what: what.into() });
+        };
+        let before = ranges.last().map_or(file.start, SegmentRange::end);
+        if range.start < before || range.len < MIN_SEGMENT_LEN {
+            tell(file.path.clone(), 0, file.file_len, "it does not fit in the log, and is left alone");
+            continue;
+        }
+        if range.start > before {
+            let missing = SegmentRange { start: before, len: range.start - before };
+            tell(dir.join(missing.file_name()), 0, missing.len, "the segment is missing");
+        }
+        if file.file_len < range.len {
+            tell(file.path.clone(), file.file_len, range.len - file.file_len, "the file is cut off");
+        }
+        ranges.push(range);
+    }
+    ranges
+}

@@ -1,0 +1,131 @@
+//! Bringing what is derived from the log up to date with it at the start: the index, and the records that wait.
+
+use ringmq_env::Env;
+use ringmq_protocol::record::RecordView;
+
+use super::OpenError;
+use super::message::Indexed;
+use crate::index::{Index, IndexEntry, Opening, key_hash};
+use crate::log::{Log, ScannedRecord};
+use crate::pending::{Pending, kind_of, settled_by};
+use crate::types::*;
+
+/// Bytes of the log read between two lines in our own log.
+const TELL_EACH: u64 = 1 << 30;
+
+/// An open log, and the tables of waiting records as they were last saved.
+pub(super) struct Recovery<'a, E: Env> {
+    pub env: &'a E,
+    pub shard: ShardId,
+    pub log: &'a Log<E>,
+    pub delayed: Pending<E>,
+    pub half: Pending<E>,
+}
+
+/// What is derived from the log, up to date.
+pub(super) struct Recovered<E: Env> {
+    pub index: Index<E>,
+    pub delayed: Pending<E>,
+    pub half: Pending<E>,
+}
+
+impl<E: Env> Recovery<'_, E> {
+    /// Takes in the index's runs, and from the log what they do not cover. What is read of the log is written as runs
+    /// on the way, so that the memory that this takes does not depend on how much is missing.
+    pub(super) async fn run(self, mut opening: Opening<E>) -> Result<Recovered<E>, OpenError> {
+        let mut lost = Vec::new();
+        while let Some((from, to)) = opening.next_gap().await? {
+            let index = opening.index();
+            tracing::warn!(
+                shard = self.shard.0,
+                from = from.0,
+                to = to.0,
+                "a part of the index is rebuilt from the log"
+            );
+            lost.extend(self.read_stretch(index, from, to, false).await);
+            index.flush(to).await.map_err(OpenError::at(index.dir()))?;
+        }
+        let index = opening.index();
+        let from = index.indexed_upto().min(self.delayed.upto()).min(self.half.upto());
+        lost.extend(self.read_stretch(index, from, self.log.committed(), true).await);
+        let index = opening.finish(&lost).await?;
+        let Recovery { delayed, half, .. } = self;
+        delayed.recovered();
+        half.recovered();
+        Ok(Recovered { index, delayed, half })
+    }
+
+    /// Reads the log; returns what of it the index does not know, and could not be read back.
+    async fn read_stretch(
+        &self,
+        index: &Index<E>,
+        from: LogPosition,
+        to: LogPosition,
+        with_pending: bool,
+    ) -> Vec<(u64, u64)> {
+        let (indexed, mut told) = (index.indexed_upto().0, from.0);
+        let mut replay = self.log.replay(from, to);
+        while replay.step(&mut |record| self.recover(index, record, with_pending)).await {
+            let at = replay.position();
+            if index.flush_due(at)
+                && let Err(error) = index.flush(at).await
+            {
+                tracing::warn!(shard = self.shard.0, %error, "a rebuilt part of the index stays in memory");
+            }
+            if at.0.saturating_sub(told) >= TELL_EACH {
+                told = at.0;
+                tracing::info!(shard = self.shard.0, at = at.0, to = to.0, "reading the log");
+            }
+            self.env.yield_now().await;
+        }
+        let unknown = replay.lost().iter().filter(|(_, to)| *to > indexed);
+        unknown.map(|(from, to)| (indexed.max(*from), *to)).collect()
+    }
+
+    /// Brings what is derived up to date with a record that some of it does not know yet.
+    fn recover(&self, index: &Index<E>, record: ScannedRecord<'_>, with_pending: bool) {
+        let (shard, position) = (self.shard, record.position);
+        let view = match RecordView::decode(record.bytes) {
+            Ok(view) => view,
+            Err(error) => {
+                tracing::error!(shard = shard.0, position = position.0, %error, "what the log holds is no record");
+                return;
+            }
+        };
+        if with_pending {
+            self.recover_pending(&record, &view);
+        }
+        if position < index.indexed_upto() {
+            return;
+        }
+        let indexed = Indexed::of(view.properties, view.sys_flag);
+        let entry = IndexEntry {
+            position,
+            size: record.bytes.len() as u32,
+            crc: record.crc,
+            tags_code: indexed.tags_code,
+            store_ms: view.store_timestamp,
+        };
+        let queue = QueueId(view.queue_id as u32);
+        if index.recover(view.topic, queue, QueueOffset(view.queue_offset), entry) {
+            for key in &indexed.keys {
+                index.push_key(key_hash(view.topic, key), position, view.store_timestamp);
+            }
+        }
+    }
+
+    fn recover_pending(&self, record: &ScannedRecord<'_>, view: &RecordView<'_>) {
+        let ScannedRecord { position, crc, bytes } = *record;
+        let settles = settled_by(view.prepared_transaction_offset);
+        let kind = kind_of(view.topic);
+        let waits =
+            kind.and_then(|kind| PendingRecord::of(kind, view.properties, position, bytes.len() as u32, crc));
+        for pending in [&self.delayed, &self.half] {
+            let waits = waits.filter(|record| record.kind == pending.kind());
+            let settles = settles.filter(|(kind, _)| *kind == pending.kind()).map(|(_, settled)| settled.0);
+            if settles.is_some() || waits.is_some() {
+                pending.recover(position, settles, waits);
+            }
+        }
+    }
+}

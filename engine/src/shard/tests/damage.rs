@@ -1,0 +1,263 @@
+//! Damage to every kind of file: the shard opens, serves what is whole and nothing else, and gives no offset twice.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const QUEUES: u32 = 3;
+/// Stores that are damaged at random; a store of 1000 messages each.
+const ROUNDS: u32 = 6;
+
+/// Acknowledged: body by queue and offset.
+type Acknowledged = BTreeMap<(u32, i64), Vec<u8>>;
+
+/// A small store with several segments and index runs.
+async fn filled<E: Env>(env: &E, dir: &Path, acknowledged: &mut Acknowledged) {
+    let shard = Shard::open(env.clone(), options(dir)).await.unwrap();
+    append_some(&shard, acknowledged, 400).await;
+    shard.0.flush_index().await;
+    append_some(&shard, acknowledged, 400).await;
+    shard.0.flush_index().await;
+    append_some(&shard, acknowledged, 200).await;
+    shard.close().await;
+}
+
+fn options(dir: &Path) -> ShardOptions {
+    ShardOptions { segment_size: 64 << 10, max_record_size: 20_000, ..shard_options(dir, true) }
+}
+
+async fn append_some<E: Env>(shard: &Shard<E>, acknowledged: &mut Acknowledged, count: u32) {
+    let mut last = LogPosition(0);
+    for number in 0..count {
+        let queue = number % QUEUES;
+        let body = format!("queue {queue} message {}", acknowledged.len()).into_bytes();
+        let body = body.repeat(1 + number as usize % 7);
+        let appended = send(shard, "T", queue, &body);
+        let before = acknowledged.insert((queue, appended.first_queue_offset.0), body);
+        assert_eq!(
+            before, None,
+            "offset {} of queue {queue} was given before",
+            appended.first_queue_offset.0
+        );
+        last = appended.end;
+        if number % 16 == 0 {
+            committed(shard, last).await;
+        }
+    }
+    committed(shard, last).await;
+}
+
+/// Reads every queue, over what is missing, and checks that each message is one that was acknowledged there.
+async fn check<E: Env>(shard: &Shard<E>, acknowledged: &Acknowledged) -> usize {
+    let mut found = 0;
+    for queue in 0..QUEUES {
+        let Some(range) = shard.queue_range("T", QueueId(queue)) else { continue };
+        let mut offset = range.min.0;
+        while offset < range.max.0 {
+            let Ok(read) = shard.read(&request("T", queue, offset)).await else {
+                offset += 1;
+                continue;
+            };
+            for view in read.parts.iter().flat_map(|part| records(part)).map(Result::unwrap) {
+                let wanted = acknowledged.get(&(queue, view.queue_offset));
+                assert_eq!(wanted.map(Vec::as_slice), Some(view.body), "queue {queue} {}", view.queue_offset);
+                found += 1;
+            }
+            assert!(read.next_offset.0 > offset, "a read goes on");
+            offset = read.next_offset.0;
+        }
+    }
+    found
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+fn runs(dir: &Path) -> Vec<PathBuf> {
+    files(dir).into_iter().filter(|path| path.extension().is_some_and(|e| e == "run")).collect()
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    files(dir).into_iter().filter(|path| path.extension().is_some_and(|e| e == "log")).collect()
+}
+
+fn change(path: &Path, at: usize, byte: u8) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= byte;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Damages a filled store, opens it twice, and returns how many messages were there each time, and what was told.
+async fn after<E: Env>(env: E, dir: &Path, damage: impl FnOnce(&Path)) -> (usize, usize, Vec<Damage>) {
+    let mut acknowledged = Acknowledged::new();
+    filled(&env, dir, &mut acknowledged).await;
+    damage(dir);
+    let shard = Shard::open(env.clone(), options(dir)).await.unwrap();
+    let first = check(&shard, &acknowledged).await;
+    let told = shard.damage();
+    append_some(&shard, &mut acknowledged, 30).await;
+    shard.close().await;
+    let shard = Shard::open(env, options(dir)).await.unwrap();
+    let second = check(&shard, &acknowledged).await;
+    assert!(second >= first + 30, "{second} messages, {first} before 30 more");
+    shard.close().await;
+    (first, second, told)
+}
+
+#[test]
+fn a_lost_index_is_rebuilt_and_nothing_is_lost() {
+    on_disk(|env, dir| async move {
+        let (first, _, told) = after(env, &dir, |dir| {
+            runs(dir).iter().for_each(|run| std::fs::remove_file(run).unwrap());
+        })
+        .await;
+        assert_eq!((first, told), (1000, vec![]));
+    });
+}
+
+#[test]
+fn a_damaged_run_in_the_middle_is_rebuilt_and_the_newer_ones_are_kept() {
+    on_disk(|env, dir| async move {
+        let kept = std::rc::Rc::new(Cell::new(None));
+        let at_damage = kept.clone();
+        let (first, _, told) = after(env, &dir, move |dir| {
+            let runs = runs(dir);
+            assert_eq!(runs.len(), 3);
+            change(&runs[1], 20, 1);
+            at_damage.set(Some(std::fs::read(&runs[2]).unwrap()));
+        })
+        .await;
+        assert_eq!((first, told.len(), told[0].len), (1000, 1, 0));
+        assert_eq!(kept.take(), Some(std::fs::read(&runs(&dir)[2]).unwrap()));
+    });
+}
+
+#[test]
+fn a_lost_tail_journal_costs_the_last_sector_at_most() {
+    on_disk(|env, dir| async move {
+        let (first, _, told) = after(env, &dir, |dir| {
+            std::fs::remove_file(dir.join("tail")).unwrap();
+        })
+        .await;
+        // The index says what was there; the bytes of the last sector are gone.
+        assert!((975..1000).contains(&first), "{first}");
+        assert!(!told.is_empty());
+    });
+}
+
+#[test]
+fn a_damaged_segment_header_costs_nothing_and_is_mended() {
+    on_disk(|env, dir| async move {
+        let (first, _, told) = after(env.clone(), &dir, |dir| {
+            let all = segments(dir);
+            change(&all[1], 17, 1);
+            change(&all[all.len() - 1], 17, 1);
+        })
+        .await;
+        assert_eq!((first, told.len()), (1000, 2));
+        let shard = Shard::open(env, options(&dir)).await.unwrap();
+        assert_eq!(shard.damage(), []);
+        shard.close().await;
+    });
+}
+
+#[test]
+fn a_missing_segment_costs_its_own_messages() {
+    on_disk(|env, dir| async move {
+        let (first, _, told) = after(env, &dir, |dir| {
+            std::fs::remove_file(&segments(dir)[2]).unwrap();
+        })
+        .await;
+        assert!(first > 500 && first < 1000, "{first}");
+        assert!(told[0].what.contains("missing") && told[0].len == 64 << 10, "{told:?}");
+    });
+}
+
+#[test]
+fn a_segment_that_is_cut_off_costs_what_is_cut() {
+    on_disk(|env, dir| async move {
+        let (first, _, told) = after(env, &dir, |dir| {
+            let all = segments(dir);
+            let (middle, last) = (&all[1], &all[all.len() - 2]);
+            for (path, len) in [(middle, 10_000), (last, 8192)] {
+                std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+            }
+        })
+        .await;
+        assert!(first > 300 && first < 1000, "{first}");
+        assert!(told.iter().any(|damage| damage.offset == 10_000), "{told:?}");
+    });
+}
+
+#[test]
+fn a_strict_start_is_refused_and_changes_nothing() {
+    on_disk(|env, dir| async move {
+        let mut acknowledged = Acknowledged::new();
+        filled(&env, &dir, &mut acknowledged).await;
+        std::fs::remove_file(&segments(&dir)[1]).unwrap();
+        let before: Vec<_> = files(&dir).iter().map(|path| std::fs::read(path).unwrap()).collect();
+        let strict = ShardOptions { strict: true, ..options(&dir) };
+        let refused = Shard::open(env, strict).await.err().unwrap();
+        assert!(matches!(refused, OpenError::Strict { count: 1, .. }), "{refused}");
+        let now: Vec<_> = files(&dir).iter().map(|path| std::fs::read(path).unwrap()).collect();
+        assert!(before == now);
+    });
+}
+
+/// One random change to one random file.
+fn damage_at_random<E: Env>(env: &E, dir: &Path) -> String {
+    let all = files(dir);
+    let path = &all[env.random() as usize % all.len()];
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = env.random() as usize % bytes.len().max(1);
+    let what = env.random() % 6;
+    match what {
+        0 if !bytes.is_empty() => bytes[at] ^= 1 << (env.random() % 8),
+        1 => bytes[at..].iter_mut().take(4096).for_each(|byte| *byte = 0),
+        2 => bytes.truncate(at),
+        3 => bytes[at..].iter_mut().take(700).for_each(|byte| *byte = env.random() as u8),
+        4 => bytes.extend((0..5000).map(|n| n as u8)),
+        _ => {
+            std::fs::remove_file(path).unwrap();
+            return format!("{} removed", path.display());
+        }
+    }
+    std::fs::write(path, bytes).unwrap();
+    format!("{} damaged at {at}, kind {what}", path.display())
+}
+
+#[test]
+fn random_damage_is_never_served_and_never_stops_the_shard() {
+    on_disk(|env, dir| async move {
+        for round in 0..ROUNDS {
+            let dir = dir.join(round.to_string());
+            let mut acknowledged = Acknowledged::new();
+            filled(&env, &dir, &mut acknowledged).await;
+            let mut story = Vec::new();
+            for _ in 0..1 + env.random() % 3 {
+                story.push(damage_at_random(&env, &dir));
+                eprintln!("round {round}: {story:?}");
+                let shard = match Shard::open(env.clone(), options(&dir)).await {
+                    Ok(shard) => shard,
+                    // Both files of a metadata log may be beyond recognition.
+                    Err(OpenError::Damaged { path, .. }) if story.len() > 1 || path.ends_with("marks.a") => {
+                        break;
+                    }
+                    Err(error) => panic!("{error}; {story:?}"),
+                };
+                check(&shard, &acknowledged).await;
+                if (0..QUEUES).all(|queue| shard.queue_range("T", QueueId(queue)).is_some()) {
+                    append_some(&shard, &mut acknowledged, 20).await;
+                }
+                shard.close().await;
+            }
+        }
+    });
+}
