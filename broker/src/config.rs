@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ringmq_engine::RetentionPolicy;
 use ringmq_options::{MIN_MEMORY, Settings, Source, show_size};
 
 /// What the machine offers, for the defaults that depend on it.
@@ -85,6 +86,9 @@ pub enum ConfigError {
     /// The VIP port would not be a port.
     #[error("port {0}: the VIP port is two below, so the least is 3 (or 0 for any free port)")]
     Port(u16),
+    /// No hours of a day.
+    #[error("delete-when = \"{0}\": expected hours from 0 to 23, separated by semicolons")]
+    Hours(String),
     /// A name that cannot be one.
     #[error("{option} = \"{value}\": expected 1 to 127 of the characters a-z A-Z 0-9 _ - . %")]
     Name {
@@ -138,6 +142,10 @@ pub struct BrokerConfig {
     pub disk_watermark_percent: u8,
     /// A start is refused when a part of the log is lost.
     pub strict: bool,
+    /// What each shard keeps.
+    pub retention: RetentionPolicy,
+    /// How often is looked for messages to delete.
+    pub retention_interval: Duration,
     /// How often committed consumer offsets are made durable.
     pub offset_flush_interval: Duration,
     /// Bits 4 (read) and 2 (write).
@@ -218,6 +226,8 @@ impl BrokerConfig {
             tail_memory: tail_memory(settings, memory, shards)? as usize,
             disk_watermark_percent: settings.integer("disk-watermark"),
             strict: settings.switch("strict"),
+            retention: retention(settings, shards)?,
+            retention_interval: settings.duration("retention-interval"),
             offset_flush_interval: settings
                 .maybe_duration("offset-flush-interval")
                 .unwrap_or(default_offset_flush),
@@ -292,6 +302,25 @@ fn memory_limit(settings: &Settings, machine: &Machine) -> Result<(u64, MemoryOr
         // In whole MiB, because people read it.
         false => Ok((found / MIB * MIB, origin)),
     }
+}
+
+fn retention(settings: &Settings, shards: usize) -> Result<RetentionPolicy, ConfigError> {
+    let when = settings.text("delete-when");
+    let hour = |text: &str| text.trim().parse::<u8>().ok().filter(|hour| *hour < 24);
+    let hours = when.split(';').filter(|part| !part.trim().is_empty()).map(hour);
+    let delete_hours: Option<Vec<u8>> = hours.collect();
+    let bytes = settings.maybe_size("retention-size").map_or(0, |bytes| (bytes / shards as u64).max(1));
+    let force_percent = match settings.switch("clean-forcibly") {
+        true => settings.integer("disk-clean-forcibly"),
+        false => 100,
+    };
+    Ok(RetentionPolicy {
+        reserved_ms: settings.duration("retention").as_millis() as i64,
+        delete_hours: delete_hours.ok_or_else(|| ConfigError::Hours(when.to_owned()))?,
+        max_bytes: bytes,
+        max_used_percent: settings.integer("disk-max-used"),
+        force_percent,
+    })
 }
 
 fn tail_memory(settings: &Settings, memory: u64, shards: usize) -> Result<u64, ConfigError> {

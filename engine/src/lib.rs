@@ -18,6 +18,6 @@ mod types;
 
 pub use damage::{Damage, DamageReport};
 pub use meta::MetaLog;
-pub use shard::{OpenError, Shard, ShardOptions};
+pub use shard::{DeleteReason, OpenError, Retained, RetentionPolicy, Shard, ShardOptions, TopicRetention};
 pub use store::{STORE_FORMAT, StoreMeta};
 pub use types::*;

@@ -6,6 +6,7 @@ mod message;
 mod pending;
 mod read;
 mod recover;
+mod retain;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::pending::Pending;
 use crate::signal::Signal;
 use crate::types::*;
 use commit::{Disk, Staged};
+pub use retain::{DeleteReason, Retained, RetentionPolicy, TopicRetention};
 
 /// Directory of the tables of waiting records in the shard's directory.
 const PENDING_DIR: &str = "pending";

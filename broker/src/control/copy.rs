@@ -52,6 +52,11 @@ impl MetadataCopy {
         self.topics.get_key_value(topic)
     }
 
+    /// Every topic's configuration.
+    pub fn topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
+        self.topics.iter()
+    }
+
     /// The consumer group's configuration, with its shared name.
     pub fn group(&self, group: &str) -> Option<(&Arc<str>, &Arc<SubscriptionGroupConfig>)> {
         self.groups.get_key_value(group)

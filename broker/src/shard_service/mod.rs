@@ -5,6 +5,7 @@ mod calls;
 mod offset_calls;
 mod offsets;
 mod pull;
+mod retention;
 mod send;
 
 use std::cell::{Cell, RefCell};
@@ -118,6 +119,7 @@ impl<E: Env> ShardService<E> {
         core.env.spawn(self.clone().follow_commits(core.clone()));
         core.env.spawn(self.clone().sweep_deadlines(core.clone()));
         core.env.spawn(self.clone().flush_offsets_often(core.clone()));
+        core.env.spawn(self.clone().retain_often(core.clone()));
     }
 
     /// Serves one request.

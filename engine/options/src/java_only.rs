@@ -122,7 +122,6 @@ const GROUPS: &[Group] = &[
             "enableCalcFilterBitMap",
             "duplicationEnable",
             "debugLockEnable",
-            "cleanResourceInterval",
             "checkCRCOnRecover",
             "diskFallRecorded",
             "storeType",
@@ -140,14 +139,8 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        reason: "retention is not built yet: messages are kept until the disk watermark refuses sends",
+        reason: "whole segments are deleted one after another, and no reader is in the way",
         keys: &[
-            "deleteWhen",
-            "fileReservedTime",
-            "diskMaxUsedSpaceRatio",
-            "diskSpaceWarningLevelRatio",
-            "diskSpaceCleanForciblyRatio",
-            "cleanFileForciblyEnable",
             "deleteCommitLogFilesInterval",
             "deleteConsumeQueueFilesInterval",
             "destroyMapedFileIntervalForcibly",

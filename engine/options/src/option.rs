@@ -59,6 +59,8 @@ pub enum TimeUnit {
     Ms,
     /// Seconds.
     Seconds,
+    /// Hours.
+    Hours,
 }
 
 impl TimeUnit {
@@ -67,6 +69,7 @@ impl TimeUnit {
         match self {
             TimeUnit::Ms => 1,
             TimeUnit::Seconds => 1000,
+            TimeUnit::Hours => 3_600_000,
         }
     }
 }

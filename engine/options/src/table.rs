@@ -172,7 +172,65 @@ pub static OPTIONS: &[OptionDef] = &[
         Kind::Integer { min: 50, max: 99 },
         "90",
         "Used share of the disk, in percent, from which on sends are refused.",
-    ),
+    )
+    .java(&["diskSpaceWarningLevelRatio"]),
+    OptionDef::new(
+        "retention",
+        Roles::BROKER,
+        Kind::Duration { bare: TimeUnit::Hours, min_ms: 1000, max_ms: 3_650 * 86_400_000 },
+        "72h",
+        "How long messages are kept. Whole segments are deleted. A topic's attribute `reserve.time` (in hours) gives \
+         it a time of its own; a longer one keeps the segments of its shards for all topics.",
+    )
+    .java(&["fileReservedTime"]),
+    OptionDef::new(
+        "delete-when",
+        Roles::BROKER,
+        Kind::Text,
+        "04",
+        "Hours of the day (UTC, 0 to 23, separated by semicolons) in which expired messages are deleted.",
+    )
+    .java(&["deleteWhen"]),
+    OptionDef::new(
+        "retention-size",
+        Roles::BROKER,
+        Kind::Size { min: 64 * MIB, max: 1 << 60 },
+        "",
+        "Bytes of messages that the broker keeps at most, shared out among the shards.",
+    )
+    .unset("no limit but the disk"),
+    OptionDef::new(
+        "disk-max-used",
+        Roles::BROKER,
+        Kind::Integer { min: 10, max: 99 },
+        "75",
+        "Used share of the disk, in percent, above which expired messages are deleted at any hour.",
+    )
+    .java(&["diskMaxUsedSpaceRatio"]),
+    OptionDef::new(
+        "disk-clean-forcibly",
+        Roles::BROKER,
+        Kind::Integer { min: 30, max: 99 },
+        "85",
+        "Used share of the disk, in percent, above which the oldest messages are deleted whatever their age.",
+    )
+    .java(&["diskSpaceCleanForciblyRatio"]),
+    OptionDef::new(
+        "clean-forcibly",
+        Roles::BROKER,
+        Kind::Bool,
+        "true",
+        "Whether `disk-clean-forcibly` counts. Without it nothing goes before its time, and a full disk refuses sends.",
+    )
+    .java(&["cleanFileForciblyEnable"]),
+    OptionDef::new(
+        "retention-interval",
+        Roles::BROKER,
+        ms(10, 3_600_000),
+        "10s",
+        "How often is looked for messages to delete.",
+    )
+    .java(&["cleanResourceInterval"]),
     OptionDef::new(
         "strict",
         Roles::BROKER,

@@ -12,7 +12,7 @@ use super::{Index, State};
 use crate::bytes::array;
 use crate::log::MIN_RECORD_LEN;
 use crate::meta::MetaLog;
-use crate::types::{LogPosition, QueueId};
+use crate::types::{LogPosition, QueueId, QueueOffset};
 
 /// Queues looked at between two yields.
 const SLICE: u32 = 4096;
@@ -127,6 +127,15 @@ impl<E: Env> Index<E> {
         self.remove_expired_runs().await?;
         drop(pass);
         Ok(())
+    }
+
+    /// The queue's messages before `min` are not served any more, until the index is opened again.
+    pub(crate) fn raise_queue_min(&self, topic: &str, queue: QueueId, min: QueueOffset) {
+        let mut state = self.0.state.borrow_mut();
+        if let Some(slot) = state.table.find(topic, queue) {
+            let queue = state.table.queue_mut(slot);
+            queue.min = queue.min.max(min.0).min(queue.next);
+        }
     }
 
     /// After a loss at the log's end nobody knows how many messages a queue had there: queues without a newer message

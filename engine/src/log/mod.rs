@@ -140,6 +140,20 @@ impl<E: Env> Log<E> {
         (first < self.committed().0).then_some(LogPosition(first + frame::FRAME_HEADER_LEN as u64))
     }
 
+    /// End of the first segment, unless it is the one that is being written, and where the first record behind it is.
+    pub(crate) fn oldest_full_segment(&self) -> Option<(LogPosition, LogPosition)> {
+        let ranges = self.0.segments.ranges();
+        let (first, next) = (ranges.first()?, ranges.get(1)?);
+        let end = self.0.committed.borrow().segment;
+        let record = next.first_frame() + frame::FRAME_HEADER_LEN as u64;
+        (first.end() <= end.start).then_some((LogPosition(next.start), LogPosition(record)))
+    }
+
+    /// Removes the segments that end at or before `position`.
+    pub(crate) async fn remove_before(&self, position: LogPosition) -> std::io::Result<()> {
+        self.0.segments.remove_before(position.0).await
+    }
+
     /// Whether the `len` bytes at `position` lie in one segment.
     pub(crate) fn is_in_one_segment(&self, position: LogPosition, len: usize) -> bool {
         let segment = self.0.segments.locate(position.0);

@@ -385,6 +385,17 @@ impl<E: Env> Segments<E> {
         if behind.is_empty() { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
     }
 
+    /// Removes every segment that ends at or before `position`: what it held has expired.
+    pub(crate) async fn remove_before(&self, position: u64) -> io::Result<()> {
+        let expired: Vec<_> = self.ranges().into_iter().take_while(|range| range.end() <= position).collect();
+        // The first first, so that a crash in between leaves no gap.
+        for range in &expired {
+            self.list.borrow_mut().remove(&range.start);
+            self.env.remove_file(&self.path(range)).await?;
+        }
+        if expired.is_empty() { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
+    }
+
     pub(super) fn options(&self) -> OpenOptions {
         let write = !self.config.read_only;
         OpenOptions { write, dsync: write && self.config.dsync, direct: true, ..OpenOptions::default() }

@@ -215,6 +215,12 @@ impl<E: Env> Inner<E> {
         self.disk.set(disk);
     }
 
+    /// Use of the disk in percent, as last looked at.
+    pub(super) fn used_percent(&self) -> u64 {
+        let disk = self.disk.get();
+        (u128::from(disk.used) * 100).checked_div(u128::from(disk.total)).unwrap_or(0) as u64
+    }
+
     fn is_housekeeping_due(&self) -> bool {
         self.disk.get().is_wanted || self.log.is_ahead_due()
     }

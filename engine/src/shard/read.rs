@@ -238,7 +238,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// What may be a record at `position`, unchecked: as many bytes as its length says.
-    async fn bytes_of_record(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
+    pub(super) async fn bytes_of_record(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
         let end = self.log.committed();
         let is_within = |len: usize| position.0.checked_add(len as u64).is_some_and(|to| to <= end.0);
         if position < self.log.min() || !is_within(LENGTH_BYTES) {

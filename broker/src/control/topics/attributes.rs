@@ -11,6 +11,8 @@ const MESSAGE_TYPE: &str = "message.type";
 enum Values {
     /// One of these.
     OneOf(&'static [&'static str]),
+    /// A whole number that is not below this.
+    AtLeast(i64),
     /// Known to RocketMQ, not served by this broker yet whatever its value.
     Unserved,
 }
@@ -32,7 +34,8 @@ const ATTRIBUTES: [Attribute; 5] = [
         changeable: true,
         values: Values::OneOf(&["UNSPECIFIED", "NORMAL", "FIFO", "DELAY", "TRANSACTION"]),
     },
-    Attribute { name: "reserve.time", changeable: true, values: Values::Unserved },
+    // Hours, as in Java's tiered store; -1: as long as the broker keeps everything.
+    Attribute { name: "reserve.time", changeable: true, values: Values::AtLeast(-1) },
     Attribute { name: "lite.topic.expiration", changeable: true, values: Values::Unserved },
 ];
 
@@ -103,6 +106,9 @@ fn check(key: &str, value: Option<&str>, creating: bool) -> Result<(), Refusal> 
         (Values::OneOf(values), Some(value)) if !values.contains(&value) => {
             Err(Refusal::system_error(format!("value is not in set: [{}]", values.join(", "))))
         }
+        (Values::AtLeast(least), Some(value)) if !value.parse::<i64>().is_ok_and(|value| value >= *least) => {
+            Err(Refusal::system_error(format!("value is not in range: [{least}, {}]", i64::MAX)))
+        }
         (Values::Unserved, Some(_)) => {
             Err(Refusal::system_error(format!("{key} is not supported by this broker")))
         }
@@ -135,6 +141,15 @@ mod tests {
         assert_eq!(altered(Some(&[("message.type", "NORMAL")]), "+message.type=FIFO").unwrap(), fifo);
         assert_eq!(altered(Some(&[("message.type", "NORMAL")]), "-message.type").unwrap(), vec![]);
         assert_eq!(altered(None, "").unwrap(), vec![]);
+    }
+
+    #[test]
+    fn reserve_time_is_a_number_of_hours() {
+        assert_eq!(altered(None, "+reserve.time=48").unwrap(), [("reserve.time".into(), "48".into())]);
+        assert_eq!(altered(None, "+reserve.time=-1").unwrap().len(), 1);
+        for bad in ["+reserve.time=-2", "+reserve.time=1d", "+reserve.time="] {
+            assert!(altered(None, bad).unwrap_err().contains("not in range"), "{bad}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@ mod damage;
 mod faults;
 mod pending;
 mod reads;
+mod retain;
 
 use std::net::SocketAddr;
 use std::path::Path;

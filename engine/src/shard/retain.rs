@@ -1,0 +1,183 @@
+//! Retention: whole segments go, the oldest first, by age, by size, or because the disk fills up; messages of topics
+//! that keep them for less time go from their queues before.
+
+use std::io;
+
+use ringmq_env::Env;
+use ringmq_protocol::record::RecordView;
+
+use super::{Inner, Shard};
+use crate::types::*;
+
+/// Hours of a day.
+const DAY_HOURS: i64 = 24;
+/// Milliseconds of an hour.
+const HOUR_MS: i64 = 3_600_000;
+
+/// What a shard keeps (Java's fileReservedTime, deleteWhen, diskMaxUsedSpaceRatio, diskSpaceCleanForciblyRatio).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetentionPolicy {
+    /// Messages are kept for this long, in ms.
+    pub reserved_ms: i64,
+    /// Hours of the day (UTC) in which expired messages are deleted.
+    pub delete_hours: Vec<u8>,
+    /// Bytes of log that the shard keeps at most; 0: no limit.
+    pub max_bytes: u64,
+    /// Disk use in percent above which expired messages are deleted at any hour.
+    pub max_used_percent: u8,
+    /// Disk use in percent above which the oldest messages are deleted, whatever their age; 100: never.
+    pub force_percent: u8,
+}
+
+/// A topic that keeps its messages for another time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicRetention {
+    /// Name.
+    pub topic: String,
+    /// Queues that it may have.
+    pub queues: u32,
+    /// How long its messages are kept, in ms.
+    pub reserved_ms: i64,
+}
+
+/// What one look at the oldest segment came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Bytes of log that were deleted.
+    pub deleted: u64,
+    /// Why; `None` when nothing was.
+    pub reason: Option<DeleteReason>,
+}
+
+/// Why a segment is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteReason {
+    /// All its messages are older than they are kept.
+    Expired,
+    /// The shard's log is longer than it may be.
+    TooMuch,
+    /// The disk is too full.
+    DiskFull,
+}
+
+impl RetentionPolicy {
+    fn is_hour(&self, now_ms: i64) -> bool {
+        let hour = now_ms.div_euclid(HOUR_MS).rem_euclid(DAY_HOURS);
+        self.delete_hours.iter().any(|wanted| i64::from(*wanted) == hour)
+    }
+}
+
+impl<E: Env> Shard<E> {
+    /// Deletes the oldest segment if the policy says so, and lets the queues' minimum offsets follow. Never deleted
+    /// are the segment that is being written, and what waits for its time or its outcome ([`Shard::oldest_needed`]).
+    /// A segment is kept until the messages of every topic in it may go, so one of `topics` that keeps messages longer
+    /// than the policy keeps the segments of all; only a full disk, or too long a log, overrules that.
+    ///
+    /// Call it again while it deletes something. An error says that nothing was deleted.
+    pub async fn retain_oldest(
+        &self,
+        policy: &RetentionPolicy,
+        topics: &[TopicRetention],
+    ) -> io::Result<Retained> {
+        let shard = &*self.0;
+        shard.look_at_disk().await;
+        let Some((end, next)) = shard.deletable() else { return Ok(Retained::default()) };
+        let longest = topics.iter().map(|topic| topic.reserved_ms).fold(policy.reserved_ms, i64::max);
+        let Some(reason) = shard.why_delete(policy, longest, next).await else {
+            return Ok(Retained::default());
+        };
+        let min = shard.log.min();
+        shard.index.set_log_min(end).await?;
+        shard.log.remove_before(end).await?;
+        let deleted = end.0 - min.0;
+        tracing::info!(
+            shard = shard.options.id.0,
+            min = end.0,
+            deleted,
+            ?reason,
+            "the oldest segment is deleted"
+        );
+        shard.earliest_store_ms.set(shard.find_earliest().await);
+        shard.look_at_disk().await;
+        Ok(Retained { deleted, reason: Some(reason) })
+    }
+
+    /// Messages of topics that keep them for less time than the policy are not served any more once they are older:
+    /// the minimum offsets of the topic's queues are raised. Their bytes go with their segments. (After a start they
+    /// are there again until this is called.)
+    pub async fn retain_topics(
+        &self,
+        policy: &RetentionPolicy,
+        topics: &[TopicRetention],
+    ) -> Result<(), ReadError> {
+        let shard = &*self.0;
+        let now = shard.env.wall_ms();
+        for topic in topics.iter().filter(|topic| topic.reserved_ms < policy.reserved_ms) {
+            let oldest = now.saturating_sub(topic.reserved_ms);
+            for queue in (0..topic.queues).map(QueueId) {
+                if shard.index.range(&topic.topic, queue).is_some_and(|range| range.min < range.max) {
+                    let first = self.offset_by_time(&topic.topic, queue, oldest, Boundary::Lower).await?;
+                    shard.index.raise_queue_min(&topic.topic, queue, first);
+                }
+            }
+            shard.env.yield_now().await;
+        }
+        Ok(())
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// The end of the oldest segment, if that may go at all, and where the next one's first record is.
+    fn deletable(&self) -> Option<(LogPosition, LogPosition)> {
+        let (end, next) = self.log.oldest_full_segment()?;
+        let needed = self.delayed.oldest_position().min(self.half.oldest_position());
+        (end <= needed && next < self.log.flushed()).then_some((end, next))
+    }
+
+    async fn why_delete(
+        &self,
+        policy: &RetentionPolicy,
+        longest_ms: i64,
+        next: LogPosition,
+    ) -> Option<DeleteReason> {
+        let now = self.env.wall_ms();
+        let used = self.used_percent();
+        let is_time = policy.is_hour(now) || used > u64::from(policy.max_used_percent);
+        if is_time && self.store_ms_at(next).await.is_some_and(|ms| now.saturating_sub(ms) > longest_ms) {
+            return Some(DeleteReason::Expired);
+        }
+        let bytes = self.log.committed().0 - self.log.min().0;
+        if policy.max_bytes > 0 && bytes > policy.max_bytes {
+            return Some(DeleteReason::TooMuch);
+        }
+        (policy.force_percent < 100 && used > u64::from(policy.force_percent))
+            .then_some(DeleteReason::DiskFull)
+    }
+
+    /// Store time of the record at `position`: no message before it is newer. A record that cannot be read says
+    /// nothing.
+    async fn store_ms_at(&self, position: LogPosition) -> Option<i64> {
+        let record = self.bytes_of_record(position).await.ok().flatten()?;
+        RecordView::decode(&record).ok().map(|view| view.store_timestamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expired_messages_go_in_the_hours_of_deletion() {
+        let policy = RetentionPolicy {
+            reserved_ms: 1,
+            delete_hours: vec![4, 23],
+            max_bytes: 0,
+            max_used_percent: 75,
+            force_percent: 85,
+        };
+        let day = 20_000 * DAY_HOURS * HOUR_MS;
+        let hours: Vec<i64> =
+            (0..DAY_HOURS).filter(|hour| policy.is_hour(day + hour * HOUR_MS + 5)).collect();
+        assert_eq!(hours, [4, 23]);
+    }
+}

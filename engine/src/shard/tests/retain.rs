@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use ringmq_env::sim::{Sim, SimEnv};
+
+use super::*;
+
+const HOUR_MS: i64 = 3_600_000;
+
+fn policy() -> RetentionPolicy {
+    RetentionPolicy {
+        reserved_ms: 72 * HOUR_MS,
+        delete_hours: (0..24).collect(),
+        max_bytes: 0,
+        max_used_percent: 75,
+        force_percent: 85,
+    }
+}
+
+fn options() -> ShardOptions {
+    let watermark = ShardOptions { disk_watermark_percent: 90, ..shard_options(Path::new("/store"), true) };
+    ShardOptions { segment_size: 64 << 10, max_record_size: 20_000, ..watermark }
+}
+
+/// A shard with several segments.
+async fn filled(env: &SimEnv, messages: u32) -> Shard<SimEnv> {
+    let shard = Shard::open(env.clone(), options()).await.unwrap();
+    append_some(&shard, messages).await;
+    shard
+}
+
+async fn append_some(shard: &Shard<SimEnv>, messages: u32) {
+    for number in 0..messages {
+        let topic = if number % 2 == 0 { "T" } else { "U" };
+        let end = send(shard, topic, 0, &[number as u8; 3000]).end;
+        committed(shard, end).await;
+    }
+}
+
+async fn retain(
+    shard: &Shard<SimEnv>,
+    policy: &RetentionPolicy,
+    topics: &[TopicRetention],
+) -> Vec<DeleteReason> {
+    let mut reasons = Vec::new();
+    while let Some(reason) = shard.retain_oldest(policy, topics).await.unwrap().reason {
+        reasons.push(reason);
+    }
+    shard.retain_topics(policy, topics).await.unwrap();
+    reasons
+}
+
+fn range(shard: &Shard<SimEnv>, topic: &str) -> (i64, i64) {
+    let range = shard.queue_range(topic, QueueId(0)).unwrap();
+    (range.min.0, range.max.0)
+}
+
+#[test]
+fn messages_go_by_segments_once_all_in_one_have_expired() {
+    let sim = Sim::new(31);
+    sim.set_time_limit(Duration::from_secs(60));
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = filled(&env, 100).await;
+        assert_eq!(retain(&shard, &policy(), &[]).await, []);
+        sim.jump_wall_clock("a", 73 * HOUR_MS);
+        let night = RetentionPolicy { delete_hours: Vec::new(), ..policy() };
+        assert_eq!(retain(&shard, &night, &[]).await, [], "not in these hours");
+        append_some(&shard, 4).await;
+        let reasons = retain(&shard, &policy(), &[]).await;
+        assert!(
+            reasons.len() >= 3 && reasons.iter().all(|reason| *reason == DeleteReason::Expired),
+            "{reasons:?}"
+        );
+        let (min, max) = range(&shard, "T");
+        assert!(min > 30 && max == 52, "{min} {max}");
+        let read = shard.read(&request("T", 0, 0)).await.unwrap();
+        assert_eq!((read.status, read.next_offset.0), (ReadStatus::OffsetTooSmall, min));
+        assert_eq!(whole_queue(&shard, "T", 0).await.len() as i64, max - min);
+        shard.close().await;
+        let shard = Shard::open(env, options()).await.unwrap();
+        assert_eq!((range(&shard, "T"), shard.damage()), ((min, max), vec![]), "deleted is not damaged");
+        shard.close().await;
+    });
+}
+
+#[test]
+fn a_topic_may_keep_its_messages_for_less_time_or_more() {
+    let sim = Sim::new(32);
+    sim.run(async {
+        let shard = filled(&sim.node("a"), 100).await;
+        let keeps = |hours| TopicRetention { topic: "T".into(), queues: 1, reserved_ms: hours * HOUR_MS };
+        sim.jump_wall_clock("a", 2 * HOUR_MS);
+        append_some(&shard, 2).await;
+        assert_eq!(retain(&shard, &policy(), &[keeps(1)]).await, []);
+        assert_eq!(
+            (range(&shard, "T"), range(&shard, "U")),
+            ((50, 51), (0, 51)),
+            "less time: its offsets go up"
+        );
+        assert_eq!(whole_queue(&shard, "T", 0).await.len(), 1);
+        sim.jump_wall_clock("a", 80 * HOUR_MS);
+        append_some(&shard, 2).await;
+        assert_eq!(retain(&shard, &policy(), &[keeps(200)]).await, [], "more time: the segments stay");
+        assert!(!retain(&shard, &policy(), &[]).await.is_empty());
+        shard.close().await;
+    });
+}
+
+#[test]
+fn too_long_a_log_and_a_full_disk_take_the_oldest_whatever_their_age() {
+    let sim = Sim::new(33);
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = filled(&env, 200).await;
+        let small = RetentionPolicy { max_bytes: 300 << 10, ..policy() };
+        let reasons = retain(&shard, &small, &[]).await;
+        assert!(!reasons.is_empty() && reasons.iter().all(|reason| *reason == DeleteReason::TooMuch));
+        let space = env.disk_space(Path::new("/store")).await.unwrap();
+        let used = space.total - space.available;
+        sim.set_quota("a", Some(used * 100 / 93));
+        env.sleep(Duration::from_secs(2)).await;
+        // The first append has the disk looked at.
+        while shard.append(&[message("T", 0, b"x", &[])]).is_ok() {
+            env.sleep(Duration::from_millis(10)).await;
+        }
+        let never = RetentionPolicy { force_percent: 100, ..policy() };
+        assert_eq!(retain(&shard, &never, &[]).await, []);
+        let reasons = retain(&shard, &policy(), &[]).await;
+        assert!(
+            !reasons.is_empty() && reasons.iter().all(|reason| *reason == DeleteReason::DiskFull),
+            "{reasons:?}"
+        );
+        let end = send(&shard, "T", 0, b"there is room again").end;
+        while shard.next_commit().await.unwrap().committed < end {}
+        shard.close().await;
+    });
+}
