@@ -200,12 +200,10 @@ impl<E: Env> Opening<E> {
             return Err("it has an extent without a name".into());
         }
         for part in directory.extents.chunks(SLICE) {
-            let mut state = index.state.borrow_mut();
             for extent in part {
                 let topic = directory.topic(extent).expect("looked at above");
-                state.table.apply_extent(topic, extent);
+                index.state.borrow_mut().table.apply_extent(topic, extent);
             }
-            drop(state);
             index.env.yield_now().await;
         }
         let mut state = index.state.borrow_mut();

@@ -155,9 +155,9 @@ impl<E: Env> Index<E> {
             return;
         }
         for slot in 0..slots {
-            let mut state = self.0.state.borrow_mut();
-            all.iter().for_each(|(from, to)| state.table.skip_lost(QueueSlot(slot), *from, *to));
-            drop(state);
+            for (from, to) in &all {
+                self.0.state.borrow_mut().table.skip_lost(QueueSlot(slot), *from, *to);
+            }
             if slot % SLICE == SLICE - 1 {
                 self.0.env.yield_now().await;
             }

@@ -64,9 +64,7 @@ impl<'a, E: Env> Scanner<'a, E> {
         }
         let end = position + len as u64;
         if position < self.start || end > self.start + self.window.len() as u64 {
-            let Some(segment) = self.segments.locate(position).filter(|s| end <= s.range.end()) else {
-                return None;
-            };
+            let segment = self.segments.locate(position).filter(|s| end <= s.range.end())?;
             let start = position - position % self.alignment;
             let wanted = end.max(start + WINDOW).next_multiple_of(self.alignment).min(segment.range.end());
             self.window = self.read(start, (wanted - start) as usize).await;
