@@ -25,7 +25,29 @@
 //! # }
 //! ```
 //!
-//! The directory `examples` has whole programs: `quickstart`, `orderly`, `broadcast`.
+//! # Guide
+//!
+//! One [`Client`] a process is enough: its producers and consumers share connections, routes and heartbeats. Each topic
+//! here has a whole program in the directory `examples`.
+//!
+//! | to | take | example |
+//! |---|---|---|
+//! | send, and get everything of a topic | [`Producer::send`], [`Client::push_consumer`] | `quickstart` |
+//! | keep the messages of a key in order | [`Producer::send_with`] and [`producer::ByHash`], [`consumer::PushConsumerBuilder::start_orderly`] | `orderly` |
+//! | give every member every message | [`MessageModel::Broadcasting`] | `broadcast` |
+//! | tie a message to a database transaction | [`ProducerBuilder::start_transactional`] | `transaction` |
+//! | deliver later, and take that back | [`Delivery`], [`Producer::recall`] | `delay` |
+//! | get only some messages | tags, or [`consumer::Filter::sql`] | `filter` |
+//! | ask, and wait for the answer | [`Producer::request`], [`Message::reply`] | `request_reply` |
+//! | take messages at one's own pace | [`LitePullConsumer::poll`], [`LitePullConsumer::stream`], [`consumer::PullConsumer`] | `lite_pull_stream` |
+//! | see what became of a message | [`trace`] | `trace` |
+//! | encrypt, and sign | [`ClientConfig::tls`], [`acl::Credentials`] | `tls` |
+//! | send very many small messages | [`ProducerBuilder::auto_batch`] | |
+//! | make topics, look messages up, move groups | [`Client::admin`] | `trace` |
+//!
+//! Feature flags: `acl` (signed requests), `lz4` and `trace` are on; `tls` (rustls), `zstd` (builds a C library) and
+//! `logging` (a log file as Java's client has it) are off. The least supported Rust is the `rust-version` of the
+//! manifest, which CI builds with.
 //!
 //! # What to rely on
 //!
@@ -39,42 +61,55 @@
 //! - **Cancellation.** Dropping the future of a call forgets its answer, and what it asked for may or may not have
 //!   happened. No call holds a lock or loses another caller's answer by being dropped.
 //! - **Errors** are one enum for each operation; they tell the peer's address, its code and its own words, and
-//!   whether it is worth trying again ([`SendError::is_retryable`], [`CallError::is_retryable`]).
-//! - **Time and network** can be replaced: timers are tokio's own, which a paused runtime drives, and [`env`] has
+//!   whether it is worth trying again ([`SendError::is_retryable`], [`CallError::is_retryable`] and so on).
+//! - **Time and network** can be replaced: timers are tokio's own, which a paused runtime drives, and [`mod@env`] has
 //!   the traits for the rest.
 //!
 //! Logs go through `tracing`, one target for each part: `ringmq_client::remoting`, `::route`, `::heartbeat`,
-//! `::producer`, `::consumer`, `::rebalance`, `::offsets`.
+//! `::producer`, `::consumer`, `::rebalance`, `::offsets`, `::trace`; with the feature `logging` the module `logging`
+//! has an initialiser. There is no metrics facade: rates of consumers are in the running info that operators ask for,
+//! and a span or a counter around a `send` is the program's own, with names and labels that fit its other ones.
 //!
 //! # Java's classes and ours
 //!
-//! | Java | here | not there yet |
+//! | Java | here | not there |
 //! |---|---|---|
-//! | `MQClientInstance`, `MQClientManager` | [`Client`], shared by what is made from it | heartbeats v2; name server addresses by HTTP or DNS |
-//! | `MQClientAPIImpl`, `NettyRemotingClient` | inside [`Client`] | TLS, VIP channel, RPC hooks (ACL), SOCKS proxies |
-//! | `ClientConfig` | [`ClientConfig`] | namespaces, stream requests |
-//! | `DefaultMQProducer` | [`Producer`]: send, to a queue, with selector, oneway, batch | auto-batching, latency fault tolerance, request-reply, recall, trace |
-//! | `TransactionMQProducer` | | all of it |
+//! | `MQClientInstance`, `MQClientManager` | [`Client`], shared by what is made from it | |
+//! | `TopAddressing` | [`ClientConfig::name_server_lookup`] | |
+//! | `MQClientAPIImpl`, `NettyRemotingClient` | inside [`Client`]; [`ClientConfig::tls`], [`ClientConfig::vip_channel`] | SOCKS proxies |
+//! | `RPCHook`, `AclClientRPCHook`, `NamespaceRpcHook` | [`RpcHook`], [`acl::Credentials`], [`Namespace`] | |
+//! | `ClientConfig` | [`ClientConfig`] | namespaces of the first kind (`ns%topic`), stream requests |
+//! | `DefaultMQProducer` | [`Producer`] | |
+//! | `ProduceAccumulator` | [`ProducerBuilder::auto_batch`] | |
+//! | `MQFaultStrategy`, `LatencyFaultToleranceImpl` | [`ProducerBuilder::avoid_slow_brokers`], [`ProducerBuilder::detect_brokers`] | |
+//! | `TransactionMQProducer`, `TransactionListener` | [`producer::TransactionProducer`], [`producer::TransactionChecker`] | |
+//! | `RequestResponseFuture`, `MessageUtil` | [`Producer::request`], [`Message::reply`] | |
+//! | `RecallMessageHandle` | [`Producer::recall`] | |
 //! | `Message`, `MessageAccessor` | [`Message`] and its builder | |
 //! | `MessageExt`, `MessageDecoder` | [`MessageExt`] | inner batches |
-//! | `Compressor` | [`Compression`]: zlib, LZ4, Zstandard (feature `zstd`) | |
-//! | `SelectMessageQueueByHash`, `…ByRandom` | [`producer::ByHash`], [`producer::AtRandom`], closures | |
+//! | `Compressor` | [`Compression`]: zlib, LZ4, Zstandard | |
+//! | `SelectMessageQueueByHash`, `…ByRandom`, `…ByMachineRoom` | [`producer::ByHash`], [`producer::AtRandom`], [`producer::InMachineRooms`], closures | |
 //! | `SendResult`, `SendStatus` | [`SendReceipt`], [`SendStatus`] | |
-//! | `MQClientException`, `MQBrokerException`, `Remoting…Exception` | [`SendError`], [`consumer::ConsumerError`], [`RouteError`], [`CallError`] | |
-//! | `DefaultMQPushConsumer` | [`PushConsumer`]: by tag, subscriptions that change, suspend and resume | SQL92, POP, server-side assignment, trace |
+//! | `MQClientException`, `MQBrokerException`, `Remoting…Exception` | [`SendError`], [`producer::RequestError`], [`producer::RecallError`], [`consumer::ConsumerError`], [`admin::AdminError`], [`RouteError`], [`CallError`] | |
+//! | `AsyncTraceDispatcher` and its hooks | [`trace`] | OpenTracing |
+//! | `DefaultMQPushConsumer` | [`PushConsumer`]: subscriptions that change, suspend and resume | POP |
+//! | `MessageSelector` | [`consumer::Filter`] | |
 //! | `MessageListenerConcurrently` | [`consumer::ConcurrentListener`], async closures | |
-//! | `MessageListenerOrderly` | [`consumer::OrderlyListener`], async closures | manual commit and rollback |
-//! | `ConsumeFromWhere` | [`ConsumeFrom`] | the three deprecated ones |
+//! | `MessageListenerOrderly` | [`consumer::OrderlyListener`], async closures; `autoCommit=false` is [`ConsumedOrderly::Pending`] | |
+//! | `ConsumeFromWhere` | [`ConsumeFrom`], all six | |
 //! | `PullMessageService`, `PullAPIWrapper`, `ProcessQueue` | inside [`PushConsumer`] | |
 //! | `ConsumeMessage…Service` | inside [`PushConsumer`] | the POP ones |
-//! | `RebalanceService`, `RebalanceImpl` | inside [`PushConsumer`] | |
+//! | `RebalanceService`, `RebalanceImpl` | inside [`PushConsumer`]; by a broker with [`consumer::PushConsumerBuilder::client_rebalance`] | POP |
 //! | `AllocateMessageQueueStrategy` and its six classes | [`allocate`] | |
 //! | `OffsetStore` (`Remote…`, `LocalFile…`) | inside [`PushConsumer`] | |
-//! | `DefaultLitePullConsumer` | [`LitePullConsumer`]: subscribe and assign, poll, seek, pause, commit | as a `Stream`, SQL92 |
-//! | `DefaultMQPullConsumer` (deprecated) | | all of it |
-//! | `DefaultMQAdminExt` | | all of it |
-//! | `ClientRemotingProcessor` | members changed (40), offset reset (220), status (221), running info (307, without rates and stacks); anything else gets code 3 | 39, 309, 326 |
-//! | `ClientLogger` | `tracing` | the initialiser, metrics |
+//! | `DefaultLitePullConsumer` | [`LitePullConsumer`], [`consumer::MessageStream`] | |
+//! | `DefaultMQPullConsumer` (deprecated) | [`consumer::PullConsumer`] | |
+//! | `DefaultMQAdminExt` | [`admin::Admin`]: what applications need | what operators need: mqadmin does it |
+//! | `ClientRemotingProcessor` | 39, 40, 220, 221, 307 (without stacks: tasks have none), 309, 326; anything else gets code 3 | |
+//! | `ClientLogger` | `tracing`; the module `logging` | |
+
+// Links of the documentation go to items behind features that are off.
+#![cfg_attr(not(feature = "tls"), allow(rustdoc::broken_intra_doc_links))]
 
 #[cfg(feature = "acl")]
 pub mod acl;
@@ -86,6 +121,8 @@ mod config;
 pub mod consumer;
 pub mod env;
 mod error;
+#[cfg(feature = "logging")]
+pub mod logging;
 pub mod message;
 pub mod producer;
 mod remoting;
