@@ -53,7 +53,7 @@ use Support::{Elsewhere, Pushed, Refused, Served};
 /// What becomes of each request code, in order.
 pub const REQUEST_CODES: &[RequestCode] = &[
     row(10, "SEND_MESSAGE", Served("")),
-    row(11, "PULL_MESSAGE", Served("SQL92 expressions are refused")),
+    row(11, "PULL_MESSAGE", Served("filtered by tag or SQL92; class filters are refused")),
     row(12, "QUERY_MESSAGE", Served("")),
     row(13, "QUERY_BROKER_OFFSET", Refused(DEAD)),
     row(14, "QUERY_CONSUMER_OFFSET", Served("")),
@@ -87,7 +87,7 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(42, "UNLOCK_BATCH_MQ", Served("")),
     row(43, "GET_ALL_CONSUMER_OFFSET", Served("")),
     row(45, "GET_ALL_DELAY_OFFSET", Refused(TIMERS)),
-    row(46, "CHECK_CLIENT_CONFIG", Served("SQL92 expressions are refused")),
+    row(46, "CHECK_CLIENT_CONFIG", Served("")),
     row(47, "GET_CLIENT_CONFIG", Refused(DEAD)),
     row(60, "GET_TIMER_CHECK_POINT", Refused(TIMERS)),
     row(61, "GET_TIMER_METRICS", Refused(TIMERS)),

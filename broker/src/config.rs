@@ -166,6 +166,10 @@ pub struct BrokerConfig {
     pub auto_create_group: bool,
     /// Most queues of an automatically created topic.
     pub default_topic_queues: u32,
+    /// Consumers may filter by SQL92.
+    pub property_filter: bool,
+    /// Retry messages are held to the filter of their original topic.
+    pub filter_retry: bool,
     /// Largest message body.
     pub max_message_size: usize,
     /// Largest request frame.
@@ -240,6 +244,8 @@ impl BrokerConfig {
             auto_create_topic: settings.switch("auto-create-topic"),
             auto_create_group: settings.switch("auto-create-group"),
             default_topic_queues: settings.integer("default-topic-queues"),
+            property_filter: settings.switch("property-filter"),
+            filter_retry: settings.switch("filter-retry"),
             max_message_size: settings.size("max-message-size") as usize,
             max_frame_size: frame_size(settings)? as usize,
             max_header_size: settings.size("max-header-size") as usize,

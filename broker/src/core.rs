@@ -23,6 +23,7 @@ use crate::control_plane::ControlPlane;
 use crate::event::LocalEvent;
 use crate::mailbox::{CoreId, Full, LaneGauge, Mailbox};
 use crate::message::*;
+use crate::message_filter::FilterCache;
 use crate::remarks;
 use crate::shard_service::ShardService;
 
@@ -48,6 +49,8 @@ pub struct Core<E: Env> {
     pub metadata: RefCell<MetadataCopy>,
     /// Message ids for messages without one.
     pub unique_keys: RefCell<UniqueKeys>,
+    /// The expressions that pulls bring along, compiled.
+    pub filters: RefCell<FilterCache>,
     /// What was refused or closed, counted and told now and then.
     pub complaints: Complaints,
     mailbox: Rc<Mailbox<CoreMessage>>,
@@ -80,6 +83,7 @@ impl<E: Env> Core<E> {
             id: mailbox.core(),
             metadata: RefCell::default(),
             unique_keys: RefCell::new(unique_keys),
+            filters: RefCell::default(),
             complaints: Complaints::default(),
             mailbox: Rc::new(mailbox),
             connections: RefCell::default(),

@@ -15,6 +15,7 @@ mod invocations;
 mod long_poll;
 mod mailbox;
 mod message;
+mod message_filter;
 mod meters;
 mod metrics;
 mod node;

@@ -1,7 +1,8 @@
 //! Pulls that wait for a message, on the shard that owns their queue (RocketMQ's PullRequestHoldService).
 //!
 //! A pull leaves the table once: when a message arrives that it wants, when its time is up, or when its connection
-//! has ended. Messages that its filter refuses leave it where it is.
+//! has ended. Messages whose tag it does not want leave it where it is; a filter that needs the message itself is asked
+//! once the pull is woken, and may put it back.
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
@@ -85,7 +86,7 @@ impl LongPolls {
         woken: &mut Vec<Parked>,
     ) {
         let Some(ids) = self.queues.get(&QueueLookup { topic, queue_id }) else { return };
-        let wants = |pull: &PullRequest| pull.offset <= offset && pull.filter.matches(tags_code);
+        let wants = |pull: &PullRequest| pull.offset <= offset && pull.filter.matches_code(tags_code);
         let ids: Vec<usize> = ids.iter().copied().filter(|id| wants(&self.parked[*id].pull)).collect();
         woken.extend(ids.into_iter().map(|id| self.remove(id)));
     }
@@ -178,6 +179,7 @@ mod tests {
     use super::*;
     use crate::mailbox::CoreId;
     use crate::message::{ConnectionId, ReplyKind};
+    use crate::message_filter::MessageFilter;
     use crate::tag_filter::TagFilter;
 
     fn parked(slot: u32, queue: u32, offset: i64, expression: &str, deadline: u64) -> Parked {
@@ -195,7 +197,7 @@ mod tests {
                 offset: QueueOffset(offset),
                 max_messages: 32,
                 max_bytes: 1 << 18,
-                filter: TagFilter::parse(expression).unwrap(),
+                filter: MessageFilter::Tag(TagFilter::parse(expression).unwrap()),
                 suspend_ms: 1000,
                 commit: None,
                 topic_sys_flag: 0,

@@ -15,10 +15,10 @@ use smallvec::SmallVec;
 
 use crate::control::{Refusal, Update};
 use crate::mailbox::CoreId;
+use crate::message_filter::MessageFilter;
 use crate::meters::ShardReport;
 use crate::metrics::Figures;
 use crate::offset_calls::{OffsetCall, TimeSpan};
-use crate::tag_filter::TagFilter;
 
 /// A connection of one core. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -133,7 +133,7 @@ pub struct PullRequest {
     /// Most bytes, but at least one message.
     pub max_bytes: usize,
     /// Which messages match.
-    pub filter: TagFilter,
+    pub filter: MessageFilter,
     /// How long it may be held when nothing is there, in ms; 0: not at all.
     pub suspend_ms: u64,
     /// Offset to commit first.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ringmq_engine::ShardStats;
 
 use crate::control::stats::{PutLatency, StatsDelta, StatsKind, StatsRecorder, Totals};
+use crate::message_filter::Verdicts;
 use crate::metrics::Figures;
 
 /// The counters of one shard.
@@ -101,14 +102,24 @@ impl Meters {
 
     /// The same for the metrics.
     pub fn figures(&self, figures: &mut Figures) {
-        let Totals { put, get_found, get_miss, transferred } = self.totals;
+        let Totals { put, get_found, get_miss, transferred, filter_evaluated, filter_rejected } = self.totals;
         figures.counter("ringmq_put_messages_total", "Messages taken for storing.", &[], put);
         figures.counter("ringmq_put_failures_total", "Sends that failed.", &[], self.put_failed);
         figures.counter("ringmq_get_messages_total", "Messages handed out.", &[], transferred);
         let help = "Pulls answered, by whether there was a message.";
         figures.counter("ringmq_pulls_total", help, &[("found", "yes")], get_found);
         figures.counter("ringmq_pulls_total", help, &[("found", "no")], get_miss);
+        let help = "Messages that SQL92 filters were evaluated for, by whether they were wanted.";
+        let wanted = filter_evaluated - filter_rejected;
+        figures.counter("ringmq_filter_evaluations_total", help, &[("wanted", "yes")], wanted);
+        figures.counter("ringmq_filter_evaluations_total", help, &[("wanted", "no")], filter_rejected);
         self.put_latency.figures(figures);
+    }
+
+    /// What SQL92 filters said since the start.
+    pub fn filtered(&mut self, verdicts: &Verdicts) {
+        self.totals.filter_evaluated = verdicts.evaluated();
+        self.totals.filter_rejected = verdicts.rejected();
     }
 
     /// What core 0 is told.
@@ -149,7 +160,14 @@ mod tests {
         assert_eq!(count(StatsKind::TopicPutSize, "b"), Some(5));
         assert_eq!(count(StatsKind::BrokerPutNums, "c"), Some(4));
         assert_eq!(count(StatsKind::GroupGetNums, "a@g"), Some(2));
-        let totals = Totals { put: 4, get_found: 1, get_miss: 1, transferred: 2 };
+        let totals = Totals {
+            put: 4,
+            get_found: 1,
+            get_miss: 1,
+            transferred: 2,
+            filter_evaluated: 0,
+            filter_rejected: 0,
+        };
         assert_eq!(report.totals, totals);
         assert!(meters.report(ShardStats::default()).deltas.is_empty());
     }

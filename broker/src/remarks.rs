@@ -208,6 +208,12 @@ pub fn no_filter_by(expression_type: &str) -> Refusal {
     Refusal::new(response::SYSTEM_ERROR, remark)
 }
 
+/// An SQL92 expression of a heartbeat that is none.
+pub fn no_filter_data() -> Refusal {
+    let remark = "The broker's consumer filter data is not exist!Your expression may be wrong!";
+    Refusal::new(response::FILTER_DATA_NOT_EXIST, remark)
+}
+
 /// An offset of a group that does not exist.
 pub fn no_group_for_offset(group: &str) -> Refusal {
     Refusal::new(response::SUBSCRIPTION_GROUP_NOT_EXIST, format!("Group {group} not exist!"))

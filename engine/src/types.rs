@@ -247,6 +247,17 @@ pub struct ReadRequest<'a> {
     pub max_bytes: usize,
     /// Whether a message with this tags code may match; filtered messages are skipped without being read.
     pub tag_filter: Option<&'a dyn Fn(i64) -> bool>,
+    /// What looks at the messages themselves.
+    pub record_filter: Option<RecordFilter<'a>>,
+}
+
+/// A filter that needs the whole message.
+#[derive(Clone, Copy)]
+pub struct RecordFilter<'a> {
+    /// Whether the stored record matches.
+    pub matches: &'a dyn Fn(&[u8]) -> bool,
+    /// Most records that one read looks at: what keeps an expensive filter from holding the core.
+    pub max_scanned: usize,
 }
 
 /// RocketMQ's GetMessageStatus, for what a shard can say.

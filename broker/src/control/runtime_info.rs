@@ -118,6 +118,8 @@ fn put_totals(inputs: &RuntimeInputs<'_>, put: &mut impl FnMut(&str, String)) {
     put("msgGetTotalYesterdayMorning", inputs.daily.get_yesterday_morning.to_string());
     put("msgGetTotalTodayMorning", inputs.daily.get_today_morning.to_string());
     put("msgGetTotalTodayNow", totals.transferred.to_string());
+    put("filterEvaluatedTotal", totals.filter_evaluated.to_string());
+    put("filterRejectedTotal", totals.filter_rejected.to_string());
 }
 
 /// There are no thread pools: every request waits in the rings between the cores, if it waits at all.
@@ -171,7 +173,10 @@ mod tests {
     fn table() -> BTreeMap<String, String> {
         let mut rates = StoreRates::new();
         rates.sample(BOOT, Totals::default());
-        rates.sample(BOOT + 1000, Totals { put: 10, get_found: 2, get_miss: 1, transferred: 8 });
+        rates.sample(
+            BOOT + 1000,
+            Totals { put: 10, get_found: 2, get_miss: 1, transferred: 8, ..Totals::default() },
+        );
         let shard = ShardStats {
             log_min: 1024,
             log_committed: 4096,

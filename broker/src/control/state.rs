@@ -27,6 +27,8 @@ pub struct ControlSettings {
     pub topics: TopicSettings,
     /// Whether a heartbeat of an unknown consumer group creates it.
     pub auto_create_group: bool,
+    /// Whether consumers may filter by SQL92.
+    pub property_filter: bool,
     /// A client that sends no heartbeat for so long is taken for gone.
     pub channel_expired: Duration,
     /// A queue lock that is not renewed for so long is anybody's.
@@ -49,6 +51,7 @@ impl ControlSettings {
                 trace_topic: config.trace_topic,
             },
             auto_create_group: config.auto_create_group,
+            property_filter: config.property_filter,
             channel_expired: config.channel_expiry,
             lock_expiry: config.lock_expiry,
             server_side_reset: config.server_side_reset,
@@ -66,6 +69,7 @@ pub struct ControlState {
     locks: LockTable,
     stats: StatsTable,
     channel_expired: Duration,
+    property_filter: bool,
     broker_name: String,
     server_side_reset: bool,
     config_text: String,
@@ -132,6 +136,7 @@ impl ControlState {
             stats: StatsTable::new(),
             channel_expired: settings.channel_expired,
             server_side_reset: settings.server_side_reset,
+            property_filter: settings.property_filter,
             broker_name: settings.topics.broker_name.clone(),
             config_text: settings.config_text.clone(),
             config_version: DataVersion { timestamp: boot_ms, ..DataVersion::default() },
@@ -177,6 +182,11 @@ impl ControlState {
     /// The topics.
     pub fn topics(&self) -> &TopicTable {
         &self.topics
+    }
+
+    /// Whether consumers may filter by SQL92.
+    pub fn property_filter(&self) -> bool {
+        self.property_filter
     }
 
     /// The consumer groups' configurations.

@@ -234,6 +234,8 @@ fn add(sum: Totals, more: Totals) -> Totals {
         get_found: sum.get_found + more.get_found,
         get_miss: sum.get_miss + more.get_miss,
         transferred: sum.transferred + more.transferred,
+        filter_evaluated: sum.filter_evaluated + more.filter_evaluated,
+        filter_rejected: sum.filter_rejected + more.filter_rejected,
     }
 }
 

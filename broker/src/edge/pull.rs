@@ -1,23 +1,28 @@
 //! Pulls (11, 361): Java's checks in Java's order (D.30), the filter, and the limits of one answer (C.12).
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmq_engine::{QueueId, QueueOffset};
 use ringmq_env::Env;
 use ringmq_protocol::body::{MessageModel, SubscriptionData, perm};
 use ringmq_protocol::header::Header;
 use ringmq_protocol::headers::{FromExt, PullHeader, pull_sys_flag};
+use ringmq_protocol::names;
 
 use super::*;
+use crate::config::BrokerConfig;
+use crate::control::sessions::GroupView;
 use crate::core::core_bit;
+use crate::message_filter::{MessageFilter, SQL92, is_tag_type};
 use crate::tag_filter::TagFilter;
 
 /// Most messages of one answer.
 const MAX_MESSAGES: usize = 32;
 /// Most bytes of one answer, but for a single larger message.
 const MAX_BYTES: usize = 256 << 10;
-/// The one expression type that every broker has.
-const TAG: &str = "TAG";
+/// What a subscription with a filter class is called in its refusal.
+const CLASS: &str = "CLASS";
 
 /// A pull of a group that core 0 is asked for, with texts of its own.
 pub struct Draft {
@@ -137,7 +142,7 @@ fn check<E: Env>(
         .ok_or_else(|| remarks::illegal_pull_queue(header.queue_id, topic_config, connection.address))?;
     let has = |flag| header.sys_flag & flag != 0;
     let filter = match has(pull_sys_flag::SUBSCRIPTION) {
-        true => requested_filter(header)?,
+        true => requested_filter(core, header)?,
         false => {
             let view = metadata.view(group).ok_or_else(remarks::no_group_info)?;
             if view.message_model == Some(MessageModel::Broadcasting)
@@ -148,7 +153,7 @@ fn check<E: Env>(
             if metadata.is_forbidden(group, topic) {
                 return Err(remarks::topic_forbidden_to_group(group, topic));
             }
-            subscribed_filter(view.subscriptions.get(topic).ok_or_else(remarks::no_subscription)?, header)?
+            subscribed_filter(config, view, topic, header)?
         }
     };
     let suspend_ms =
@@ -175,26 +180,49 @@ fn max_bytes(wanted: Option<i32>) -> usize {
 }
 
 /// The filter that the pull brings along.
-fn requested_filter(header: &PullHeader<'_>) -> Result<TagFilter, Refusal> {
-    by_tag(header.expression_type)?;
-    TagFilter::parse(header.subscription.unwrap_or_default()).ok_or_else(remarks::bad_subscription)
+fn requested_filter<E: Env>(core: &Core<E>, header: &PullHeader<'_>) -> Result<MessageFilter, Refusal> {
+    let (kind, expression) =
+        (header.expression_type.unwrap_or_default(), header.subscription.unwrap_or_default());
+    if is_tag_type(kind) {
+        return TagFilter::parse(expression).map(MessageFilter::Tag).ok_or_else(remarks::bad_subscription);
+    }
+    if !core.identity.config.property_filter || kind != SQL92 {
+        return Err(remarks::no_filter_by(kind));
+    }
+    let filter = core.filters.borrow_mut().get(expression);
+    filter.map(MessageFilter::Sql).map_err(|_| remarks::bad_subscription())
 }
 
 /// The filter that the group's heartbeats told.
-fn subscribed_filter(data: &SubscriptionData, header: &PullHeader<'_>) -> Result<TagFilter, Refusal> {
+fn subscribed_filter(
+    config: &BrokerConfig,
+    view: &Arc<GroupView>,
+    topic: &str,
+    header: &PullHeader<'_>,
+) -> Result<MessageFilter, Refusal> {
+    let data = view.subscriptions.get(topic).ok_or_else(remarks::no_subscription)?;
     if data.sub_version < header.sub_version {
         return Err(remarks::subscription_not_latest());
     }
-    by_tag(Some(&data.expression_type))?;
-    if data.class_filter_mode || data.sub_string == "*" {
-        return Ok(TagFilter::All);
+    if data.class_filter_mode {
+        return Err(remarks::no_filter_by(CLASS));
     }
-    Ok(TagFilter::from_codes(data.code_set.iter().copied()))
+    if is_tag_type(&data.expression_type) {
+        return Ok(tag_filter(config, view, data));
+    }
+    if data.expression_type != SQL92 || !config.property_filter {
+        return Err(remarks::no_filter_by(&data.expression_type));
+    }
+    let filter = view.filters.get(topic).ok_or_else(remarks::no_filter_data)?;
+    Ok(MessageFilter::Sql(filter.clone()))
 }
 
-fn by_tag(expression_type: Option<&str>) -> Result<(), Refusal> {
-    match expression_type {
-        None | Some("" | TAG) => Ok(()),
-        Some(other) => Err(remarks::no_filter_by(other)),
+fn tag_filter(config: &BrokerConfig, view: &Arc<GroupView>, data: &SubscriptionData) -> MessageFilter {
+    if config.filter_retry && !view.filters.is_empty() && names::is_retry_topic(&data.topic) {
+        return MessageFilter::Original(view.clone());
     }
+    MessageFilter::Tag(match data.sub_string == "*" {
+        true => TagFilter::All,
+        false => TagFilter::from_codes(data.code_set.iter().copied()),
+    })
 }

@@ -51,7 +51,9 @@ impl<E: Env> ShardService<E> {
             ShardCall::Figures => CallAnswer::Figures(Box::new(self.figures(core).await)),
             ShardCall::Report => {
                 let stats = self.shard.stats();
-                CallAnswer::Report(Box::new(self.meters.borrow_mut().report(stats)))
+                let mut meters = self.meters.borrow_mut();
+                meters.filtered(&self.verdicts);
+                CallAnswer::Report(Box::new(meters.report(stats)))
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::core::Core;
 use crate::event::LocalEvent;
 use crate::long_poll::{LongPolls, MAX_PARKED};
 use crate::message::*;
+use crate::message_filter::Verdicts;
 use crate::meters::Meters;
 use crate::metrics::Figures;
 use crate::offsets::OffsetTable;
@@ -48,6 +49,7 @@ pub struct ShardService<E: Env> {
     resets: RefCell<PendingResets>,
     cold_reads: Cell<usize>,
     meters: RefCell<Meters>,
+    verdicts: Verdicts,
     stopping: Cell<bool>,
     /// The commit task has seen the last commit.
     drained: LocalEvent,
@@ -85,6 +87,7 @@ impl<E: Env> ShardService<E> {
             resets: RefCell::default(),
             cold_reads: Cell::new(0),
             meters: RefCell::new(Meters::new(cluster)),
+            verdicts: Verdicts::default(),
             stopping: Cell::new(false),
             drained: LocalEvent::default(),
         }))
@@ -107,7 +110,9 @@ impl<E: Env> ShardService<E> {
 
     /// What went through the shard since the start, and who waits.
     pub(crate) fn traffic(&self, figures: &mut Figures) {
-        self.meters.borrow().figures(figures);
+        let mut meters = self.meters.borrow_mut();
+        meters.filtered(&self.verdicts);
+        meters.figures(figures);
         let waiting = self.long_polls.borrow().len() as f64;
         figures.gauge("ringmq_long_polls", "Pulls that wait for a message.", &[], waiting);
         let reads = self.cold_reads.get() as f64;

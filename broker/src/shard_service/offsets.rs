@@ -48,6 +48,7 @@ impl<E: Env> ShardService<E> {
             max_messages: 1,
             max_bytes: 1,
             tag_filter: None,
+            record_filter: None,
         };
         range.max.0 == 0 || self.shard.read_hot(&first).is_some_and(|read| read.status == ReadStatus::Found)
     }

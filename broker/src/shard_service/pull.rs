@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringmq_engine::{QueueId, ReadResult, ReadStatus};
+use ringmq_engine::{QueueId, ReadResult, ReadStatus, RecordFilter};
 
 use super::*;
 use crate::long_poll::Parked;
@@ -40,12 +40,15 @@ impl<E: Env> ShardService<E> {
     }
 
     fn read_hot(&self, pull: &PullRequest) -> Option<ReadResult> {
-        with_request(pull, |request| self.shard.read_hot(request))
+        let by_code = |code| pull.filter.matches_code(code);
+        let by_record = |record: &[u8]| pull.filter.matches_record(record, &self.verdicts);
+        self.shard.read_hot(&read_request(pull, &by_code, &by_record))
     }
 
     async fn read_cold(self: Rc<Self>, pull: PullRequest) -> AnswerBody {
-        let matches = |code| pull.filter.matches(code);
-        match self.shard.read(&read_request(&pull, &matches)).await {
+        let by_code = |code| pull.filter.matches_code(code);
+        let by_record = |record: &[u8]| pull.filter.matches_record(record, &self.verdicts);
+        match self.shard.read(&read_request(&pull, &by_code, &by_record)).await {
             Ok(result) => self.answer_pull(&pull, result),
             Err(error) => {
                 tracing::error!(shard = self.id.0, %error, "a read failed");
@@ -106,9 +109,16 @@ impl<E: Env> ShardService<E> {
         }
     }
 
-    /// A held pull may find something now; if it does not after all, it goes on waiting.
-    pub(super) fn resume(self: &Rc<Self>, core: &Rc<Core<E>>, parked: Parked) {
+    /// A held pull may find something now; if it does not after all, it goes on waiting. What its filter refused it
+    /// does not look at again.
+    pub(super) fn resume(self: &Rc<Self>, core: &Rc<Core<E>>, mut parked: Parked) {
         let to = Destination { reply: parked.reply, credit: None };
+        if !parked.pull.filter.is_by_tag()
+            && let Some(result) = self.read_hot(&parked.pull)
+            && result.status == ReadStatus::NoMatchedMessage
+        {
+            parked.pull.offset = result.next_offset;
+        }
         self.read(core, to, parked.pull, Some(parked.deadline));
     }
 
@@ -151,21 +161,22 @@ impl<E: Env> ShardService<E> {
 /// Longest sleep of the deadline sweep.
 const SWEEP_STEP: Duration = Duration::from_millis(100);
 
-fn read_request<'a>(pull: &'a PullRequest, matches: &'a dyn Fn(i64) -> bool) -> ReadRequest<'a> {
-    let all = pull.filter == crate::tag_filter::TagFilter::All;
+fn read_request<'a>(
+    pull: &'a PullRequest,
+    by_code: &'a dyn Fn(i64) -> bool,
+    by_record: &'a dyn Fn(&[u8]) -> bool,
+) -> ReadRequest<'a> {
+    let filter = &pull.filter;
+    let record_filter = RecordFilter { matches: by_record, max_scanned: filter.max_scanned() };
     ReadRequest {
         topic: &pull.topic,
         queue_id: pull.queue_id,
         offset: pull.offset,
         max_messages: pull.max_messages,
         max_bytes: pull.max_bytes,
-        tag_filter: (!all).then_some(matches),
+        tag_filter: (filter.is_by_tag() && !filter.is_all()).then_some(by_code),
+        record_filter: (!filter.is_by_tag()).then_some(record_filter),
     }
-}
-
-fn with_request<T>(pull: &PullRequest, read: impl FnOnce(&ReadRequest<'_>) -> T) -> T {
-    let matches = |code| pull.filter.matches(code);
-    read(&read_request(pull, &matches))
 }
 
 fn pulled(pull: &PullRequest, result: ReadResult) -> AnswerBody {

@@ -164,7 +164,9 @@ mod tests {
             assert_eq!(double(text), Some(value), "{text}");
         }
         assert!(double("+NaN").is_some_and(f64::is_nan));
-        for bad in ["", ".", "e5", "5e", "inf", "nan", "infinity", "0x1", "0xp1", "5_0", "+-5", "5dd", "0x1.8"] {
+        for bad in
+            ["", ".", "e5", "5e", "inf", "nan", "infinity", "0x1", "0xp1", "5_0", "+-5", "5dd", "0x1.8"]
+        {
             assert_eq!(double(bad), None, "{bad}");
         }
     }

@@ -138,9 +138,8 @@ impl<'a> Parser<'a> {
         expected.sort_unstable_by_key(|kind| *kind as u8);
         expected.dedup();
         let one_of = if expected.len() == 1 { "" } else { " one of" };
-        let mut text = format!(
-            "Encountered \"{found}\" at line {line}, column {column}.\nWas expecting{one_of}:\n    "
-        );
+        let mut text =
+            format!("Encountered \"{found}\" at line {line}, column {column}.\nWas expecting{one_of}:\n    ");
         for kind in expected {
             text.push_str(&format!("{} ...\n    ", kind.image()));
         }

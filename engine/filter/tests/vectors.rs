@@ -52,7 +52,9 @@ fn verdict(expression: &str, messages: &[Vec<(&str, &str)>]) -> String {
 /// only the place counts then.
 fn essence(verdict: &str) -> String {
     match (verdict.find("Encountered \""), verdict.rfind("at line ")) {
-        (Some(from), Some(at)) if verdict.starts_with("! org.apache.rocketmq.filter.parser.ParseException") => {
+        (Some(from), Some(at))
+            if verdict.starts_with("! org.apache.rocketmq.filter.parser.ParseException") =>
+        {
             format!("{}{}", &verdict[..from], &verdict[at..])
         }
         _ => verdict.to_owned(),
@@ -69,7 +71,8 @@ fn agrees_with_java() {
     let mut lines = VECTORS.lines().skip_while(|line| line.starts_with("P "));
     let (mut compared, mut wrong, mut other_texts) = (0, Vec::new(), Vec::new());
     while let (Some(expression), Some(expected)) = (lines.next(), lines.next()) {
-        let expression = unescaped(expression.strip_prefix("E ").expect("expressions and verdicts alternate"));
+        let expression =
+            unescaped(expression.strip_prefix("E ").expect("expressions and verdicts alternate"));
         let (ours, javas) = (verdict(&expression, &messages), unescaped(expected));
         compared += 1;
         if essence(&ours) == essence(&javas) {

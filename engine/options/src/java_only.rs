@@ -149,7 +149,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        reason: "delayed messages, transactions, POP and SQL filters are not served yet",
+        reason: "delayed messages, transactions and POP are not served yet",
         keys: &[
             "messageDelayLevel",
             "timerWheelEnable",
@@ -166,8 +166,6 @@ const GROUPS: &[Group] = &[
             "transactionCheckInterval",
             "rejectTransactionMessage",
             "recallMessageEnable",
-            "enablePropertyFilter",
-            "filterSupportRetry",
             "popPollingSize",
             "popPollingMapSize",
             "maxPopPollingSize",

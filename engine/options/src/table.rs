@@ -281,6 +281,22 @@ pub static OPTIONS: &[OptionDef] = &[
     )
     .java(&["defaultTopicQueueNums"]),
     OptionDef::new(
+        "property-filter",
+        Roles::BROKER,
+        Kind::Bool,
+        "true",
+        "Consumers may filter by SQL92 expressions over the properties of messages.",
+    )
+    .java(&["enablePropertyFilter"]),
+    OptionDef::new(
+        "filter-retry",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Messages of a group's retry topic are held to the group's SQL92 filter of their original topic.",
+    )
+    .java(&["filterSupportRetry"]),
+    OptionDef::new(
         "max-message-size",
         Roles::BROKER,
         Kind::Size { min: 1024, max: 256 * MIB },

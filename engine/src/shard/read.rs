@@ -159,9 +159,10 @@ fn has_key(record: &[u8], query: &KeyQuery<'_>) -> bool {
 }
 
 fn scan_limit(request: &ReadRequest<'_>) -> usize {
-    match request.tag_filter {
-        Some(_) => MAX_SCANNED,
-        None => request.max_messages.clamp(1, MAX_SCANNED),
+    match (request.record_filter, request.tag_filter) {
+        (Some(filter), _) => filter.max_scanned.clamp(1, MAX_SCANNED),
+        (None, Some(_)) => MAX_SCANNED,
+        (None, None) => request.max_messages.clamp(1, MAX_SCANNED),
     }
 }
 
@@ -323,8 +324,11 @@ impl<'r> Reading<'r> {
         self.result.next_offset.0 += 1;
     }
 
-    /// Adds the entry's record; one that lies right behind the last in memory prolongs its part.
+    /// Adds the entry's record, if it is wanted; one that lies right behind the last in memory prolongs its part.
     fn take<E: Env>(&mut self, shard: &Inner<E>, entry: &IndexEntry, record: IoSlice) {
+        if self.request.record_filter.is_some_and(|filter| !(filter.matches)(&record)) {
+            return self.skip();
+        }
         let (start, len) = self.last;
         let size = entry.size as usize;
         let joined = (len > 0 && start.0 + len as u64 == entry.position.0)

@@ -29,6 +29,9 @@ func consume(a args) {
 	)
 	check(err)
 	selector := consumer.MessageSelector{Type: consumer.TAG, Expression: a.text("tags", "*")}
+	if sql := a.text("sql", ""); sql != "" {
+		selector = consumer.MessageSelector{Type: consumer.SQL92, Expression: sql}
+	}
 	check(c.Subscribe(a["topic"], selector,
 		func(_ context.Context, list ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
 			messages(list)

@@ -62,6 +62,7 @@ func message(a args, n int) *primitive.Message {
 	}
 	m.WithKeys([]string{key})
 	m.WithProperty("color", "blågrønn 青")
+	m.WithProperty("n", fmt.Sprint(n))
 	if keys := a.number("sharding", 0); keys > 0 {
 		m.WithShardingKey(fmt.Sprint(n % keys))
 	}

@@ -98,6 +98,30 @@ def tags_collide(t):
     check_once(wanted, consumer)
 
 
+@case("sql", "sql")
+def sql(t):
+    """By properties, also of messages that come while the consumer waits."""
+    t.create_topic()
+    consumer = t.consumer(sql="n BETWEEN 10 AND 19 OR n IN ('33', '34') AND color IS NOT NULL OR KEYS ENDSWITH '-00040'")
+    sent = t.send(count=60)
+    wanted = [m for m in sent if 10 <= m["n"] < 20 or m["n"] in (33, 34, 40)]
+    t.until_consumed(wanted, consumer)
+    t.quiet()
+    check_once(wanted, consumer)
+
+
+@case("sql-lite-pull", "lite-pull")
+def sql_lite_pull(t):
+    """The expression comes with each pull."""
+    t.create_topic()
+    sent = t.send(count=60)
+    wanted = [m for m in sent if m["n"] >= 50]
+    consumer = t.start("pull", sql="n >= 50").wait_for("ready")
+    t.until_consumed(wanted, consumer)
+    t.quiet()
+    check_once(wanted, consumer)
+
+
 @case("rebalance", "clustering")
 def rebalance(t):
     """Members join, leave and are killed under load: queues are shared anew each time, and nothing is lost."""

@@ -151,7 +151,7 @@ class Java(Cluster):
                 "namesrvAddr": self.namesrv, "listenPort": self.ports[name], "brokerRole": "ASYNC_MASTER",
                 "haListenPort": self.ports[name] + 1, "flushDiskType": "SYNC_FLUSH", "storePathRootDir": store,
                 "storePathCommitLog": os.path.join(store, "commitlog"), "mappedFileSizeCommitLog": 64 << 20,
-                "autoCreateTopicEnable": "true", "flushConsumerOffsetInterval": 1000,
+                "autoCreateTopicEnable": "true", "enablePropertyFilter": "true", "flushConsumerOffsetInterval": 1000,
                 "waitTimeMillsInSendQueue": 10000})  # on a busy machine 200 ms are soon over
         return commands
 

@@ -1,5 +1,6 @@
 //! What clients ask of core 0: heartbeats, who else is there, locks.
 
+use ringmq_filter::Filter;
 use ringmq_protocol::body::{
     CheckClientRequestBody, ConsumerIdList, HeartbeatData, LockBatchRequestBody, LockBatchResponseBody,
     QuerySubscriptionResponseBody, SubscriptionData,
@@ -14,9 +15,8 @@ use super::super::refusal::Refusal;
 use super::super::sessions::{Client, Clock};
 use super::super::state::{ControlState, Effects};
 use super::{Handled, Outcome, Request, answer, done};
-
-/// The expression type that every broker filters by.
-const TAG: &str = "TAG";
+use crate::message_filter::{SQL92, is_tag_type};
+use crate::remarks;
 
 impl ControlState {
     /// 34.
@@ -47,12 +47,17 @@ impl ControlState {
     /// 46.
     pub(super) fn check_client_config(&self, command: &Command) -> Outcome {
         let body: CheckClientRequestBody = json::from_slice(&command.body)?;
-        let kind = body.subscription_data.expression_type;
-        if !kind.is_empty() && kind != TAG {
-            let remark = format!("The broker does not support consumer to filter message by {kind}");
-            return Err(Refusal::system_error(remark));
+        let data = body.subscription_data;
+        if is_tag_type(&data.expression_type) {
+            return Ok(done(Effects::default()));
         }
-        Ok(done(Effects::default()))
+        if !self.property_filter() || data.expression_type != SQL92 {
+            return Err(remarks::no_filter_by(&data.expression_type));
+        }
+        match Filter::compile(&data.sub_string) {
+            Ok(_) => Ok(done(Effects::default())),
+            Err(error) => Err(Refusal::new(response::SUBSCRIPTION_PARSE_FAILED, error.to_string())),
+        }
     }
 
     /// 38.

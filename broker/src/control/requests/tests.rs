@@ -24,6 +24,7 @@ fn state() -> ControlState {
         server_side_reset: true,
         topics,
         auto_create_group: true,
+        property_filter: true,
         channel_expired: Duration::from_secs(120),
         lock_expiry: Duration::from_secs(60),
         config_text: "brokerName=broker-a\n".into(),
@@ -146,15 +147,31 @@ fn bad_requests_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn sql_filters_are_refused_before_anything_is_subscribed() {
+fn filters_are_checked_before_anything_is_subscribed() {
     let state = &mut state();
-    let body = |kind: &str| {
-        format!(r#"{{"clientId":"c","group":"g","subscriptionData":{{"expressionType":"{kind}"}}}}"#)
+    let body = |kind: &str, expression: &str| {
+        format!(
+            r#"{{"clientId":"c","group":"g","subscriptionData":{{"expressionType":"{kind}","subString":"{expression}"}}}}"#
+        )
     };
-    assert_eq!(ask(state, request::CHECK_CLIENT_CONFIG, &[], &body("TAG")).0.code, 0);
+    let mut check = |kind: &str, expression: &str| {
+        let (answer, _) = ask(state, request::CHECK_CLIENT_CONFIG, &[], &body(kind, expression));
+        (answer.code, answer.remark.unwrap_or_default())
+    };
+    assert_eq!(check("TAG", "a >").0, 0);
+    assert_eq!(check("SQL92", "price > 5 AND color IN ('red')").0, 0);
     assert_eq!(
-        refusal(state, request::CHECK_CLIENT_CONFIG, &[], &body("SQL92")),
-        (1, "The broker does not support consumer to filter message by SQL92".into())
+        check("SQL92", "price > 'x'"),
+        (23, "java.lang.RuntimeException: Value ''x'' cannot be compared.".into())
+    );
+    let deep = "(".repeat(1000);
+    assert_eq!(
+        check("SQL92", &deep),
+        (23, "the filter expression is nested deeper than 256 levels, the limit".into())
+    );
+    assert_eq!(
+        check("LUA", "true"),
+        (1, "The broker does not support consumer to filter message by LUA".into())
     );
 }
 

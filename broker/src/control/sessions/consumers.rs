@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmq_env::Instant;
+use ringmq_filter::Filter;
 use ringmq_protocol::body::{
     Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, MessageModel, SubscriptionData,
 };
 use rustc_hash::FxBuildHasher;
+
+use crate::message_filter::SQL92;
 
 use super::{Client, Clock, ConnectionId, ConnectionIndex, GroupView, Member};
 
@@ -218,7 +221,8 @@ impl Group {
     ) -> (GroupView, bool) {
         let old = &self.view.subscriptions;
         let Subscriptions::Whole(list) = subscriptions else {
-            return (GroupView { consume_type, message_model, subscriptions: old.clone() }, false);
+            let view = GroupView { consume_type, message_model, ..GroupView::clone(&self.view) };
+            return (view, false);
         };
         let mut next = BTreeMap::new();
         for data in list {
@@ -230,7 +234,25 @@ impl Group {
             };
         }
         let changed = next.len() != old.len() || !next.keys().eq(old.keys());
-        (GroupView { consume_type, message_model, subscriptions: next }, changed)
+        let filters = self.next_filters(&next);
+        (GroupView { consume_type, message_model, subscriptions: next, filters }, changed)
+    }
+
+    /// The filters of the subscriptions, compiled unless they are what they were.
+    fn next_filters(
+        &self,
+        subscriptions: &BTreeMap<Arc<str>, Arc<SubscriptionData>>,
+    ) -> BTreeMap<Arc<str>, Arc<Filter>> {
+        let by_sql = subscriptions.iter().filter(|(_, data)| data.expression_type == SQL92);
+        let filters = by_sql.filter_map(|(topic, data)| {
+            let known = self.view.filters.get(topic).filter(|filter| filter.source() == data.sub_string);
+            let filter = match known {
+                Some(filter) => filter.clone(),
+                None => Arc::new(Filter::compile(&data.sub_string).ok()?),
+            };
+            Some((topic.clone(), filter))
+        });
+        filters.collect()
     }
 }
 

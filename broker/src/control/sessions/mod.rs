@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringmq_env::Instant;
+use ringmq_filter::Filter;
 use ringmq_protocol::body::{ConsumeType, MessageModel, SubscriptionData};
 use ringmq_protocol::language::Language;
 use rustc_hash::FxBuildHasher;
@@ -60,6 +61,8 @@ pub struct GroupView {
     pub message_model: Option<MessageModel>,
     /// What is subscribed to, by topic.
     pub subscriptions: BTreeMap<Arc<str>, Arc<SubscriptionData>>,
+    /// The SQL92 expressions among them, compiled; an expression that is none is missing.
+    pub filters: BTreeMap<Arc<str>, Arc<Filter>>,
 }
 
 /// One connection's membership.

@@ -20,6 +20,7 @@ fn state() -> ControlState {
         server_side_reset: true,
         topics,
         auto_create_group: true,
+        property_filter: true,
         channel_expired: Duration::from_secs(120),
         lock_expiry: Duration::from_secs(60),
         config_text: String::new(),

@@ -18,6 +18,10 @@ pub struct Totals {
     pub get_miss: u64,
     /// Messages handed to consumers.
     pub transferred: u64,
+    /// Messages that SQL92 filters were evaluated for.
+    pub filter_evaluated: u64,
+    /// Of these, the ones that were not wanted.
+    pub filter_rejected: u64,
 }
 
 /// Totals as they were at several moments of the last ten minutes.

@@ -81,6 +81,7 @@ fn request(topic: &str, queue: u32, offset: i64) -> ReadRequest<'_> {
         max_messages: 32,
         max_bytes: 1 << 20,
         tag_filter: None,
+        record_filter: None,
     }
 }
 

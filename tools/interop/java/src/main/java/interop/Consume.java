@@ -1,6 +1,7 @@
 package interop;
 
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
@@ -23,7 +24,11 @@ public final class Consume {
         consumer.setMessageModel(Enum.valueOf(model, args.get("model", "clustering").toUpperCase()));
         consumer.setConsumeFromWhere(args.get("from", "first").equals("first")
             ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
-        consumer.subscribe(args.get("topic"), args.get("tags", "*"));
+        if (args.get("sql", "").isEmpty()) {
+            consumer.subscribe(args.get("topic"), args.get("tags", "*"));
+        } else {
+            consumer.subscribe(args.get("topic"), MessageSelector.bySql(args.get("sql")));
+        }
         // A rebalance right after the start can leave the broker with an older subscription than the pulls name, until
         // the next heartbeat (after 30 s by default).
         consumer.setHeartbeatBrokerInterval(3000);

@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
+import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
@@ -29,7 +30,8 @@ public final class LitePull {
         consumer.setAutoCommit(false);
         int seek = args.number("seek", -1);
         if (seek < 0) {
-            consumer.subscribe(args.get("topic"), args.get("tags", "*"));
+            String sql = args.get("sql", "");
+            consumer.subscribe(args.get("topic"), sql.isEmpty() ? MessageSelector.byTag("*") : MessageSelector.bySql(sql));
         }
         consumer.start();
         if (seek >= 0) {
