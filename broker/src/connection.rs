@@ -39,6 +39,9 @@ const MAX_QUEUED_UNDER_PRESSURE: usize = 64 << 10;
 pub const MAX_INVOCATIONS: usize = 1024;
 /// How long one write of answers may take before the peer counts as dead.
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+/// Requests that a connection hands on in a row. Then others have their turn: a group commit that the first of
+/// them have begun is on its way to the device while the rest are still being read.
+const MAX_IN_A_ROW: usize = 16;
 /// Read buffer of a connection that says little.
 const MIN_READ: usize = 1 << 10;
 /// Most bytes that one read takes.
@@ -327,6 +330,7 @@ impl<E: Env> Requests<'_, E> {
     /// Hands on every whole frame that is in the buffer.
     async fn dispatch(&mut self) -> Result<(), End> {
         let limits = self.core.limits();
+        let mut in_a_row = 0;
         while let Some(size) = frame::peek(&self.buffer, limits).map_err(End::Frame)?
             && self.buffer.len() >= size
         {
@@ -338,9 +342,14 @@ impl<E: Env> Requests<'_, E> {
                     waiting.finish(self.core, self.connection).await;
                 }
             }
+            in_a_row += 1;
             if !self.connection.has_room(self.core) {
                 self.core.flush();
                 self.wait_for_room().await?;
+            } else if in_a_row == MAX_IN_A_ROW {
+                in_a_row = 0;
+                self.core.flush();
+                self.core.env.yield_now().await;
             }
         }
         Ok(())

@@ -106,6 +106,7 @@ fn a_reply_that_nobody_takes_is_refused_with_javas_remarks() {
         assert_eq!(refused(silent), (1, "push reply message to rfail.".into()));
         let took = sim.now().since(began);
         assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(11), "{took:?}");
+        requester.pushed(request::PUSH_REPLY_MESSAGE_TO_CLIENT).await;
 
         let sent = responder.send_all(vec![reply(request::SEND_REPLY_MESSAGE_V2, to)]).await[0];
         requester.pushed(request::PUSH_REPLY_MESSAGE_TO_CLIENT).await;

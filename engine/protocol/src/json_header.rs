@@ -113,6 +113,25 @@ impl Parser<'_> {
         Ok(Some(name))
     }
 
+    /// Reads the next member if it is of the usual kind: two strings in double quotes, with only a comma in front.
+    #[inline]
+    fn usual_field(&mut self) -> Result<Option<(Span, Span)>, SyntaxError> {
+        let at = self.at + usize::from(self.bytes.get(self.at) == Some(&b','));
+        if self.bytes.get(at) != Some(&b'"') {
+            return Ok(None);
+        }
+        let Some(name) = scan::short(self.bytes, at + 1) else { return Ok(None) };
+        if self.bytes.get(name.end..name.end + 3) != Some(b"\":\"") {
+            return Ok(None);
+        }
+        self.at = name.end + 2;
+        if let Some(value) = scan::short(self.bytes, self.at + 1) {
+            self.at = value.end + 1;
+            return Ok(Some((name, value)));
+        }
+        Ok(Some((name, self.string()?)))
+    }
+
     /// Reads a string whose quote is at hand, unescaped.
     #[inline]
     fn string(&mut self) -> Result<Span, SyntaxError> {
@@ -171,8 +190,15 @@ impl Parser<'_> {
             };
         }
         self.open()?;
-        while let Some(name) = self.name()? {
-            let Some(value) = self.scalar()? else { continue };
+        loop {
+            let (name, value) = match self.usual_field()? {
+                Some(field) => field,
+                None => {
+                    let Some(name) = self.name()? else { break };
+                    let Some(value) = self.scalar()? else { continue };
+                    (name, value)
+                }
+            };
             if self.entries.len() == self.max_fields {
                 return Err(HeaderError::TooManyFields { limit: self.max_fields });
             }

@@ -11,6 +11,9 @@ use crate::version;
 /// The longest header that the frame's prefix can tell (24 bits).
 const MAX_HEADER: usize = (1 << 24) - 1;
 
+/// Room that is made for a header at once.
+const USUAL_HEADER: usize = 512;
+
 /// What a header holds behind its ext fields.
 #[derive(Clone, Copy, Debug)]
 pub struct Trailer<'a> {
@@ -69,6 +72,7 @@ impl<'b> HeaderWriter<'b> {
     /// Begins a frame at the end of `out`.
     pub fn begin(out: &'b mut BytesMut, code: i32) -> HeaderWriter<'b> {
         let start = out.len();
+        out.reserve(USUAL_HEADER);
         out.put_slice(&[0; PREFIX_BYTES]);
         out.put_slice(b"{\"code\":");
         write::int(out, i64::from(code));

@@ -97,6 +97,7 @@ impl<E: Env> Inner<E> {
                 CommitStep::Closed => break,
             }
             self.committed.notify();
+            self.want_look_at_disk(self.env.now());
             if self.is_housekeeping_due() || self.is_index_due() || self.is_pending_due() {
                 self.work.notify();
             }
@@ -171,16 +172,27 @@ impl<E: Env> Inner<E> {
 
     /// Why an append is refused for want of space, if it is.
     pub(super) fn disk_refuses(&self) -> Option<AppendError> {
-        let mut disk = self.disk.get();
+        let disk = self.disk.get();
+        let is_failing = self.pending.borrow().as_ref().is_some_and(|commit| commit.failed.is_some());
+        if !disk.is_full && !is_failing && disk.no_space_until.is_none() {
+            // As always: without a look at the clock.
+            return None;
+        }
         let now = self.env.now();
-        if now.since(disk.checked) >= DISK_CHECK_INTERVAL && !disk.is_wanted {
-            disk.is_wanted = true;
-            self.disk.set(disk);
+        if self.want_look_at_disk(now) {
             self.work.notify();
         }
-        let is_failing = self.pending.borrow().as_ref().is_some_and(|commit| commit.failed.is_some());
         let is_pausing = disk.no_space_until.is_some_and(|until| now < until);
         (disk.is_full || is_failing || is_pausing).then(|| self.disk_full())
+    }
+
+    /// Has the disk looked at if the last look was some time ago; true if that is new.
+    fn want_look_at_disk(&self, now: Instant) -> bool {
+        let mut disk = self.disk.get();
+        let is_due = now.since(disk.checked) >= DISK_CHECK_INTERVAL && !disk.is_wanted;
+        disk.is_wanted |= is_due;
+        self.disk.set(disk);
+        is_due
     }
 
     fn disk_full(&self) -> AppendError {

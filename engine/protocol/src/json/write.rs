@@ -4,19 +4,27 @@ use bytes::{BufMut, BytesMut};
 
 /// Appends `text` as a JSON string: quotes, backslashes and control characters escaped, all else as it is.
 pub(crate) fn string(out: &mut BytesMut, text: &str) {
-    out.put_u8(b'"');
     let bytes = text.as_bytes();
-    let mut plain = 0;
-    for (i, &b) in bytes.iter().enumerate() {
-        if b >= b' ' && b != b'"' && b != b'\\' {
-            continue;
-        }
-        out.put_slice(&bytes[plain..i]);
-        plain = i + 1;
-        escape(out, b);
-    }
-    out.put_slice(&bytes[plain..]);
+    out.reserve(bytes.len() + 2);
     out.put_u8(b'"');
+    // Nearly all texts are plain; looking at every byte, without a way out, is done many at a time.
+    if bytes.iter().fold(false, |any, b| any | is_escaped(*b)) {
+        let mut plain = 0;
+        for (i, b) in bytes.iter().enumerate().filter(|(_, b)| is_escaped(**b)) {
+            out.put_slice(&bytes[plain..i]);
+            plain = i + 1;
+            escape(out, *b);
+        }
+        out.put_slice(&bytes[plain..]);
+    } else {
+        out.put_slice(bytes);
+    }
+    out.put_u8(b'"');
+}
+
+#[inline]
+fn is_escaped(b: u8) -> bool {
+    (b < b' ') | (b == b'"') | (b == b'\\')
 }
 
 /// Appends the escape of a quote, a backslash or a control character.
