@@ -168,6 +168,8 @@ pub struct BrokerConfig {
     pub default_topic_queues: u32,
     /// Consumers may filter by SQL92.
     pub property_filter: bool,
+    /// Messages are held to their topic's attribute message.type.
+    pub message_type_check: bool,
     /// Retry messages are held to the filter of their original topic.
     pub filter_retry: bool,
     /// Largest message body.
@@ -245,6 +247,7 @@ impl BrokerConfig {
             auto_create_group: settings.switch("auto-create-group"),
             default_topic_queues: settings.integer("default-topic-queues"),
             property_filter: settings.switch("property-filter"),
+            message_type_check: settings.switch("message-type-check"),
             filter_retry: settings.switch("filter-retry"),
             max_message_size: settings.size("max-message-size") as usize,
             max_frame_size: frame_size(settings)? as usize,

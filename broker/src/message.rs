@@ -86,6 +86,15 @@ impl Span {
 /// A message's UNIQ_KEY, as the answer repeats it.
 pub type UniqKey = SmallVec<[u8; 32]>;
 
+/// How a message is to be stored once.
+#[derive(Debug)]
+pub struct Once {
+    /// Its DEDUPE_KEY, as the key index has it: with the property's name.
+    pub key: Box<str>,
+    /// How long the key is remembered, in ms.
+    pub window_ms: i64,
+}
+
 /// A send that passed the checks of the edge.
 #[derive(Debug)]
 pub struct SendRequest {
@@ -115,6 +124,8 @@ pub struct SendRequest {
     pub batch: bool,
     /// For the answer's transactionId; empty when the message has none.
     pub uniq_key: UniqKey,
+    /// The message is stored once within its topic's window.
+    pub once: Option<Box<Once>>,
 }
 
 /// A pull that passed the checks of the edge.

@@ -208,6 +208,19 @@ pub fn no_filter_by(expression_type: &str) -> Refusal {
     Refusal::new(response::SYSTEM_ERROR, remark)
 }
 
+/// A message of another type than its topic takes.
+pub fn wrong_message_type(expected: &str, actual: &str) -> Refusal {
+    let remark = format!(
+        "TopicMessageType validate failed, the expected type is {expected}, but actual type is {actual}"
+    );
+    Refusal::new(response::MESSAGE_ILLEGAL, remark)
+}
+
+/// A DEDUPE_KEY where there can be none.
+pub fn bad_dedupe_key(why: &str) -> Refusal {
+    Refusal::new(response::MESSAGE_ILLEGAL, format!("the message property DEDUPE_KEY is illegal: {why}"))
+}
+
 /// An SQL92 expression of a heartbeat that is none.
 pub fn no_filter_data() -> Refusal {
     let remark = "The broker's consumer filter data is not exist!Your expression may be wrong!";

@@ -1,6 +1,7 @@
 //! What the core that holds a connection does with a request: read it, check it as Java does and in Java's order,
 //! and send it to whoever owns what it is about.
 
+mod attributes;
 mod pull;
 mod query;
 mod queue;

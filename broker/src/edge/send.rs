@@ -27,6 +27,10 @@ const BROKERS_FLAGS: i32 = sys_flag::TRANSACTION_TYPE | sys_flag::BORN_HOST_V6 |
 const BROKERS_PROPERTIES: [&str; 4] =
     [property::POP_CK, property::MSG_REGION, property::TRACE_SWITCH, property::CLUSTER];
 
+/// The same, and the priority of a message that has none.
+const DROPPED: [&str; 5] =
+    [property::POP_CK, property::MSG_REGION, property::TRACE_SWITCH, property::CLUSTER, property::PRIORITY];
+
 /// What the header of a send says, with its texts as places in the frame.
 #[derive(Clone, Copy)]
 pub struct Fields {
@@ -208,18 +212,23 @@ impl Draft {
         topic: Arc<str>,
         config: &TopicConfig,
     ) -> Result<SendRequest, Refusal> {
-        let queue_id = self.queue(core, connection, config)?;
+        let mut queue_id = self.queue(core, connection, config)?;
         self.check_message(core, &topic)?;
         let text = self.text(self.fields.properties);
         let seen = Seen::of(text, self.fields.code)?;
+        let once = self.check_attributes(core, config, &seen)?;
+        if let Some(once) = &once {
+            queue_id = QueueId(attributes::queue_of(once, config.write_queue_nums));
+        } else if let Some(priority) = seen.priority {
+            queue_id = QueueId(priority.min(config.write_queue_nums.max(1) as u32 - 1));
+        }
         let base = self.frame.as_ptr() as usize;
         let kept: SmallVec<[Span; 2]> = match seen.overridden {
             false if text.is_empty() => SmallVec::new(),
             false => SmallVec::from_slice(&[self.fields.properties]),
-            true => properties::without(text, &BROKERS_PROPERTIES)
-                .iter()
-                .map(|part| span_of(base, part))
-                .collect(),
+            true => {
+                properties::without(text, seen.dropped()).iter().map(|part| span_of(base, part)).collect()
+            }
         };
         let mut added = Vec::new();
         if kept.last().is_some_and(|span| self.frame[span.end as usize - 1] != PROPERTY_SEPARATOR) {
@@ -247,8 +256,30 @@ impl Draft {
             added,
             batch: fields.is_batch(),
             uniq_key,
+            once,
             frame: self.frame,
         })
+    }
+
+    /// What the topic's attributes ask for; nothing for most topics, which have none.
+    fn check_attributes<E: Env>(
+        &self,
+        core: &Core<E>,
+        config: &TopicConfig,
+        seen: &Seen<'_>,
+    ) -> Result<Option<Box<Once>>, Refusal> {
+        if config.attributes.is_empty() {
+            return Ok(None);
+        }
+        let text = self.text(self.fields.properties);
+        if core.identity.config.message_type_check && !self.fields.is_batch() {
+            attributes::check_type(config, text)?;
+        }
+        if self.fields.is_batch() {
+            attributes::check_batch(config, &self.frame[self.fields.body.range()])?;
+            return Ok(None);
+        }
+        seen.dedupe_key.map_or(Ok(None), |key| attributes::once(config, key, text))
     }
 
     fn queue<E: Env>(
@@ -323,6 +354,9 @@ fn reply_of<E: Env>(
 #[derive(Default)]
 struct Seen<'a> {
     uniq_key: Option<&'a str>,
+    dedupe_key: Option<&'a str>,
+    /// A message's priority, if that is what it has.
+    priority: Option<u32>,
     /// There are some that the broker sets itself.
     overridden: bool,
 }
@@ -334,6 +368,12 @@ impl<'a> Seen<'a> {
         for (name, value) in properties::iter(text) {
             match name {
                 property::UNIQ_KEY => seen.uniq_key = Some(value),
+                property::DEDUPE_KEY => seen.dedupe_key = Some(value),
+                property::PRIORITY if attributes::message_type(text) == "PRIORITY" => {
+                    // What is no number of at least 0 is no priority.
+                    seen.priority = value.parse::<i32>().ok().and_then(|value| value.try_into().ok());
+                }
+                property::PRIORITY => seen.overridden = true,
                 property::POP_CK | property::MSG_REGION | property::TRACE_SWITCH | property::CLUSTER => {
                     seen.overridden = true;
                 }
@@ -350,6 +390,14 @@ impl<'a> Seen<'a> {
             }
         }
         Ok(seen)
+    }
+
+    /// Names of the properties that are dropped; the priority of a message that is of another type is no priority.
+    fn dropped(&self) -> &'static [&'static str] {
+        match self.priority {
+            Some(_) => &BROKERS_PROPERTIES,
+            None => &DROPPED,
+        }
     }
 }
 

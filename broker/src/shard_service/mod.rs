@@ -4,6 +4,7 @@
 mod calls;
 mod offset_calls;
 mod offsets;
+mod once;
 mod pull;
 mod retention;
 mod send;
@@ -29,6 +30,7 @@ use crate::metrics::Figures;
 use crate::offsets::OffsetTable;
 use crate::remarks;
 use crate::resets::PendingResets;
+use once::OnceTable;
 use send::PendingAcks;
 
 /// Reads from disk that one shard has in flight before more are refused as busy.
@@ -50,6 +52,7 @@ pub struct ShardService<E: Env> {
     cold_reads: Cell<usize>,
     meters: RefCell<Meters>,
     verdicts: Verdicts,
+    once: RefCell<OnceTable>,
     stopping: Cell<bool>,
     /// The commit task has seen the last commit.
     drained: LocalEvent,
@@ -88,6 +91,7 @@ impl<E: Env> ShardService<E> {
             cold_reads: Cell::new(0),
             meters: RefCell::new(Meters::new(cluster)),
             verdicts: Verdicts::default(),
+            once: RefCell::default(),
             stopping: Cell::new(false),
             drained: LocalEvent::default(),
         }))
@@ -115,6 +119,11 @@ impl<E: Env> ShardService<E> {
         meters.figures(figures);
         let waiting = self.long_polls.borrow().len() as f64;
         figures.gauge("ringmq_long_polls", "Pulls that wait for a message.", &[], waiting);
+        let once = self.once.borrow();
+        let help = "Sends that were repeats of a message with their DEDUPE_KEY.";
+        figures.counter("ringmq_dedupe_repeats_total", help, &[], once.repeats());
+        let help = "DEDUPE_KEYs that are searched for or about to be stored.";
+        figures.gauge("ringmq_dedupe_open", help, &[], once.open() as f64);
         let reads = self.cold_reads.get() as f64;
         figures.gauge("ringmq_cold_reads", "Pulls that wait for the disk.", &[], reads);
     }

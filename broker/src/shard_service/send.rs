@@ -7,6 +7,7 @@ use ringmq_protocol::batch::{Batch, BatchMessage};
 use ringmq_protocol::properties::MAX_LEN;
 use smallvec::SmallVec;
 
+use super::once::OnceId;
 use super::*;
 
 /// Messages that one batch may hold.
@@ -22,11 +23,20 @@ struct PendingAck {
     queue_id: QueueId,
     appended: Appended,
     uniq_key: UniqKey,
+    /// It is the message that repeats of its key wait for.
+    once: Option<OnceId>,
 }
 
 impl<E: Env> ShardService<E> {
     /// Stages a message, or the messages of a batch; the answer follows with the commit.
-    pub(super) fn send(&self, core: &Core<E>, to: Destination, send: SendRequest) {
+    pub(super) fn send(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, send: SendRequest) {
+        match send.once {
+            Some(_) => self.send_once(core, to, send),
+            None => self.stage(core, to, send, None),
+        }
+    }
+
+    pub(super) fn stage(&self, core: &Core<E>, to: Destination, send: SendRequest, once: Option<OnceId>) {
         let appended = match send.batch {
             false => self.append_one(core, &send),
             true => self.append_batch(core, &send),
@@ -41,11 +51,15 @@ impl<E: Env> ShardService<E> {
                     queue_id: send.queue_id,
                     appended,
                     uniq_key: send.uniq_key,
+                    once,
                 };
                 self.acks.borrow_mut().0.push_back(ack);
             }
             Err(refusal) => {
                 self.meters.borrow_mut().failed();
+                if let Some(id) = once {
+                    self.once_refused(core, &id, refusal.clone());
+                }
                 to.answer(core, AnswerBody::Refused(refusal));
             }
         }
@@ -112,9 +126,13 @@ impl<E: Env> ShardService<E> {
             }
             let ack = acks.0.pop_front();
             drop(acks);
-            let Some(PendingAck { to, queue_id, appended, uniq_key, .. }) = ack else { return };
+            let Some(PendingAck { to, queue_id, appended, uniq_key, once, .. }) = ack else { return };
             let ms = now_ms.saturating_sub(appended.store_timestamp).max(0) as u64;
             self.meters.borrow_mut().stored(ms);
+            if let Some(id) = once {
+                let (physical, offset) = (appended.physical_offsets[0], appended.first_queue_offset);
+                self.once_stored(core, &id, physical, queue_id, offset, &uniq_key);
+            }
             let body = AnswerBody::Sent {
                 physical_offsets: appended.physical_offsets,
                 queue_id,
@@ -131,6 +149,9 @@ impl<E: Env> ShardService<E> {
         for ack in staged {
             self.meters.borrow_mut().failed();
             let refusal = remarks::append_refused(error, core.identity.config.max_message_size);
+            if let Some(id) = ack.once {
+                self.once_refused(core, &id, refusal.clone());
+            }
             ack.to.answer(core, AnswerBody::Refused(refusal));
         }
     }

@@ -289,6 +289,15 @@ pub static OPTIONS: &[OptionDef] = &[
     )
     .java(&["enablePropertyFilter"]),
     OptionDef::new(
+        "message-type-check",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Refuses messages of another type than their topic's attribute message.type says. Clients of the remoting \
+         protocol do not know of types, so an orderly one must set the property __SHARDINGKEY.",
+    )
+    .java(&["enableTopicMessageTypeCheck"]),
+    OptionDef::new(
         "filter-retry",
         Roles::BROKER,
         Kind::Bool,

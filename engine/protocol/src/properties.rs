@@ -57,6 +57,8 @@ pub mod names {
         TIMER_DELIVER_MS = "TIMER_DELIVER_MS",
         BORN_HOST = "__BORNHOST",
         BORN_TIMESTAMP = "BORN_TIMESTAMP",
+        DEDUPE_KEY = "DEDUPE_KEY",
+        PRIORITY = "_SYS_MSG_PRIORITY_",
         CRC32 = "__CRC32#",
         DUE = "RINGMQ_DUE",
         TIMER_OUT_MS = "TIMER_OUT_MS",

@@ -9,20 +9,24 @@ use smallvec::SmallVec;
 pub(super) struct Indexed<'a> {
     /// Hash of TAGS; 0 without.
     pub tags_code: i64,
-    /// KEYS, one by one, and UNIQ_KEY.
+    /// KEYS, one by one, UNIQ_KEY, and DEDUPE_KEY with its name, as it stands in the properties.
     pub keys: SmallVec<[&'a str; 4]>,
 }
 
 impl<'a> Indexed<'a> {
     /// From a record's encoded properties. A message of a rolled back transaction has no keys.
     pub(super) fn of(properties: &'a str, sys_flag: i32) -> Indexed<'a> {
-        let (mut tags, mut keys, mut unique) = (None, None, None);
+        let (mut tags, mut keys, mut unique, mut dedupe) = (None, None, None, None);
         for (name, value) in properties::iter(properties) {
             // The last one of a name counts, as in Java's map.
             match name {
                 "TAGS" => tags = Some(value),
                 "KEYS" => keys = Some(value),
                 "UNIQ_KEY" => unique = Some(value),
+                "DEDUPE_KEY" => {
+                    let start = name.as_ptr() as usize - properties.as_ptr() as usize;
+                    dedupe = properties.get(start..start + name.len() + 1 + value.len());
+                }
                 _ => {}
             }
         }
@@ -30,7 +34,8 @@ impl<'a> Indexed<'a> {
         if sys_flag & sys_flag::TRANSACTION_TYPE == sys_flag::TRANSACTION_ROLLBACK {
             return Indexed { tags_code, keys: SmallVec::new() };
         }
-        let keys = unique.into_iter().chain(keys.into_iter().flat_map(properties::keys)).collect();
+        let keys =
+            unique.into_iter().chain(dedupe).chain(keys.into_iter().flat_map(properties::keys)).collect();
         Indexed { tags_code, keys }
     }
 
@@ -51,6 +56,8 @@ mod tests {
         assert_eq!(indexed.tags_code, i64::from(properties::java_hash("TagA")));
         assert_eq!(indexed.keys[..], ["U", "k1", "k2"]);
         assert!(indexed.has_key("k2") && !indexed.has_key("old"));
+        let indexed = Indexed::of("KEYS\u{1}k\u{2}DEDUPE_KEY\u{1}d 1\u{2}", 0);
+        assert_eq!(indexed.keys[..], ["DEDUPE_KEY\u{1}d 1", "k"]);
     }
 
     #[test]

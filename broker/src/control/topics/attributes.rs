@@ -7,8 +7,15 @@ use super::super::refusal::Refusal;
 /// The `message.type` attribute.
 const MESSAGE_TYPE: &str = "message.type";
 
+/// The attribute that says for how long a topic remembers its messages' DEDUPE_KEYs, in ms. RingMQ's own.
+pub const DEDUPE_WINDOW: &str = "dedupe.window";
+/// Longest window of [`DEDUPE_WINDOW`]: a week.
+const MAX_DEDUPE_WINDOW_MS: i64 = 7 * 86_400_000;
+
 /// What a topic attribute may be set to.
 enum Values {
+    /// A whole number from the first to the second.
+    Number(i64, i64),
     /// One of these.
     OneOf(&'static [&'static str]),
     /// A whole number that is not below this.
@@ -26,16 +33,25 @@ struct Attribute {
 }
 
 /// The attributes of RocketMQ's `TopicAttributes`, with what this broker can keep of each.
-const ATTRIBUTES: [Attribute; 5] = [
+const ATTRIBUTES: [Attribute; 6] = [
     Attribute { name: "queue.type", changeable: false, values: Values::OneOf(&["SimpleCQ"]) },
     Attribute { name: "cleanup.policy", changeable: false, values: Values::OneOf(&["DELETE"]) },
     Attribute {
         name: MESSAGE_TYPE,
         changeable: true,
-        values: Values::OneOf(&["UNSPECIFIED", "NORMAL", "FIFO", "DELAY", "TRANSACTION"]),
+        values: Values::OneOf(&[
+            "UNSPECIFIED",
+            "NORMAL",
+            "FIFO",
+            "DELAY",
+            "TRANSACTION",
+            "MIXED",
+            "PRIORITY",
+        ]),
     },
     // Hours, as in Java's tiered store; -1: as long as the broker keeps everything.
     Attribute { name: "reserve.time", changeable: true, values: Values::AtLeast(-1) },
+    Attribute { name: DEDUPE_WINDOW, changeable: true, values: Values::Number(0, MAX_DEDUPE_WINDOW_MS) },
     Attribute { name: "lite.topic.expiration", changeable: true, values: Values::Unserved },
 ];
 
@@ -109,6 +125,11 @@ fn check(key: &str, value: Option<&str>, creating: bool) -> Result<(), Refusal> 
         (Values::AtLeast(least), Some(value)) if !value.parse::<i64>().is_ok_and(|value| value >= *least) => {
             Err(Refusal::system_error(format!("value is not in range: [{least}, {}]", i64::MAX)))
         }
+        (Values::Number(min, max), Some(value)) => match value.parse::<i64>() {
+            Ok(number) if (*min..=*max).contains(&number) => Ok(()),
+            Ok(_) => Err(Refusal::system_error(format!("value is not in range({min}, {max})"))),
+            Err(_) => Err(Refusal::system_error(format!("value is not a number: {value}"))),
+        },
         (Values::Unserved, Some(_)) => {
             Err(Refusal::system_error(format!("{key} is not supported by this broker")))
         }
@@ -170,5 +191,8 @@ mod tests {
         );
         assert_eq!(remark(None, "+message.type=MIXED"), "MIXED message type is not supported.");
         assert_eq!(remark(None, "+=1"), "kv string format wrong.");
+        assert_eq!(remark(None, "+dedupe.window=soon"), "value is not a number: soon");
+        assert_eq!(remark(None, "+dedupe.window=-1"), "value is not in range(0, 604800000)");
+        assert!(altered(None, "+dedupe.window=60000").is_ok());
     }
 }

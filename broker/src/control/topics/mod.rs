@@ -16,6 +16,8 @@ use ringmq_protocol::body::{DataVersion, TopicConfig, perm};
 use ringmq_protocol::codes::response;
 use ringmq_protocol::names;
 
+pub use attributes::DEDUPE_WINDOW;
+
 use super::change::Change;
 use super::refusal::{FAQ, Refusal};
 use super::{Page, next_version};
