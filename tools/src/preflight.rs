@@ -10,6 +10,9 @@ use ringmq_options::show_size;
 /// Least free space of the data directory's file system, in bytes.
 const MIN_FREE: u64 = 64 << 20;
 
+/// The file that a running process locks; it stays behind.
+const LOCK: &str = "lock";
+
 /// Creates the data directory if need be, checks it, and locks it until the result is dropped.
 pub fn claim_directory(dir: &Path) -> anyhow::Result<LockFile> {
     let shown = dir.display();
@@ -18,11 +21,13 @@ pub fn claim_directory(dir: &Path) -> anyhow::Result<LockFile> {
             "cannot create the data directory {shown}: choose another one with --data, or make it writable"
         )
     })?;
-    let lock = LockFile::acquire(&dir.join("lock"))?;
+    // What is there already is served, even on a full disk; only something new is not begun there.
+    let is_new = !dir.join(LOCK).exists();
+    let lock = LockFile::acquire(&dir.join(LOCK))?;
     let space = rustix::fs::statvfs(dir).with_context(|| format!("cannot look at {shown}"))?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     ensure!(
-        free >= MIN_FREE,
+        free >= MIN_FREE || !is_new,
         "the file system of {shown} has {} bytes free, at least {} are needed: make room, or choose another \
          directory with --data",
         free,

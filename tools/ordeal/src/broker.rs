@@ -29,6 +29,8 @@ pub struct BrokerCommand {
     binary: PathBuf,
     dir: PathBuf,
     arguments: Vec<String>,
+    /// A program that runs it, and that one's arguments.
+    prefix: Vec<String>,
     /// Where it listens.
     pub addr: SocketAddr,
 }
@@ -55,13 +57,26 @@ impl BrokerCommand {
         arguments.extend(["--namesrv-port".to_owned(), namesrv_port.to_string()]);
         arguments.extend_from_slice(extra);
         let addr = SocketAddr::from(([127, 0, 0, 1], broker_port));
-        Ok(BrokerCommand { binary, dir, arguments, addr })
+        Ok(BrokerCommand { binary, dir, arguments, prefix: Vec::new(), addr })
+    }
+
+    /// Runs the process through another program: `prefix` is that and its arguments.
+    pub fn through(mut self, prefix: Vec<String>) -> BrokerCommand {
+        self.prefix = prefix;
+        self
     }
 
     /// Starts the process without waiting for it.
     pub fn spawn(&self) -> anyhow::Result<Broker> {
         let log = OpenOptions::new().create(true).append(true).open(self.dir.join("broker.out"))?;
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.prefix.split_first() {
+            Some((program, rest)) => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        };
         command.args(&self.arguments).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(Broker { child: command.spawn().with_context(|| format!("starting {}", self.binary.display()))? })
     }

@@ -1,7 +1,8 @@
 //! What a RingMQ broker must survive: `kill` kills it at random moments under load and looks for everything that it
-//! acknowledged; `hostile` sends it everything that a client must not send, and watches a well-behaved one.
+//! acknowledged; `fill` fills its disk up; `hostile` sends it everything that a client must not send, and watches a well-behaved one.
 
 mod broker;
+mod fill;
 mod hostile;
 mod kill;
 mod random;
@@ -20,6 +21,8 @@ struct Cli {
 enum Ordeal {
     /// kill -9 at random moments under load; nothing acknowledged may be lost.
     Kill(kill::KillArgs),
+    /// A small file system fills up; sends are refused, everything else goes on, and it heals by itself.
+    Fill(fill::FillArgs),
     /// Garbage, truncated and oversized frames, slow senders, idle and vanishing connections; nobody else may notice.
     Hostile(hostile::HostileArgs),
 }
@@ -27,6 +30,7 @@ enum Ordeal {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().ordeal {
         Ordeal::Kill(args) => kill::run(&args),
+        Ordeal::Fill(args) => fill::run(&args),
         Ordeal::Hostile(args) => hostile::run(&args),
     }
 }

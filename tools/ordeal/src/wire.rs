@@ -43,6 +43,15 @@ pub struct Stored {
     pub offset: i64,
 }
 
+/// Why a message was not stored, as the broker said it.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// RocketMQ's response code.
+    pub code: i64,
+    /// The broker's words.
+    pub remark: String,
+}
+
 /// What a pull found.
 pub struct Pulled {
     /// Messages with their queue offsets.
@@ -71,14 +80,29 @@ impl Client {
 
     /// Sends a message and waits for its acknowledgement.
     pub fn send(&mut self, topic: &str, queue: u32, body: &[u8]) -> anyhow::Result<Stored> {
+        match self.try_send(topic, queue, body)? {
+            Ok(stored) => Ok(stored),
+            Err(Refused { code, remark }) => bail!("the send was answered {code} {remark}"),
+        }
+    }
+
+    /// Sends a message and waits for the answer, whatever it is.
+    pub fn try_send(
+        &mut self,
+        topic: &str,
+        queue: u32,
+        body: &[u8],
+    ) -> anyhow::Result<Result<Stored, Refused>> {
         let fields = json!({
             "a": "kill_loop", "b": topic, "c": "TBW102", "d": "8", "e": queue.to_string(), "f": "0",
             "g": "1700000000000", "h": "0", "i": "", "j": "0", "k": "false", "m": "false"
         });
         let answer = self.call(SEND_MESSAGE_V2, fields, body)?;
-        ensure!(answer.code == 0, "the send was answered {} {}", answer.code, answer.remark);
+        if answer.code != 0 {
+            return Ok(Err(Refused { code: answer.code, remark: answer.remark }));
+        }
         let (queue, offset) = (answer.number("queueId")? as u32, answer.number("queueOffset")?);
-        Ok(Stored { queue, offset })
+        Ok(Ok(Stored { queue, offset }))
     }
 
     /// Pulls from `offset`, without waiting for new messages.
