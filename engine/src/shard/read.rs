@@ -62,6 +62,10 @@ impl<E: Env> Shard<E> {
         };
         let max = scan_limit(request);
         let found = shard.index.entries(request.topic, request.queue_id, request.offset, max).await?;
+        if let Err(result) = shard.check_range(request) {
+            // Deleted while it was looked for.
+            return Ok(result);
+        }
         let mut reading = Reading::new(request, range, found.first);
         for entry in &found.entries {
             match reading.step(entry) {
@@ -71,6 +75,13 @@ impl<E: Env> Shard<E> {
             }
             match shard.record(entry, true).await {
                 Ok(record) => reading.take(shard, entry, record),
+                // Deleted while it was looked for.
+                Err(_) if entry.position < shard.log.min() && reading.result.messages == 0 => {
+                    return Ok(match shard.check_range(request) {
+                        Ok(range) => empty(range, range.min.max(request.offset)),
+                        Err(result) => result,
+                    });
+                }
                 // What is there already is worth an answer; the next read meets the failure again.
                 Err(_) if reading.result.messages > 0 => break,
                 Err(ReadError::Damaged { .. }) => reading.skip(),
@@ -232,6 +243,10 @@ impl<E: Env> Inner<E> {
     }
 
     fn damaged(&self, position: LogPosition, len: usize, what: &str) -> ReadError {
+        if position < self.log.min() {
+            // It has expired meanwhile.
+            return ReadError::Damaged { position: position.0, len };
+        }
         let (path, offset) = self.log.place(position);
         self.report.tell(Damage { path, offset, len: len as u64, what: what.to_owned() });
         self.count(|stats| stats.messages_damaged += 1);

@@ -245,6 +245,8 @@ fn outlive_the_disk(args: &FillArgs, dir: &Path, disk: &SmallDisk) -> anyhow::Re
             Err(_) => drop(heal(&mut client, &mut sent)?),
         }
     }
+    // Until the last deletion is over.
+    std::thread::sleep(Duration::from_secs(1));
     let kept = client.pull(TOPIC, 0, 0)?.next;
     ensure!(kept > sent / 4, "a reader of offset 0 is sent to {kept} of {sent}");
     read_all(&mut client, kept, sent)?;
