@@ -31,7 +31,7 @@ pub struct RequestCode {
 
 const DEAD: &str = "no RocketMQ 5 component serves it";
 const RETRY: &str = "consumption retry and dead letter queues are not served yet";
-const TRANSACTIONS: &str = "transactions are not served yet";
+const TRANSACTIONS: &str = "a half message that was given up is not taken up again";
 const TIMERS: &str = "delay and timer messages are not served yet";
 const POP: &str = "POP consumption is not served yet";
 const LITE: &str = "lite topics are not served";
@@ -42,7 +42,6 @@ const REPLICAS: &str = "replicas are not served yet";
 const CONTROLLER: &str = "the controller, which RingMQ does not have";
 const CONTAINER: &str = "the broker container, which RingMQ does not have";
 const NAME_SERVER: &str = "the name server";
-const CLIENT: &str = "clients";
 const NO_FILES: &str = "RingMQ keeps no file for each queue and no RocksDB: there is nothing to do";
 const RETENTION: &str = "retention is not served yet";
 const ADMIN_LATER: &str = "this admin verb is not served yet";
@@ -79,9 +78,13 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(34, "HEART_BEAT", Served("")),
     row(35, "UNREGISTER_CLIENT", Served("")),
     row(36, "CONSUMER_SEND_MSG_BACK", Refused(RETRY)),
-    row(37, "END_TRANSACTION", Refused(TRANSACTIONS)),
+    row(37, "END_TRANSACTION", Served("")),
     row(38, "GET_CONSUMER_LIST_BY_GROUP", Served("")),
-    row(39, "CHECK_TRANSACTION_STATE", Elsewhere(CLIENT)),
+    row(
+        39,
+        "CHECK_TRANSACTION_STATE",
+        Pushed("to a producer of the group, for a half message that is not ended"),
+    ),
     row(40, "NOTIFY_CONSUMER_IDS_CHANGED", Pushed("to the members of a group when one joins or leaves")),
     row(41, "LOCK_BATCH_MQ", Served("")),
     row(42, "UNLOCK_BATCH_MQ", Served("")),

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::transaction::TransactionConfig;
 use ringmq_engine::RetentionPolicy;
 use ringmq_options::{MIN_MEMORY, Settings, Source, show_size};
 
@@ -160,6 +161,8 @@ pub struct BrokerConfig {
     pub store_reply: bool,
     /// A reset (222) moves the group here, instead of telling its consumers to move.
     pub server_side_reset: bool,
+    /// Half messages, and when their producers are asked for them.
+    pub transactions: TransactionConfig,
     /// A send to an unknown topic creates it.
     pub auto_create_topic: bool,
     /// A consumer of an unknown group creates it.
@@ -243,6 +246,12 @@ impl BrokerConfig {
             trace_topic: settings.switch("trace-topic"),
             store_reply: settings.switch("store-reply"),
             server_side_reset: settings.switch("server-side-reset"),
+            transactions: TransactionConfig {
+                timeout: settings.duration("transaction-timeout"),
+                check_interval: settings.duration("transaction-check-interval"),
+                check_max: settings.integer("transaction-check-max"),
+                reject: settings.switch("reject-transactions"),
+            },
             auto_create_topic: settings.switch("auto-create-topic"),
             auto_create_group: settings.switch("auto-create-group"),
             default_topic_queues: settings.integer("default-topic-queues"),

@@ -141,6 +141,15 @@ impl Connection {
 
     /// Queues the answer to a request that began, and returns by how many bytes the queue grew.
     pub fn finish(&self, identity: &Identity, kind: ReplyKind, opaque: i32, body: AnswerBody) -> usize {
+        self.unanswered(kind);
+        match kind {
+            ReplyKind::Oneway => 0,
+            _ => self.queue(|outgoing| identity.write_answer(outgoing, opaque, body)),
+        }
+    }
+
+    /// A request that began ends, without an answer.
+    pub fn unanswered(&self, kind: ReplyKind) {
         match kind {
             ReplyKind::Counted => {
                 let in_flight = self.in_flight.get() - 1;
@@ -151,9 +160,8 @@ impl Connection {
             }
             ReplyKind::Pull => self.pull_settled(),
             ReplyKind::HeldPull => self.held_pulls.set(self.held_pulls.get() - 1),
-            ReplyKind::Oneway => return 0,
+            ReplyKind::Oneway => {}
         }
-        self.queue(|outgoing| identity.write_answer(outgoing, opaque, body))
     }
 
     /// Queues a frame that answers nothing; returns its bytes.

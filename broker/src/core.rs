@@ -211,7 +211,10 @@ impl<E: Env> Core<E> {
     /// Asks core 0, or a shard, and waits for the answer.
     pub async fn call(self: &Rc<Self>, call: Call) -> CallAnswer {
         let to = match &call {
-            Call::CreateTopic { .. } | Call::CreateGroup(_) | Call::PushReply(..) => CONTROL_CORE,
+            Call::CreateTopic { .. }
+            | Call::CreateGroup(_)
+            | Call::PushReply(..)
+            | Call::CheckTransaction(..) => CONTROL_CORE,
             Call::CoreFigures(core) => *core,
             Call::Shard(shard, _) => self.identity.routing.core(*shard),
         };

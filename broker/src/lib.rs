@@ -28,6 +28,7 @@ mod resets;
 mod routing;
 mod shard_service;
 mod tag_filter;
+mod transaction;
 
 pub use config::{BrokerConfig, ConfigError, Machine, MemoryOrigin};
 pub use node::{BrokerEvent, BrokerHandle, BrokerPlan, BrokerReady, plan, run_core};

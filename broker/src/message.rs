@@ -19,6 +19,7 @@ use crate::message_filter::MessageFilter;
 use crate::meters::ShardReport;
 use crate::metrics::Figures;
 use crate::offset_calls::{OffsetCall, TimeSpan};
+use crate::transaction::EndTransaction;
 
 /// A connection of one core. The generation tells a slot's tenants apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +96,15 @@ pub struct Once {
     pub window_ms: i64,
 }
 
+/// Where a message lies until its outcome is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitsIn {
+    /// Java's topic for half messages.
+    pub topic: &'static str,
+    /// Its queue.
+    pub queue_id: QueueId,
+}
+
 /// A send that passed the checks of the edge.
 #[derive(Debug)]
 pub struct SendRequest {
@@ -104,6 +114,8 @@ pub struct SendRequest {
     pub topic: Arc<str>,
     /// Queue that the edge chose.
     pub queue_id: QueueId,
+    /// Where the message waits until its outcome is known, if it waits. The shard is still that of topic and queue.
+    pub waits_in: Option<WaitsIn>,
     /// The producer's flag.
     pub flag: i32,
     /// sysFlag, completed by the edge.
@@ -185,6 +197,8 @@ pub enum ShardRequest {
     OffsetByTime(QueueRef, i64, Boundary),
     /// 33.
     MessageAt(PhysicalOffset),
+    /// 37.
+    EndTransaction(Box<EndTransaction>),
 }
 
 /// A request on its way to a shard.
@@ -293,6 +307,8 @@ pub enum Call {
     PushReply(String, Box<Command>),
     /// Of a core: its figures.
     CoreFigures(CoreId),
+    /// Of core 0: ask a producer of this group for a half message, with this request (39).
+    CheckTransaction(String, Bytes),
     /// Of a shard.
     Shard(ShardId, ShardCall),
 }

@@ -214,7 +214,7 @@ impl<E: Env> Leader<E> {
         open_shards(&self.core, &self.start).await?;
         let config = &self.plan.config;
         let meta = config.data.join("meta");
-        let settings = ControlSettings::new(config, self.plan.config_text.to_string());
+        let settings = ControlSettings::new(config, self.plan.config_text.to_string(), self.start.shards);
         let control = ControlPlane::open(self.core.env.clone(), &meta, &settings).await;
         self.core.set_control(control.map_err(|error| error.to_string())?);
         Ok(())
@@ -449,6 +449,7 @@ fn common_properties(config: &BrokerConfig) -> Vec<u8> {
 fn serve<E: Env>(core: &Rc<Core<E>>, listeners: &[Rc<E::Listener>]) {
     listeners.iter().for_each(|listener| core.env.spawn(core.clone().accept(listener.clone())));
     core.env.spawn(sweep_connections(core.clone()));
+    core.shards().for_each(|shard| shard.serve(core));
 }
 
 async fn sweep_connections<E: Env>(core: Rc<Core<E>>) {

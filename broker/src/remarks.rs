@@ -10,6 +10,7 @@ use ringmq_protocol::command::Command;
 
 use crate::control::{FAQ, Refusal};
 use crate::mailbox::{CoreId, Full};
+use crate::transaction::NotEnded;
 
 /// A message property whose feature this broker does not have yet.
 pub fn property_not_supported(code: i32, property: &str) -> Refusal {
@@ -269,6 +270,27 @@ pub fn no_requester(client_id: &str) -> Refusal {
 /// Whoever waits for a reply did not take it.
 pub fn reply_not_pushed(client_id: &str) -> Refusal {
     Refusal::system_error(format!("push reply message to {client_id}fail."))
+}
+
+/// Nobody of a producer group is online.
+pub fn no_producer(group: &str) -> Refusal {
+    Refusal::system_error(format!("Check transaction failed, channel is null. groupId={group}"))
+}
+
+/// The broker does not take half messages.
+pub fn transactions_rejected(broker: IpAddr) -> Refusal {
+    let remark = format!("the broker[{broker}] sending transaction message is forbidden");
+    Refusal::new(response::NO_PERMISSION, remark)
+}
+
+/// Why a transaction was not ended (Java's EndTransactionProcessor).
+pub fn not_ended(why: NotEnded) -> Refusal {
+    match why {
+        NotEnded::NotFound => Refusal::system_error("Find prepared transaction message failed"),
+        NotEnded::ProducerGroup => Refusal::system_error("The producer group wrong"),
+        NotEnded::StateOffset => Refusal::system_error("The transaction state table offset wrong"),
+        NotEnded::Immune => Refusal::new(response::ILLEGAL_OPERATION, ""),
+    }
 }
 
 /// No message has the key in that time.

@@ -23,6 +23,13 @@ impl Routing {
         ShardId((hash.wrapping_add(queue_id.0) % u32::from(self.shards)) as u16)
     }
 
+    /// A queue of `topic` that a shard owns: for what the broker itself stores beside a record of that shard. The first
+    /// as many queues as there are shards go round them all.
+    pub fn queue_on(self, topic: &str, shard: ShardId) -> QueueId {
+        let queue = (0..u32::from(self.shards)).map(QueueId).find(|queue| self.shard(topic, *queue) == shard);
+        queue.expect("the queues of a topic go round the shards")
+    }
+
     /// The core that hosts a shard.
     pub fn core(self, shard: ShardId) -> CoreId {
         CoreId(shard.0 % self.cores)
@@ -49,6 +56,9 @@ mod tests {
         let shards: Vec<u16> = (0..5).map(|queue| routing.shard("TopicTest", QueueId(queue)).0).collect();
         assert_eq!(shards, [0, 1, 2, 3, 0], "a change here loses the messages of every store");
         assert_eq!(routing.shard("%RETRY%group", QueueId(0)), ShardId(0));
+        for shard in routing.all_shards() {
+            assert_eq!(routing.shard("T", routing.queue_on("T", shard)), shard);
+        }
         assert_eq!(routing.hosted(CoreId(1)).collect::<Vec<_>>(), [ShardId(1), ShardId(3)]);
     }
 }

@@ -204,6 +204,7 @@ mod tests {
             default_topic_queue_nums: 8,
             auto_create_topic: true,
             trace_topic: false,
+            shards: 1,
         };
         TopicTable::new(&settings, 7)
     }
@@ -217,7 +218,7 @@ mod tests {
         let body: RegisterBrokerBody = json::from_slice(&command.body).unwrap();
         let wrapper = body.topic_config_serialize_wrapper;
         assert_eq!(wrapper.data_version.timestamp, 7);
-        assert_eq!(wrapper.topic_config_table.len(), 13);
+        assert_eq!(wrapper.topic_config_table.len(), 14);
         assert_eq!(wrapper.topic_config_table["TBW102"].perm, 7);
         assert!(
             command

@@ -40,8 +40,8 @@ pub struct ControlSettings {
 }
 
 impl ControlSettings {
-    /// Of a broker's configuration; `config_text` is what 26 shows of it.
-    pub fn new(config: &BrokerConfig, config_text: String) -> ControlSettings {
+    /// Of a broker's configuration, and its store's number of shards; `config_text` is what 26 shows of it.
+    pub fn new(config: &BrokerConfig, config_text: String, shards: u16) -> ControlSettings {
         ControlSettings {
             topics: TopicSettings {
                 cluster: config.cluster.clone(),
@@ -49,6 +49,7 @@ impl ControlSettings {
                 default_topic_queue_nums: i32::try_from(config.default_topic_queues).unwrap_or(MAX_QUEUES),
                 auto_create_topic: config.auto_create_topic,
                 trace_topic: config.trace_topic,
+                shards,
             },
             auto_create_group: config.auto_create_group,
             property_filter: config.property_filter,

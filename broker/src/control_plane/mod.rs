@@ -115,6 +115,9 @@ impl<E: Env> ControlPlane<E> {
             Call::PushReply(client_id, request) => {
                 return self.push_reply(core, caller, client_id, *request);
             }
+            Call::CheckTransaction(group, request) => {
+                return self.check_transaction(core, caller, &group, request);
+            }
             Call::Shard(..) | Call::CoreFigures(_) => unreachable!("calls go to their shard or core"),
         };
         self.settle(effects, Then::Call(caller, answer));

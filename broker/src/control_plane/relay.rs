@@ -111,6 +111,20 @@ impl<E: Env> ControlPlane<E> {
             core.flush();
         });
     }
+
+    /// Asks any producer of a group for a half message (39, oneway).
+    pub(super) fn check_transaction(&self, core: &Core<E>, caller: Caller, group: &str, request: Bytes) {
+        let members = self.state.borrow().producers().members(group);
+        let answer = match members.len() {
+            0 => CallAnswer::Refused(remarks::no_producer(group)),
+            count => {
+                let chosen = members[(core.env.random() % count as u64) as usize];
+                core.push(chosen.into(), request);
+                CallAnswer::Done
+            }
+        };
+        core.answer_call(caller, answer);
+    }
 }
 
 /// The stored record at a physical offset that a tool named.

@@ -7,6 +7,7 @@ mod query;
 mod queue;
 mod reply;
 mod send;
+mod transaction;
 
 pub use send::push_property;
 
@@ -97,6 +98,10 @@ pub fn dispatch<E: Env>(
         | request::VIEW_MESSAGE_BY_ID => {
             let reply = begin(core, connection, header, ReplyKind::Counted);
             queue::dispatch(core, reply, header);
+        }
+        request::END_TRANSACTION => {
+            let reply = begin(core, connection, header, ReplyKind::Counted);
+            transaction::end(core, connection, reply, header);
         }
         request::QUERY_MESSAGE => {
             let reply = begin(core, connection, header, ReplyKind::Counted);

@@ -18,18 +18,26 @@ use smallvec::SmallVec;
 
 use super::reply::Reply;
 use super::*;
+use crate::config::BrokerConfig as Config;
+use crate::transaction::{self, HalfTimes};
 
 /// Longest topic name of a batch.
 const MAX_BATCH_TOPIC: usize = 127;
 /// Bits of a producer's sysFlag that the broker sets itself.
 const BROKERS_FLAGS: i32 = sys_flag::TRANSACTION_TYPE | sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6;
 /// Properties that the broker sets or removes itself, whatever the producer says.
-const BROKERS_PROPERTIES: [&str; 4] =
-    [property::POP_CK, property::MSG_REGION, property::TRACE_SWITCH, property::CLUSTER];
+const BROKERS_PROPERTIES: [&str; 5] =
+    [property::POP_CK, property::MSG_REGION, property::TRACE_SWITCH, property::CLUSTER, property::DUE];
 
 /// The same, and the priority of a message that has none.
-const DROPPED: [&str; 5] =
-    [property::POP_CK, property::MSG_REGION, property::TRACE_SWITCH, property::CLUSTER, property::PRIORITY];
+const DROPPED: [&str; 6] = [
+    property::POP_CK,
+    property::MSG_REGION,
+    property::TRACE_SWITCH,
+    property::CLUSTER,
+    property::DUE,
+    property::PRIORITY,
+];
 
 /// What the header of a send says, with its texts as places in the frame.
 #[derive(Clone, Copy)]
@@ -240,12 +248,18 @@ impl Draft {
             uniq_key.extend_from_slice(id.as_bytes());
             push_property(&mut added, property::UNIQ_KEY, &id);
         }
+        let is_half = seen.transaction && !self.fields.is_batch() && self.fields.reconsume_times == 0;
+        let waits_in = match is_half {
+            true => Some(self.half(core, &topic, queue_id, &uniq_key, &seen, &mut added)?),
+            false => None,
+        };
         let fields = self.fields;
         let multi_tags =
             if config.topic_filter_type == TopicFilterType::MultiTag { sys_flag::MULTI_TAGS } else { 0 };
         Ok(SendRequest {
             topic,
             queue_id,
+            waits_in,
             flag: fields.flag,
             sys_flag: (fields.sys_flag & !BROKERS_FLAGS) | multi_tags,
             born_timestamp: fields.born_timestamp,
@@ -280,6 +294,35 @@ impl Draft {
             return Ok(None);
         }
         seen.dedupe_key.map_or(Ok(None), |key| attributes::once(config, key, text))
+    }
+
+    /// A half message: what it says while it waits for the outcome, and where.
+    fn half<E: Env>(
+        &self,
+        core: &Core<E>,
+        topic: &Arc<str>,
+        queue_id: QueueId,
+        uniq_key: &UniqKey,
+        seen: &Seen<'_>,
+        added: &mut Vec<u8>,
+    ) -> Result<WaitsIn, Refusal> {
+        let Config { transactions, advertise, max_message_size, .. } = &*core.identity.config;
+        if transactions.reject {
+            return Err(remarks::transactions_rejected(*advertise));
+        }
+        if self.fields.properties.len() > properties::MAX_LEN - transaction::ADDED - topic.len() {
+            return Err(remarks::message_illegal(*max_message_size));
+        }
+        let times = HalfTimes { now_ms: core.env.wall_ms(), born_ms: self.fields.born_timestamp };
+        let due_ms = transactions.first_check_ms(times, seen.immunity);
+        let uniq_key = std::str::from_utf8(uniq_key).unwrap_or_default();
+        push_property(added, transaction::TRANSACTION_ID, uniq_key);
+        push_property(added, property::REAL_TOPIC, topic);
+        push_property(added, property::REAL_QUEUE_ID, &queue_id.0.to_string());
+        push_property(added, property::DUE, &due_ms.to_string());
+        let routing = core.identity.routing;
+        let half = names::topics::TRANS_HALF_TOPIC;
+        Ok(WaitsIn { topic: half, queue_id: routing.queue_on(half, routing.shard(topic, queue_id)) })
     }
 
     fn queue<E: Env>(
@@ -359,6 +402,10 @@ struct Seen<'a> {
     priority: Option<u32>,
     /// There are some that the broker sets itself.
     overridden: bool,
+    /// TRAN_MSG.
+    transaction: bool,
+    /// CHECK_IMMUNITY_TIME_IN_SECONDS.
+    immunity: Option<&'a str>,
 }
 
 impl<'a> Seen<'a> {
@@ -374,15 +421,18 @@ impl<'a> Seen<'a> {
                     seen.priority = value.parse::<i32>().ok().and_then(|value| value.try_into().ok());
                 }
                 property::PRIORITY => seen.overridden = true,
-                property::POP_CK | property::MSG_REGION | property::TRACE_SWITCH | property::CLUSTER => {
+                property::POP_CK
+                | property::MSG_REGION
+                | property::TRACE_SWITCH
+                | property::CLUSTER
+                | property::DUE => {
                     seen.overridden = true;
                 }
                 property::DELAY_TIME_LEVEL if value.parse::<i32>().is_ok_and(|level| level > 0) => {
                     return Err(remarks::property_not_supported(code, name));
                 }
-                property::TRANSACTION_PREPARED if value.eq_ignore_ascii_case("true") => {
-                    return Err(remarks::property_not_supported(code, name));
-                }
+                property::TRANSACTION_PREPARED => seen.transaction = value.eq_ignore_ascii_case("true"),
+                property::CHECK_IMMUNITY_TIME => seen.immunity = Some(value),
                 property::TIMER_DELAY_SEC | property::TIMER_DELAY_MS | property::TIMER_DELIVER_MS => {
                     return Err(remarks::property_not_supported(code, name));
                 }

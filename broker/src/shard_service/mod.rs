@@ -8,6 +8,7 @@ mod once;
 mod pull;
 mod retention;
 mod send;
+mod transaction;
 
 use std::cell::{Cell, RefCell};
 use std::path::Path;
@@ -32,6 +33,7 @@ use crate::remarks;
 use crate::resets::PendingResets;
 use once::OnceTable;
 use send::PendingAcks;
+use transaction::PutOff;
 
 /// Reads from disk that one shard has in flight before more are refused as busy.
 const MAX_COLD_READS: usize = 256;
@@ -49,6 +51,8 @@ pub struct ShardService<E: Env> {
     offsets: RefCell<OffsetTable>,
     offset_log: MetaLog<E>,
     resets: RefCell<PendingResets>,
+    /// Half messages that were put off, by the position where each was stored first.
+    put_off: RefCell<PutOff>,
     cold_reads: Cell<usize>,
     meters: RefCell<Meters>,
     verdicts: Verdicts,
@@ -88,6 +92,7 @@ impl<E: Env> ShardService<E> {
             offsets: RefCell::new(offsets),
             offset_log,
             resets: RefCell::default(),
+            put_off: RefCell::default(),
             cold_reads: Cell::new(0),
             meters: RefCell::new(Meters::new(cluster)),
             verdicts: Verdicts::default(),
@@ -136,6 +141,11 @@ impl<E: Env> ShardService<E> {
         core.env.spawn(self.clone().retain_often(core.clone()));
     }
 
+    /// Starts what asks other cores. Once all of them are ready.
+    pub fn serve(self: &Rc<Self>, core: &Rc<Core<E>>) {
+        core.env.spawn(self.clone().check_transactions(core.clone()));
+    }
+
     /// Serves one request.
     pub fn handle(self: &Rc<Self>, core: &Rc<Core<E>>, envelope: Envelope) {
         let Envelope { reply, credit, request, .. } = envelope;
@@ -165,6 +175,7 @@ impl<E: Env> ShardService<E> {
             ShardRequest::OffsetByTime(queue, time_ms, boundary) => {
                 self.spawn_read(core, to, move |shard| shard.offset_by_time(queue, time_ms, boundary));
             }
+            ShardRequest::EndTransaction(end) => self.end_transaction(core, to, *end),
             ShardRequest::MessageAt(offset) => {
                 self.spawn_read(core, to, move |shard| shard.message_at(offset))
             }

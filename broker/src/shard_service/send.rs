@@ -8,6 +8,7 @@ use ringmq_protocol::properties::MAX_LEN;
 use smallvec::SmallVec;
 
 use super::once::OnceId;
+use super::transaction::CheckRequest;
 use super::*;
 
 /// Messages that one batch may hold.
@@ -19,12 +20,30 @@ pub(super) struct PendingAcks(VecDeque<PendingAck>);
 
 struct PendingAck {
     end: LogPosition,
-    to: Destination,
-    queue_id: QueueId,
-    appended: Appended,
-    uniq_key: UniqKey,
-    /// It is the message that repeats of its key wait for.
-    once: Option<OnceId>,
+    /// When it was staged, in ms.
+    staged_ms: i64,
+    then: Then,
+}
+
+/// What follows when something staged is durable.
+pub(super) enum Then {
+    /// A send is answered.
+    Sent {
+        /// Who sent.
+        to: Destination,
+        /// The queue that the sender is told.
+        queue_id: QueueId,
+        /// What was stored.
+        appended: Appended,
+        /// For the answer's transactionId.
+        uniq_key: UniqKey,
+        /// It is the message that repeats of its key wait for.
+        once: Option<OnceId>,
+    },
+    /// A request is answered with SUCCESS.
+    Done(Destination),
+    /// A producer is asked for a half message.
+    Check(Box<CheckRequest>),
 }
 
 impl<E: Env> ShardService<E> {
@@ -44,16 +63,13 @@ impl<E: Env> ShardService<E> {
         match appended {
             Ok(appended) => {
                 let messages = appended.physical_offsets.len() as u64;
-                self.meters.borrow_mut().staged(&send.topic, messages, send.body.len() as u64);
-                let ack = PendingAck {
-                    end: appended.end,
-                    to,
-                    queue_id: send.queue_id,
-                    appended,
-                    uniq_key: send.uniq_key,
-                    once,
-                };
-                self.acks.borrow_mut().0.push_back(ack);
+                if send.waits_in.is_none() {
+                    self.meters.borrow_mut().staged(&send.topic, messages, send.body.len() as u64);
+                }
+                let (end, staged_ms) = (appended.end, appended.store_timestamp);
+                let then =
+                    Then::Sent { to, queue_id: send.queue_id, appended, uniq_key: send.uniq_key, once };
+                self.when_durable(end, staged_ms, then);
             }
             Err(refusal) => {
                 self.meters.borrow_mut().failed();
@@ -63,6 +79,11 @@ impl<E: Env> ShardService<E> {
                 to.answer(core, AnswerBody::Refused(refusal));
             }
         }
+    }
+
+    /// Lets something follow once the log is durable up to `end`, its end now.
+    pub(super) fn when_durable(&self, end: LogPosition, staged_ms: i64, then: Then) {
+        self.acks.borrow_mut().0.push_back(PendingAck { end, staged_ms, then });
     }
 
     fn append_one(&self, core: &Core<E>, send: &SendRequest) -> Result<Appended, Refusal> {
@@ -117,7 +138,7 @@ impl<E: Env> ShardService<E> {
         self.drained.signal();
     }
 
-    fn acknowledge(&self, core: &Core<E>, committed: LogPosition) {
+    fn acknowledge(self: &Rc<Self>, core: &Rc<Core<E>>, committed: LogPosition) {
         let now_ms = core.env.wall_ms();
         loop {
             let mut acks = self.acks.borrow_mut();
@@ -126,20 +147,26 @@ impl<E: Env> ShardService<E> {
             }
             let ack = acks.0.pop_front();
             drop(acks);
-            let Some(PendingAck { to, queue_id, appended, uniq_key, once, .. }) = ack else { return };
-            let ms = now_ms.saturating_sub(appended.store_timestamp).max(0) as u64;
+            let Some(PendingAck { staged_ms, then, .. }) = ack else { return };
+            let ms = now_ms.saturating_sub(staged_ms).max(0) as u64;
             self.meters.borrow_mut().stored(ms);
-            if let Some(id) = once {
-                let (physical, offset) = (appended.physical_offsets[0], appended.first_queue_offset);
-                self.once_stored(core, &id, physical, queue_id, offset, &uniq_key);
+            match then {
+                Then::Sent { to, queue_id, appended, uniq_key, once } => {
+                    if let Some(id) = once {
+                        let (physical, offset) = (appended.physical_offsets[0], appended.first_queue_offset);
+                        self.once_stored(core, &id, physical, queue_id, offset, &uniq_key);
+                    }
+                    let body = AnswerBody::Sent {
+                        physical_offsets: appended.physical_offsets,
+                        queue_id,
+                        queue_offset: appended.first_queue_offset,
+                        uniq_key,
+                    };
+                    to.answer(core, body);
+                }
+                Then::Done(to) => to.answer(core, AnswerBody::Success),
+                Then::Check(check) => self.ask_producer(core, check),
             }
-            let body = AnswerBody::Sent {
-                physical_offsets: appended.physical_offsets,
-                queue_id,
-                queue_offset: appended.first_queue_offset,
-                uniq_key,
-            };
-            to.answer(core, body);
         }
     }
 
@@ -149,10 +176,17 @@ impl<E: Env> ShardService<E> {
         for ack in staged {
             self.meters.borrow_mut().failed();
             let refusal = remarks::append_refused(error, core.identity.config.max_message_size);
-            if let Some(id) = ack.once {
-                self.once_refused(core, &id, refusal.clone());
+            match ack.then {
+                Then::Sent { to, once, .. } => {
+                    if let Some(id) = once {
+                        self.once_refused(core, &id, refusal.clone());
+                    }
+                    to.answer(core, AnswerBody::Refused(refusal));
+                }
+                Then::Done(to) => to.answer(core, AnswerBody::Refused(refusal)),
+                // It goes on waiting, and is due again.
+                Then::Check(_) => {}
             }
-            ack.to.answer(core, AnswerBody::Refused(refusal));
         }
     }
 
@@ -180,8 +214,8 @@ fn new_message<'a, E: Env>(
     properties: &'a [&'a [u8]],
 ) -> NewMessage<'a> {
     NewMessage {
-        topic: &send.topic,
-        queue_id: send.queue_id,
+        topic: send.waits_in.map_or(&*send.topic, |waits_in| waits_in.topic),
+        queue_id: send.waits_in.map_or(send.queue_id, |waits_in| waits_in.queue_id),
         flag,
         sys_flag: send.sys_flag,
         born_timestamp: send.born_timestamp,

@@ -88,6 +88,39 @@ impl Client {
         Client { reader, writer, buffer: BytesMut::new(), opaque: 0, stashed: VecDeque::new() }
     }
 
+    /// The same; `None` when nobody listens.
+    pub async fn try_connect(sim: &Sim, node: &str, address: SocketAddr) -> Option<Client> {
+        let env = sim.node(node);
+        let stream = env.connect(address, Duration::from_secs(3)).await.ok()?;
+        let (reader, writer) = stream.into_split();
+        Some(Client { reader, writer, buffer: BytesMut::new(), opaque: 0, stashed: VecDeque::new() })
+    }
+
+    /// Sends requests; `None` when the broker is gone.
+    pub async fn try_send(&mut self, commands: Vec<Command>) -> Option<Vec<i32>> {
+        let mut bytes = BytesMut::new();
+        let mut opaques = Vec::new();
+        for mut command in commands {
+            self.opaque += 1;
+            command.opaque = self.opaque;
+            opaques.push(self.opaque);
+            command.encode_json(&mut bytes);
+        }
+        self.write(&bytes).await.ok()?;
+        Some(opaques)
+    }
+
+    /// Sends a request, and waits for its answer; `None` when the broker is gone. What else comes is dropped.
+    pub async fn try_call(&mut self, command: Command) -> Option<Command> {
+        let opaque = self.try_send(vec![command]).await?[0];
+        loop {
+            let command = self.next().await?;
+            if command.is_response() && command.opaque == opaque {
+                return Some(command);
+            }
+        }
+    }
+
     /// Writes bytes as they are.
     pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.writer.write_all(&[std::io::IoSlice::new(bytes)]).await

@@ -149,7 +149,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        reason: "delayed messages, transactions and POP are not served yet",
+        reason: "delayed messages and POP are not served yet",
         keys: &[
             "messageDelayLevel",
             "timerWheelEnable",
@@ -161,10 +161,6 @@ const GROUPS: &[Group] = &[
             "timerStopEnqueue",
             "timerStopDequeue",
             "timerCheckMetricsWhen",
-            "transactionTimeOut",
-            "transactionCheckMax",
-            "transactionCheckInterval",
-            "rejectTransactionMessage",
             "recallMessageEnable",
             "popPollingSize",
             "popPollingMapSize",

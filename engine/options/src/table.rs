@@ -333,6 +333,38 @@ pub static OPTIONS: &[OptionDef] = &[
     )
     .java(&["storeReplyMessageEnable"]),
     OptionDef::new(
+        "transaction-timeout",
+        Roles::BROKER,
+        ms(1, 24 * 3_600_000),
+        "6s",
+        "A half message that its producer has not ended after this long is asked for.",
+    )
+    .java(&["transactionTimeOut"]),
+    OptionDef::new(
+        "transaction-check-interval",
+        Roles::BROKER,
+        ms(10, 24 * 3_600_000),
+        "30s",
+        "How long the producer has to answer before it is asked for a half message again.",
+    )
+    .java(&["transactionCheckInterval"]),
+    OptionDef::new(
+        "transaction-check-max",
+        Roles::BROKER,
+        Kind::Integer { min: 0, max: 1_000_000 },
+        "15",
+        "How often a half message is asked for before it goes to TRANS_CHECK_MAX_TIME_TOPIC.",
+    )
+    .java(&["transactionCheckMax"]),
+    OptionDef::new(
+        "reject-transactions",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Refuses half messages.",
+    )
+    .java(&["rejectTransactionMessage"]),
+    OptionDef::new(
         "server-side-reset",
         Roles::BROKER,
         Kind::Bool,

@@ -19,6 +19,7 @@ fn state() -> ControlState {
         default_topic_queue_nums: 8,
         auto_create_topic: true,
         trace_topic: false,
+        shards: 1,
     };
     let settings = ControlSettings {
         server_side_reset: true,
@@ -254,8 +255,8 @@ fn lists_come_whole_or_in_pages() {
     let state = &mut state();
     let (answer, _) = ask(state, request::GET_ALL_TOPIC_CONFIG, &[], "");
     let whole: TopicConfigSerializeWrapper = json::from_slice(&answer.body).unwrap();
-    assert_eq!(answer.get("totalTopicNum"), Some("13"));
-    assert_eq!(whole.topic_config_table.len(), 13);
+    assert_eq!(answer.get("totalTopicNum"), Some("14"));
+    assert_eq!(whole.topic_config_table.len(), 14);
     let version = format!(r#"{{"counter":0,"stateVersion":0,"timestamp":{BOOT}}}"#);
     let page = [("topicSeq", "10"), ("maxTopicNum", "2"), ("dataVersion", version.as_str())];
     let (answer, _) = ask(state, request::GET_ALL_TOPIC_CONFIG, &page, "");

@@ -42,6 +42,8 @@ pub struct TopicSettings {
     pub auto_create_topic: bool,
     /// Whether the trace topic exists from the start.
     pub trace_topic: bool,
+    /// Shards of the store: each has a queue of its own for half messages and for their ends.
+    pub shards: u16,
 }
 
 /// What a send to an unknown topic brings along for its creation.

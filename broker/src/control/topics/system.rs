@@ -18,6 +18,7 @@ const REVIVE_QUEUES: i32 = 8;
 pub(super) fn system_topics(settings: &TopicSettings) -> Vec<TopicConfig> {
     let (cluster, broker) = (&settings.cluster, &settings.broker_name);
     let read_write = perm::READ | perm::WRITE;
+    let shards = i32::from(settings.shards);
     let mut all = vec![
         topic_config(topics::SELF_TEST_TOPIC, 1, read_write),
         topic_config(topics::BENCHMARK_TOPIC, BENCHMARK_QUEUES, read_write),
@@ -28,8 +29,9 @@ pub(super) fn system_topics(settings: &TopicSettings) -> Vec<TopicConfig> {
         topic_config(&names::reply_topic(cluster), 1, read_write),
         topic_config(&format!("rmq_sys_REVIVE_LOG_{cluster}"), REVIVE_QUEUES, read_write),
         topic_config(&format!("rmq_sys_SYNC_BROKER_MEMBER_{broker}"), 1, perm::INHERIT),
-        topic_config(topics::TRANS_HALF_TOPIC, 1, read_write),
-        topic_config(topics::TRANS_OP_HALF_TOPIC, 1, read_write),
+        topic_config(topics::TRANS_HALF_TOPIC, shards, read_write),
+        topic_config(topics::TRANS_OP_HALF_TOPIC, shards, read_write),
+        topic_config(topics::TRANS_CHECK_MAX_TIME_TOPIC, shards, read_write),
         topic_config(topics::TIMER_TOPIC, 1, read_write),
     ];
     if settings.auto_create_topic {

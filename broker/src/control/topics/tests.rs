@@ -10,6 +10,7 @@ fn settings() -> TopicSettings {
         default_topic_queue_nums: 8,
         auto_create_topic: true,
         trace_topic: false,
+        shards: 1,
     }
 }
 
@@ -36,7 +37,7 @@ fn a_new_broker_has_the_system_topics() {
     assert_eq!(shape("SCHEDULE_TOPIC_XXXX"), Some((18, 18, 6)));
     assert_eq!(shape("rmq_sys_SYNC_BROKER_MEMBER_broker-a"), Some((1, 1, 1)));
     assert_eq!(shape("RMQ_SYS_TRACE_TOPIC"), None);
-    assert_eq!(table.iter().len(), 13);
+    assert_eq!(table.iter().len(), 14);
     assert!(table.is_system("RMQ_SYS_TRACE_TOPIC") && table.is_system("rmq_sys_anything"));
     assert!(table.system_topics().any(|name| &**name == "CHECKPOINT_TOPIC"));
 }
