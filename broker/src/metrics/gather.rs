@@ -42,6 +42,7 @@ impl<E: Env> ShardService<E> {
         let mut figures = Figures::default();
         store_figures(&mut figures, self.id().0, &self.engine().stats());
         self.traffic(&mut figures);
+        self.transaction_figures(&mut figures);
         self.lag(core, &mut figures).await;
         figures
     }

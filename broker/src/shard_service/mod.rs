@@ -33,7 +33,7 @@ use crate::remarks;
 use crate::resets::PendingResets;
 use once::OnceTable;
 use send::PendingAcks;
-use transaction::PutOff;
+use transaction::{Outcomes, PutOff};
 
 /// Reads from disk that one shard has in flight before more are refused as busy.
 const MAX_COLD_READS: usize = 256;
@@ -53,6 +53,8 @@ pub struct ShardService<E: Env> {
     resets: RefCell<PendingResets>,
     /// Half messages that were put off, by the position where each was stored first.
     put_off: RefCell<PutOff>,
+    /// What became of half messages.
+    outcomes: Cell<Outcomes>,
     cold_reads: Cell<usize>,
     meters: RefCell<Meters>,
     verdicts: Verdicts,
@@ -93,6 +95,7 @@ impl<E: Env> ShardService<E> {
             offset_log,
             resets: RefCell::default(),
             put_off: RefCell::default(),
+            outcomes: Cell::default(),
             cold_reads: Cell::new(0),
             meters: RefCell::new(Meters::new(cluster)),
             verdicts: Verdicts::default(),

@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use super::send::Then;
 use super::*;
 use crate::edge::push_property;
+use crate::metrics::Figures;
 use crate::transaction::{EndTransaction, Half, NotEnded, Verdict};
 
 /// Half messages that are looked at between two yields.
@@ -63,6 +64,16 @@ impl PutOff {
     }
 }
 
+/// What became of half messages since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outcomes {
+    committed: u64,
+    rolled_back: u64,
+    given_up: u64,
+    /// How often producers were asked.
+    checks: u64,
+}
+
 /// A half message was put off, and its producer is to be asked for it.
 pub(super) struct CheckRequest {
     /// Where it is now.
@@ -78,6 +89,25 @@ struct Stored {
 }
 
 impl<E: Env> ShardService<E> {
+    /// Half messages, and what became of them.
+    pub(crate) fn transaction_figures(&self, figures: &mut Figures) {
+        let open = self.shard.pending_stats(PendingKind::Half).count;
+        figures.gauge("ringmq_half_messages", "Half messages that are not ended.", &[], open as f64);
+        let Outcomes { committed, rolled_back, given_up, checks } = self.outcomes.get();
+        for (how, count) in [("committed", committed), ("rolled_back", rolled_back), ("given_up", given_up)] {
+            let help = "Half messages that were ended, by how.";
+            figures.counter("ringmq_transactions_total", help, &[("outcome", how)], count);
+        }
+        let help = "Times that producers were asked for half messages.";
+        figures.counter("ringmq_transaction_checks_total", help, &[], checks);
+    }
+
+    fn count_outcome(&self, change: impl FnOnce(&mut Outcomes)) {
+        let mut outcomes = self.outcomes.get();
+        change(&mut outcomes);
+        self.outcomes.set(outcomes);
+    }
+
     // --- ends ---
 
     /// Ends a transaction. Answered once the outcome is durable.
@@ -119,6 +149,10 @@ impl<E: Env> ShardService<E> {
             }
         })?;
         self.put_off.borrow_mut().forget(&record);
+        self.count_outcome(|outcomes| match end.verdict {
+            Verdict::Commit => outcomes.committed += 1,
+            Verdict::Rollback => outcomes.rolled_back += 1,
+        });
         self.when_durable(appended.end, appended.store_timestamp, Then::Done(to));
         Ok(())
     }
@@ -264,6 +298,7 @@ impl<E: Env> ShardService<E> {
         let queue_id = core.identity.routing.queue_on(topic, self.id);
         self.shard.append_settling(&stored_again(view, topic, queue_id, &parts), record)?;
         self.put_off.borrow_mut().forget(record);
+        self.count_outcome(|outcomes| outcomes.given_up += 1);
         tracing::warn!(
             topic = half.topic,
             group = half.producer_group,
@@ -292,6 +327,7 @@ impl<E: Env> ShardService<E> {
         parts.push(&added);
         let message = stored_again(view, view.topic, QueueId(view.queue_id as u32), &parts);
         let appended = self.shard.append_settling(&message, record)?;
+        self.count_outcome(|outcomes| outcomes.checks += 1);
         self.ask_when_durable(core, view, half, &parts.concat(), &appended);
         Ok(())
     }

@@ -112,6 +112,24 @@ def progress(t):
     shell.expect("Consume Diff Total: 0", "consumerProgress", "-g", t.group)
 
 
+@case("offsets")
+def offsets(t):
+    """resetOffsetByTime and consumerStatus with a live consumer, cloneGroupOffset, consumeMessage by its id."""
+    t.create_topic(brokers=t.cluster.names[:1])
+    shell = Shell(t)
+    consumer = t.consumer()
+    sent = t.send(count=12)
+    t.until_consumed(sent, consumer)
+    t.quiet(6)  # commits
+    shell.expect(r"JVM|ConsumeType|#Consumer|Consumer", "consumerStatus", "-g", t.group)
+    shell.expect(r"^%s +0 +0" % re.escape(t.cluster.names[0]), "resetOffsetByTime", "-g", t.group,
+                 "-t", t.topic, "-s", "1000")
+    t.until(lambda: len(got(consumer)) >= 2 * len(sent), "the messages once more", seconds=40)
+    shell.expect("clone group offset success", "cloneGroupOffset", "-s", t.group, "-d", t.group + "-2", "-t", t.topic,
+                 "-o", "true")
+    shell.expect("Consume Diff Total: ", "consumerProgress", "-g", t.group + "-2")
+
+
 @case("messages")
 def messages(t):
     """queryMsgById, queryMsgByKey, queryMsgByUniqueKey, queryMsgByOffset, printMsg, sendMessage, consumeMessage."""

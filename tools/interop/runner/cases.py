@@ -313,3 +313,37 @@ def query(t):
         check([m["body"] for m in found] == [wanted["body"]], "%s found %s" % (kind, [m["body"] for m in found]))
         check_content(sent, [dict(m, broker=None) for m in found])
     check(not answers.all("found-absent-key"), "an absent key was found")
+
+
+@case("transactions", "transactions")
+def transactions(t):
+    """Of four messages two are ended at once and two when the broker asks; what is committed is seen once."""
+    t.create_topic()
+    producer = t.start("transact", group=t.group + "-P", count=8).wait_for("done")
+    sent = producer.all("sent")
+    check(len(sent) == 8, "%d of 8 sent" % len(sent))
+    committed = [m for m in sent if m["n"] % 2 == 0]
+    consumer = t.consumer(**{"from": "first"})
+    t.until_consumed([m for m in committed if m["n"] % 4 == 0], consumer)
+    t.until_consumed(committed, consumer, seconds=50)
+    asked = {m["body"] for m in producer.all("checked")}
+    unknown = {m["body"] for m in sent if m["n"] % 4 >= 2}
+    t.until(lambda: {m["body"] for m in producer.all("checked")} >= unknown, "the checks")
+    check(asked <= unknown, "asked for %s" % sorted(asked - unknown))
+    t.quiet()
+    # Where a message lies is known when it is committed, not when it is sent.
+    check_once([dict(m, offset=None) for m in committed], consumer)
+
+
+@case("request-reply", "request-reply")
+def request_reply(t):
+    """Each requester gets the replies to its own requests."""
+    t.create_topic()
+    responder = t.start("respond").wait_for("ready")
+    requesters = [t.start("request", group=t.group + "-P", count=10).wait_for("ready") for _ in range(2)]
+    for requester in requesters:
+        requester.wait_for("done")
+        check(not requester.all("failed"), "requests failed: %s" % requester.all("failed")[:1])
+        replies = [(m["n"], m["body"]) for m in requester.all("reply")]
+        check(replies == [(n, "re: request-%d" % n) for n in range(10)], "replies: %s" % replies)
+    check(not responder.all("failed"), "replies failed: %s" % responder.all("failed")[:1])
