@@ -2,6 +2,7 @@
 //! that wait, committed offsets, and questions about the shard's queues.
 
 mod calls;
+mod group_reads;
 mod offset_calls;
 mod offsets;
 mod once;
@@ -31,12 +32,15 @@ use crate::metrics::Figures;
 use crate::offsets::OffsetTable;
 use crate::remarks;
 use crate::resets::PendingResets;
+use group_reads::GroupReads;
 use once::OnceTable;
 use send::PendingAcks;
 use transaction::{Outcomes, PutOff};
 
 /// Reads from disk that one shard has in flight before more are refused as busy.
 const MAX_COLD_READS: usize = 256;
+/// Of these, what the pulls of one consumer group may have: one that is far behind leaves the rest to the others.
+const MAX_GROUP_COLD_READS: usize = MAX_COLD_READS / 2;
 
 /// A shard, and what the broker keeps beside it. Lives on the core that hosts the shard.
 pub struct ShardService<E: Env> {
@@ -56,6 +60,8 @@ pub struct ShardService<E: Env> {
     /// What became of half messages.
     outcomes: Cell<Outcomes>,
     cold_reads: Cell<usize>,
+    /// The same for pulls, by group.
+    group_reads: GroupReads,
     meters: RefCell<Meters>,
     verdicts: Verdicts,
     once: RefCell<OnceTable>,
@@ -97,6 +103,7 @@ impl<E: Env> ShardService<E> {
             put_off: RefCell::default(),
             outcomes: Cell::default(),
             cold_reads: Cell::new(0),
+            group_reads: GroupReads::default(),
             meters: RefCell::new(Meters::new(cluster)),
             verdicts: Verdicts::default(),
             once: RefCell::default(),

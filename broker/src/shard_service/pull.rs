@@ -30,13 +30,29 @@ impl<E: Env> ShardService<E> {
         held: Option<ringmq_env::Instant>,
     ) {
         let Some(result) = self.read_hot(&pull) else {
-            return self.spawn_read(core, to, |service| service.read_cold(pull));
+            return self.read_from_disk(core, to, pull);
         };
         let (code, _) = remarks::pull_status(result.status, pull.offset.0);
         match held {
             Some(deadline) if code == response::PULL_NOT_FOUND => self.park(core, to, pull, deadline),
             _ => to.answer(core, self.answer_pull(&pull, result)),
         }
+    }
+
+    fn read_from_disk(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, pull: PullRequest) {
+        let Some(reading) = self.group_reads.begin(&pull.group, MAX_GROUP_COLD_READS) else {
+            let (group, shard) = (&pull.group, self.id.0);
+            let what = format_args!(
+                "group {group} is behind and has {MAX_GROUP_COLD_READS} reads from disk in flight in shard {shard}, \
+                 the limit"
+            );
+            return to.answer(core, AnswerBody::Refused(remarks::busy(what)));
+        };
+        self.spawn_read(core, to, |service| async move {
+            let body = service.read_cold(pull).await;
+            drop(reading);
+            body
+        });
     }
 
     fn read_hot(&self, pull: &PullRequest) -> Option<ReadResult> {
