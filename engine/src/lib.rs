@@ -8,6 +8,7 @@ mod bytes;
 mod damage;
 mod gate;
 mod index;
+mod inspect;
 mod log;
 mod meta;
 mod pending;
@@ -17,6 +18,7 @@ mod store;
 mod types;
 
 pub use damage::{Damage, DamageReport};
+pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_shard};
 pub use meta::MetaLog;
 pub use shard::{DeleteReason, OpenError, Retained, RetentionPolicy, Shard, ShardOptions, TopicRetention};
 pub use store::{STORE_FORMAT, StoreMeta};

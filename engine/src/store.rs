@@ -53,6 +53,11 @@ impl StoreMeta {
         Ok(meta)
     }
 
+    /// Reads `dir/store.meta`, which must be there.
+    pub async fn read<E: Env>(env: &E, dir: &Path) -> Result<StoreMeta, OpenError> {
+        read(env, dir.join(META_FILE)).await
+    }
+
     /// Directory of one shard's files under the store's directory.
     pub fn shard_dir(dir: &Path, shard: crate::ShardId) -> PathBuf {
         dir.join("shards").join(format!("{:03}", shard.0))

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::{ArgMatches, Command};
 use ringmq_options::{Role, cli, docs};
 
-use crate::{run, settings};
+use crate::{inspect, run, settings};
 
 /// Runs what the command line asks for. `started`: when the process did.
 pub fn run(started: Instant) -> anyhow::Result<()> {
@@ -14,6 +14,7 @@ pub fn run(started: Instant) -> anyhow::Result<()> {
         Some(("server", matches)) => run::server(matches, started),
         Some(("broker", matches)) => run::broker(matches, started),
         Some(("namesrv", matches)) => run::namesrv(matches, started),
+        Some(("inspect", matches)) => inspect::run(matches),
         Some(("config", matches)) => config(matches),
         _ => unreachable!("clap demands one of the subcommands"),
     }
@@ -28,6 +29,7 @@ fn command() -> Command {
         .subcommand(program(Role::Server, "Runs a name server and a broker in one process"))
         .subcommand(program(Role::Broker, "Runs a broker"))
         .subcommand(program(Role::Namesrv, "Runs a name server"))
+        .subcommand(inspect::command())
         .subcommand(config_command())
 }
 

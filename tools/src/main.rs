@@ -1,6 +1,7 @@
 //! The `ringmq` binary.
 
 mod cli;
+mod inspect;
 mod logging;
 mod machine;
 mod preflight;

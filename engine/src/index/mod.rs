@@ -33,7 +33,7 @@ use run::{Reader, Run};
 use table::Table;
 
 pub(crate) use keys::key_hash;
-pub(crate) use open::Opening;
+pub(crate) use open::{Opening, check_runs};
 pub(crate) use search::KeySearch;
 pub(crate) use table::{IndexEntry, QueueSlot};
 

@@ -10,7 +10,7 @@ use ringmq_env::Env;
 
 use super::keys::HotKeys;
 use super::retain::{Mark, damaged_key, log_min_key};
-use super::run::Reader;
+use super::run::{self, Reader};
 use super::table::Table;
 use super::{Index, Inner, State};
 use crate::damage::{Damage, DamageReport};
@@ -107,6 +107,21 @@ fn apply_marks(
 fn run_range(name: &str) -> Option<(u64, u64)> {
     let (from, to) = name.strip_suffix(".run")?.split_once('-')?;
     Some((from.parse().ok()?, to.parse().ok()?))
+}
+
+/// Checks every block of the runs in `dir`, without changing anything; returns how many runs there are.
+pub(crate) async fn check_runs<E: Env>(env: &E, dir: &Path, report: &DamageReport) -> io::Result<u64> {
+    let mut runs = 0;
+    for entry in env.read_dir(dir).await? {
+        let Some(range) = run_range(&entry.name) else { continue };
+        let path = dir.join(&entry.name);
+        runs += 1;
+        if let Err(error) = run::check(env, &path, range).await {
+            let what = format!("index run: {error}");
+            report.tell(Damage { path, offset: 0, len: 0, what });
+        }
+    }
+    Ok(runs)
 }
 
 /// A run's file.

@@ -268,6 +268,21 @@ impl<E: Env> Reader<E> {
     }
 }
 
+/// Checks every block of the run at `path`, which is to cover `range`.
+pub(super) async fn check<E: Env>(env: &E, path: &Path, range: (u64, u64)) -> Result<(), RunError> {
+    let file = env.open(path, OpenOptions { direct: true, ..OpenOptions::default() }).await?;
+    let header = Header::decode(&file.read_at(0, BLOCK).await?).ok_or(RunError::Damaged(0))?;
+    if (header.from, header.to) != range {
+        return Err(RunError::Damaged(0));
+    }
+    let end = header.layout().end;
+    for first in (1..end).step_by(SECTION_BLOCKS as usize) {
+        section(&file, &header, first..end.min(first + SECTION_BLOCKS)).await?;
+        env.yield_now().await;
+    }
+    read_directory(&file, &header).await.map(drop)
+}
+
 async fn read_directory<F: File>(file: &F, header: &Header) -> Result<Directory, RunError> {
     let layout = header.layout();
     let mut extents = Vec::with_capacity(header.extents as usize);

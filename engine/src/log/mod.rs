@@ -6,6 +6,7 @@ mod allocate;
 mod frame;
 mod group_commit;
 mod hot_tail;
+pub(crate) mod inspect;
 mod open_segments;
 mod reader;
 mod recovery;

@@ -285,6 +285,13 @@ fn decode(slots: &[IoSlice]) -> Vec<(Slot, TailRecord)> {
     records
 }
 
+/// The valid slots of `dir/tail`, oldest first, without changing anything: for the inspector.
+pub(crate) async fn look<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<TailRecord>> {
+    let options = OpenOptions { direct: true, ..OpenOptions::default() };
+    let file = env.open(&dir.join(FILE), options).await?;
+    Ok(decode(&read::<E>(&file).await).into_iter().map(|(_, record)| record).collect())
+}
+
 fn by_age(records: &[(Slot, TailRecord)]) -> VecDeque<usize> {
     let used = |slot: &usize| records.iter().any(|(Slot(used), _)| used == slot);
     let free = (0..SLOTS).filter(|slot| !used(slot));

@@ -45,6 +45,51 @@ pub(super) async fn open<E: Env>(
     open_files(env, [first, second], paths, report).await
 }
 
+/// Reads the table without changing it, and tells of damage; returns its live entries. One that is missing has none.
+pub(crate) async fn check<E: Env>(
+    env: &E,
+    dir: &Path,
+    name: &str,
+    report: &DamageReport,
+) -> Result<u64, OpenError> {
+    let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
+    let paths = [file_path(dir, name, 0), file_path(dir, name, 1)];
+    let is_there = |path: &PathBuf| present.iter().any(|entry| dir.join(&entry.name) == *path);
+    if !paths.iter().all(is_there) {
+        if paths.iter().any(is_there) {
+            let what = "one of its two files is missing".into();
+            report.tell(Damage { path: paths[0].clone(), offset: 0, len: 1, what });
+        }
+        return Ok(0);
+    }
+    let options = OpenOptions { direct: true, ..OpenOptions::default() };
+    let first = env.open(&paths[0], options).await.map_err(OpenError::at(&paths[0]))?;
+    let files = [first, env.open(&paths[1], options).await.map_err(OpenError::at(&paths[1]))?];
+    match live_entries(&files, &paths, report).await {
+        Err(OpenError::Damaged { path, what }) => {
+            report.tell(Damage { path, offset: 0, len: 1, what });
+            Ok(0)
+        }
+        result => result,
+    }
+}
+
+async fn live_entries<F: File>(
+    files: &[F; 2],
+    paths: &[PathBuf; 2],
+    report: &DamageReport,
+) -> Result<u64, OpenError> {
+    let Found { active, header, sizes, .. } = Found::look(files, paths, Some(report)).await?;
+    let (file, path, size) = (&files[active], &paths[active], sizes[active]);
+    let mut reader = Reader { file, path, size, window: None, report: Some(report) };
+    let start = match header {
+        Some((header, crc)) => Tail { at: BLOCK as u64, id: header.id, seq: 0, prev: crc, epoch: 0 },
+        None => reader.start_without_header().await?,
+    };
+    let (table, ..) = reader.replay(start).await?;
+    Ok(table.live.len() as u64)
+}
+
 fn damaged(path: &Path, what: impl Into<String>) -> OpenError {
     OpenError::Damaged { path: path.to_path_buf(), what: what.into() }
 }

@@ -8,6 +8,8 @@ mod compact;
 mod format;
 mod load;
 
+pub(crate) use load::check;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

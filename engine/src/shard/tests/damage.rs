@@ -261,3 +261,20 @@ fn random_damage_is_never_served_and_never_stops_the_shard() {
         }
     });
 }
+
+#[test]
+fn the_inspector_finds_everything_and_changes_nothing() {
+    on_disk(|env, dir| async move {
+        filled(&env, &dir, &mut Acknowledged::new()).await;
+        let bytes =
+            |dir: &Path| files(dir).iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
+        let found = crate::inspect_shard(&env, &dir, ShardId(3), 42).await.unwrap();
+        assert_eq!((found.records, found.queues.len(), found.runs, found.damage), (1000, 3, 3, vec![]));
+        change(&segments(&dir)[1], 30_000, 1);
+        change(&runs(&dir)[0], 5000, 1);
+        let before = bytes(&dir);
+        let found = crate::inspect_shard(&env, &dir, ShardId(3), 42).await.unwrap();
+        assert!(found.records < 1000 && found.damage.len() == 2, "{:?}", found.damage);
+        assert!(bytes(&dir) == before);
+    });
+}
