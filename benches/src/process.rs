@@ -1,39 +1,196 @@
-//! What a process cost: CPU time (all its threads, kernel workers included), memory, context switches, bytes
-//! written to the device; as Linux accounts them under /proc.
+//! What a server costs: its process's CPU time (all its threads, io_uring's workers included), memory, context
+//! switches and bytes written, as Linux accounts them under /proc; and what the kernel does on its behalf outside of
+//! it: CPU time of kernel workers, flushes of the device.
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
-/// A reading of a process's counters.
-#[derive(Clone, Copy, Debug, Default)]
+use rustix::fs::{major, minor, stat};
+
+/// Fields of /proc/PID/stat behind the program's name.
+const STATE_FIELDS_BEFORE_UTIME: usize = 11;
+/// Fields of /sys/dev/block/…/stat.
+const DISK_WRITES: usize = 4;
+const DISK_FLUSHES: usize = 15;
+
+/// Reads the counters of one server and of the device that it stores on.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    pid: u32,
+    device: Option<String>,
+}
+
+/// A reading of a [`Meter`].
+#[derive(Clone, Debug, Default)]
 pub struct Usage {
-    /// User and system time of every thread, io_uring's workers included.
-    pub cpu: Duration,
-    /// Resident memory in bytes.
-    pub resident: u64,
+    cpu: Duration,
+    kernel_cpu: HashMap<u32, Duration>,
+    resident: u64,
+    written: u64,
+    switches: u64,
+    device: Option<(u64, u64)>,
+}
+
+/// What a load cost, for each message where that makes sense.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Costs {
+    /// CPU µs of the process, user and system, all threads.
+    pub cpu_us: f64,
+    /// CPU µs of kernel threads of the whole machine (write-back, direct I/O's completion) in the same time.
+    pub kernel_cpu_us: f64,
+    /// Resident memory at the end, in MiB.
+    pub resident_mib: f64,
     /// Bytes that the process caused to be written to storage.
-    pub written: u64,
+    pub written: f64,
+    /// Context switches of all threads.
+    pub switches: f64,
+    /// Write requests that the device completed in all, if it could be told.
+    pub device_writes: Option<u64>,
+    /// Flushes that the device completed in all, if it could be told.
+    pub device_flushes: Option<u64>,
+    /// Messages that all this was for.
+    pub messages: u64,
+}
+
+impl Meter {
+    /// For the process `pid`, which stores below `dir`.
+    pub fn new(pid: u32, dir: Option<&Path>) -> Meter {
+        let device = dir
+            .and_then(|dir| stat(dir).ok())
+            .map(|stat| format!("/sys/dev/block/{}:{}/stat", major(stat.st_dev), minor(stat.st_dev)));
+        Meter { pid, device }
+    }
+
+    /// Reads the counters; zeros when the process is gone.
+    pub fn read(&self) -> Usage {
+        let pid = self.pid;
+        Usage {
+            cpu: cpu(pid).unwrap_or_default(),
+            kernel_cpu: kernel_workers(),
+            resident: resident(pid),
+            written: field(&format!("/proc/{pid}/io"), "write_bytes:").unwrap_or(0),
+            switches: switches(pid),
+            device: self.device.as_deref().and_then(device_counters),
+        }
+    }
+
+    /// CPU time of the process so far.
+    pub fn cpu(&self) -> Duration {
+        cpu(self.pid).unwrap_or_default()
+    }
+
+    /// Resident memory of the process in bytes.
+    pub fn resident(&self) -> u64 {
+        resident(self.pid)
+    }
 }
 
 impl Usage {
-    /// Reads the counters of `pid`; zeros when it is gone.
-    pub fn of(pid: u32) -> Usage {
-        Usage {
-            cpu: cpu(pid).unwrap_or_default(),
-            resident: field(&format!("/proc/{pid}/status"), "VmRSS:").unwrap_or(0) * 1024,
-            written: field(&format!("/proc/{pid}/io"), "write_bytes:").unwrap_or(0),
+    /// What was spent since `before`, for `messages` messages.
+    pub fn since(&self, before: &Usage, messages: u64) -> Costs {
+        let each = |value: f64| value / messages.max(1) as f64;
+        let kernel: Duration = self
+            .kernel_cpu
+            .iter()
+            .map(|(pid, cpu)| cpu.saturating_sub(before.kernel_cpu.get(pid).copied().unwrap_or_default()))
+            .sum();
+        let device = self.device.zip(before.device);
+        Costs {
+            cpu_us: each(self.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6),
+            kernel_cpu_us: each(kernel.as_secs_f64() * 1e6),
+            resident_mib: self.resident as f64 / (1 << 20) as f64,
+            written: each(self.written.saturating_sub(before.written) as f64),
+            switches: each(self.switches.saturating_sub(before.switches) as f64),
+            device_writes: device.map(|(after, before)| after.0.saturating_sub(before.0)),
+            device_flushes: device.map(|(after, before)| after.1.saturating_sub(before.1)),
+            messages,
         }
+    }
+}
+
+impl Costs {
+    /// Messages that the device's flushes in this time made durable, each on average.
+    pub fn messages_per_flush(&self) -> Option<f64> {
+        self.device_flushes
+            .filter(|flushes| *flushes > 0)
+            .map(|flushes| self.messages as f64 / flushes as f64)
+    }
+
+    /// For a terminal.
+    pub fn line(&self) -> String {
+        let flush = self.messages_per_flush().map_or("n/a".to_owned(), |n| format!("{n:.1}"));
+        format!(
+            "{:.2}+{:.2} us CPU  {:.0} MiB  {:.0} B written  {:.3} switches  {flush} msgs/flush",
+            self.cpu_us, self.kernel_cpu_us, self.resident_mib, self.written, self.switches
+        )
     }
 }
 
 fn cpu(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    times(&stat)
+}
+
+/// User and system time from the text of /proc/PID/stat.
+fn times(stat: &str) -> Option<Duration> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(STATE_FIELDS_BEFORE_UTIME);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
     Some(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
+}
+
+/// CPU time of every kernel worker, by its process id.
+fn kernel_workers() -> HashMap<u32, Duration> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return HashMap::new() };
+    let of = |name: &str| {
+        let pid: u32 = name.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.contains("(kworker/").then(|| times(&stat).map(|cpu| (pid, cpu)))?
+    };
+    processes.flatten().filter_map(|entry| of(entry.file_name().to_str()?)).collect()
+}
+
+fn resident(pid: u32) -> u64 {
+    field(&format!("/proc/{pid}/status"), "VmRSS:").unwrap_or(0) * 1024
+}
+
+fn switches(pid: u32) -> u64 {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let of = |path: &Path| {
+        let status = path.join("status");
+        let status = status.to_str()?;
+        Some(field(status, "voluntary_ctxt_switches:")? + field(status, "nonvoluntary_ctxt_switches:")?)
+    };
+    threads.flatten().filter_map(|thread| of(&thread.path())).sum()
+}
+
+/// Writes and flushes that the device has completed.
+fn device_counters(path: &str) -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let fields: Vec<u64> = text.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    Some((*fields.get(DISK_WRITES)?, *fields.get(DISK_FLUSHES)?))
 }
 
 fn field(path: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_metered() {
+        let dir = std::env::temp_dir();
+        let meter = Meter::new(std::process::id(), Some(&dir));
+        let before = meter.read();
+        let mut sum = 0_u64;
+        while meter.cpu() < before.cpu + Duration::from_millis(30) {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        let costs = meter.read().since(&before, 10);
+        assert!(costs.cpu_us >= 2000.0 && costs.resident_mib > 1.0, "{costs:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use clap::{ArgMatches, Command};
+use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
 use ringmq_options::{Role, cli, docs};
 
 use crate::{inspect, run, settings};
@@ -16,6 +16,10 @@ pub fn run(started: Instant) -> anyhow::Result<()> {
         Some(("namesrv", matches)) => run::namesrv(matches, started),
         Some(("inspect", matches)) => inspect::run(matches),
         Some(("config", matches)) => config(matches),
+        Some(("bench", matches)) => {
+            let command = ringmq_bench::Command::from_arg_matches(matches)?;
+            ringmq_bench::run(command, &["bench".into()])
+        }
         _ => unreachable!("clap demands one of the subcommands"),
     }
 }
@@ -31,6 +35,12 @@ fn command() -> Command {
         .subcommand(program(Role::Namesrv, "Runs a name server"))
         .subcommand(inspect::command())
         .subcommand(config_command())
+        .subcommand(bench_command())
+}
+
+fn bench_command() -> Command {
+    let command = Command::new("bench").about("Loads a broker and measures it, or compares brokers");
+    ringmq_bench::Command::augment_subcommands(command).subcommand_required(true).arg_required_else_help(true)
 }
 
 fn program(role: Role, about: &'static str) -> Command {

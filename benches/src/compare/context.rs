@@ -1,0 +1,186 @@
+//! What the sections share: the arguments, and how brokers are started and measured in turn.
+
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use super::CompareArgs;
+use super::section::Row;
+use crate::load::{self, LoadArgs, Report};
+use crate::peers::{Flush, Peer};
+
+/// Connections and requests in flight on each.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Connections.
+    pub connections: usize,
+    /// Requests in flight on each.
+    pub in_flight: usize,
+}
+
+impl std::str::FromStr for Shape {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Shape> {
+        let (connections, in_flight) = text.split_once('x').context("a load is CONNECTIONSxINFLIGHT")?;
+        Ok(Shape { connections: connections.parse()?, in_flight: in_flight.parse()? })
+    }
+}
+
+/// A comparison that runs.
+pub struct Context {
+    /// What was asked for.
+    pub args: CompareArgs,
+    ringmq: PathBuf,
+    prefix: Vec<OsString>,
+    started: Cell<u32>,
+}
+
+impl Context {
+    /// Finds RingMQ's binary, and makes the directories.
+    pub fn new(args: &CompareArgs, prefix: &[OsString]) -> anyhow::Result<Context> {
+        let ringmq = match &args.ringmq {
+            Some(path) => path.clone(),
+            None if !prefix.is_empty() => std::env::current_exe()?,
+            None => build_ringmq()?,
+        };
+        ensure!(ringmq.is_file(), "{} is no file: name RingMQ's binary with --ringmq", ringmq.display());
+        std::fs::create_dir_all(&args.results)?;
+        let context = Context { args: args.clone(), ringmq, prefix: prefix.to_vec(), started: Cell::new(0) };
+        context.clean()?;
+        Ok(context)
+    }
+
+    /// A directory of its own for another broker, or for a probe.
+    pub fn dir(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let number = self.started.replace(self.started.get() + 1);
+        let dir = self.args.dir.join(format!("{number}-{name}"));
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir.canonicalize()?)
+    }
+
+    /// Removes what the brokers of the last section stored.
+    pub fn clean(&self) -> anyhow::Result<()> {
+        self.remove()?;
+        Ok(std::fs::create_dir_all(&self.args.dir)?)
+    }
+
+    /// Removes the run's directory.
+    pub fn remove(&self) -> anyhow::Result<()> {
+        match std::fs::remove_dir_all(&self.args.dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).context("removing the run's directory")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// RingMQ on an empty store.
+    pub fn ringmq(&self, flush: Flush, extra: &[&str]) -> anyhow::Result<Peer> {
+        self.ringmq_in(&self.dir("ringmq")?, flush, extra)
+    }
+
+    /// RingMQ on the store in `dir`.
+    pub fn ringmq_in(&self, dir: &Path, flush: Flush, extra: &[&str]) -> anyhow::Result<Peer> {
+        let mut arguments = self.args.ringmq_args.clone();
+        arguments.extend(extra.iter().map(|argument| (*argument).to_owned()));
+        Peer::ringmq(&self.ringmq, dir, flush, &arguments)
+    }
+
+    /// The Java broker, warmed up; `None` without its jars.
+    pub fn java(&self, flush: Flush) -> anyhow::Result<Option<Peer>> {
+        let Some(peer) = self.java_in(None, flush)? else { return Ok(None) };
+        let warm_up = LoadArgs {
+            connections: 8,
+            in_flight: 32,
+            tail: 1,
+            topic: "WarmUpTopic".to_owned(),
+            seconds: self.args.java_warm_up,
+            ..LoadArgs::default()
+        };
+        eprintln!("warm-up  {}", load::run(peer.addr, None, &warm_up)?.line());
+        Ok(Some(peer))
+    }
+
+    /// The Java broker as it starts, on the store in `dir`, or an empty one.
+    pub fn java_in(&self, dir: Option<&Path>, flush: Flush) -> anyhow::Result<Option<Peer>> {
+        let Some(lib) = &self.args.java_lib else { return Ok(None) };
+        let dir = dir.map_or_else(|| self.dir("java"), |dir| Ok(dir.to_owned()))?;
+        Peer::java(lib, &dir, flush).map(Some)
+    }
+
+    /// rocketmq-rust's broker, if its binaries were named.
+    pub fn rocketmq_rust(&self, flush: Flush) -> anyhow::Result<Option<Peer>> {
+        let Some(bin) = &self.args.rust_bin else { return Ok(None) };
+        Peer::rocketmq_rust(bin, &self.dir("rocketmq-rust")?, flush).map(Some)
+    }
+
+    /// The server that stores nothing.
+    pub fn null(&self) -> anyhow::Result<Peer> {
+        Peer::null(&self.prefix, &self.dir("null")?)
+    }
+
+    /// RingMQ, Java, rocketmq-rust (where they are to be had) and the null server.
+    pub fn all_peers(&self, flush: Flush) -> anyhow::Result<Vec<Peer>> {
+        let mut peers = vec![self.ringmq(flush, &[])?];
+        peers.extend(self.java(flush)?);
+        peers.extend(self.rocketmq_rust(flush)?);
+        peers.push(self.null()?);
+        Ok(peers)
+    }
+
+    /// The shapes given with `--loads`, else these.
+    pub fn shapes(&self, default: &[(usize, usize)]) -> Vec<LoadArgs> {
+        let shapes = if self.args.loads.is_empty() {
+            default.iter().map(|&(connections, in_flight)| Shape { connections, in_flight }).collect()
+        } else {
+            self.args.loads.clone()
+        };
+        let load = |shape: Shape| LoadArgs {
+            connections: shape.connections,
+            in_flight: shape.in_flight,
+            ..self.load()
+        };
+        shapes.into_iter().map(load).collect()
+    }
+
+    /// A load of the run's length.
+    pub fn load(&self) -> LoadArgs {
+        LoadArgs { seconds: self.args.seconds, ..LoadArgs::default() }
+    }
+
+    /// Runs every load against every peer, in turn, as many rounds as asked for; the other peers rest meanwhile.
+    pub fn measure(&self, peers: &[Peer], loads: &[LoadArgs]) -> anyhow::Result<Vec<Row>> {
+        let mut reports: Vec<Vec<Vec<Report>>> = vec![vec![Vec::new(); peers.len()]; loads.len()];
+        for round in 0..self.args.rounds {
+            for (load, reports) in loads.iter().zip(&mut reports) {
+                for (at, peer) in peers.iter().enumerate() {
+                    peers.iter().filter(|other| other.name != peer.name).for_each(Peer::pause);
+                    peer.resume();
+                    let report = load::run(peer.addr, Some(&peer.meter()), load)
+                        .with_context(|| format!("{} with {}", peer.name, load.label()))?;
+                    eprintln!("{round} {:<7} {}", peer.name, report.line());
+                    reports[at].push(report);
+                }
+            }
+        }
+        peers.iter().for_each(Peer::resume);
+        let rows = reports.into_iter().flat_map(|of_load| {
+            of_load.into_iter().zip(peers).map(|(reports, peer)| Row::median_of(peer, reports))
+        });
+        rows.collect()
+    }
+}
+
+/// Builds the binary with the cargo that runs this program.
+fn build_ringmq() -> anyhow::Result<PathBuf> {
+    let target = std::env::current_exe()?.parent().context("a program has a directory")?.to_owned();
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let status = Command::new(cargo).args(["build", "--release", "-p", "ringmq"]).status()?;
+        ensure!(status.success(), "cargo could not build ringmq");
+    }
+    Ok(target.join("ringmq"))
+}

@@ -1,0 +1,119 @@
+//! Sections about sends: closed and open loops, sizes, batches.
+
+use std::time::Duration;
+
+use crate::compare::section::show;
+use crate::compare::{Context, Row, Section};
+use crate::limits::Probe;
+use crate::load::LoadArgs;
+use crate::peers::Flush;
+
+const OPEN_RATE: f64 = 10_000.0;
+const MIB: f64 = (1 << 20) as f64;
+const PROBE_TIME: Duration = Duration::from_secs(3);
+
+pub fn sync(context: &Context, section: &mut Section) -> anyhow::Result<()> {
+    closed(context, section, Flush::Sync, &[(1, 1), (64, 1), (8, 32), (4, 256)])?;
+    for (label, goal) in [("1 × 1", 3.0), ("64 × 1", 4.0), ("8 × 32", 10.0), ("4 × 256", 10.0)] {
+        section.at_least(&format!("SYNC_FLUSH, {label}, messages/s"), label, "java", goal, Row::rate);
+        if label == "64 × 1" {
+            section.at_least("SYNC_FLUSH, 64 × 1, messages/s", label, "null", 0.9, Row::rate);
+        }
+    }
+    for (label, goal) in [("64 × 1", 6.0), ("8 × 32", 15.0), ("4 × 256", 15.0)] {
+        section.at_most(&format!("broker CPU a message, {label}"), label, "java", 1.0 / goal, Row::cpu);
+    }
+    Ok(())
+}
+
+pub fn asynchronous(context: &Context, section: &mut Section) -> anyhow::Result<()> {
+    closed(context, section, Flush::Async, &[(1, 1), (64, 1), (4, 256)])?;
+    for (label, goal) in [("1 × 1", 1.2), ("64 × 1", 3.0), ("4 × 256", 10.0)] {
+        section.at_least(&format!("ASYNC_FLUSH, {label}, messages/s"), label, "java", goal, Row::rate);
+    }
+    Ok(())
+}
+
+fn closed(
+    context: &Context,
+    section: &mut Section,
+    flush: Flush,
+    shapes: &[(usize, usize)],
+) -> anyhow::Result<()> {
+    let peers = context.all_peers(flush)?;
+    section.rows = context.measure(&peers, &context.shapes(shapes))?;
+    Ok(())
+}
+
+pub fn open(context: &Context, section: &mut Section) -> anyhow::Result<()> {
+    let peers = context.all_peers(Flush::Sync)?;
+    let load = LoadArgs { rate: Some(OPEN_RATE), ..context.load() };
+    let label = load.label();
+    section.rows = context.measure(&peers, &[load])?;
+    section.at_most("open loop 10,000/s SYNC_FLUSH, p50", &label, "java", 0.25, Row::sent_p50);
+    section.at_most("open loop 10,000/s SYNC_FLUSH, p99.9", &label, "null", 1.3, Row::sent_p999);
+    Ok(())
+}
+
+pub fn sizes(context: &Context, section: &mut Section) -> anyhow::Result<()> {
+    let load = |size: usize, connections, in_flight| LoadArgs {
+        size,
+        connections,
+        in_flight,
+        topic: format!("Size{size}"),
+        ..context.load()
+    };
+    let loads = [load(128, 4, 256), load(16 << 10, 4, 64), load(64 << 10, 4, 32), load(1 << 20, 4, 4)];
+    let mut peers = vec![context.ringmq(Flush::Sync, &[])?];
+    peers.extend(context.java(Flush::Sync)?);
+    section.rows = context.measure(&peers, &loads)?;
+    drop(peers);
+    let probe = Probe::new(&context.dir("probe")?)?;
+    let mut table = Vec::new();
+    for load in &loads[1..] {
+        let Some(row) = section.row("ringmq", &load.label()).cloned() else { continue };
+        let commit = row.commit_bytes().unwrap_or(256.0 * 1024.0);
+        let block = (commit as usize).next_multiple_of(4096).clamp(4096, 8 << 20);
+        let limit = probe.sync_writes(block, PROBE_TIME)?;
+        let ours = row.report.sent.as_ref().map_or(0.0, |sent| sent.bytes_rate());
+        let ratio = ours / limit.bytes_per_second;
+        table.push(vec![
+            load.label(),
+            format!("{:.0}", ours / MIB),
+            format!("{:.0} KiB", commit / 1024.0),
+            format!("{:.0}", limit.bytes_per_second / MIB),
+            format!("{ratio:.2}"),
+            limit.what,
+        ]);
+        if load.size < 1 << 20 {
+            let what = format!(
+                "SYNC_FLUSH at saturation, {}: bytes/s ÷ device at the same commit size",
+                load.label()
+            );
+            let measured = format!(
+                "{} ({:.0} against {:.0} MiB/s)",
+                show(ratio),
+                ours / MIB,
+                limit.bytes_per_second / MIB
+            );
+            section.figure(&what, "≥ 0.8", measured, Some(ratio >= 0.8));
+        }
+    }
+    let head = ["load", "RingMQ MiB/s", "bytes a flush", "device MiB/s at that size", "ratio", "measured by"];
+    section.table("RingMQ against the device", &head, table);
+    Ok(())
+}
+
+pub fn batches(context: &Context, section: &mut Section) -> anyhow::Result<()> {
+    let load = |size: usize, batch| LoadArgs {
+        size,
+        batch,
+        connections: 8,
+        in_flight: 4,
+        topic: format!("Batch{size}x{batch}"),
+        ..context.load()
+    };
+    let peers = context.all_peers(Flush::Sync)?;
+    section.rows = context.measure(&peers, &[load(128, 32), load(1024, 32), load(1024, 256)])?;
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Producers: N connections in a closed loop (an answer makes room for the next request) or an open one (requests
+//! leave on a schedule, and their latency counts from when they were due, so that stalls are seen).
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use mio::{Events, Poll};
+
+use super::connection::Connection;
+use super::pace::Pace;
+use super::{Plan, STALLED, Stream, StreamCounter};
+use crate::wire::{Answer, SUCCESS, SendShape, SendTemplate};
+
+/// Token of the timer of an open loop.
+const TICK: usize = usize::MAX;
+
+struct Producer<'a> {
+    connection: Connection,
+    /// When the request in each slot was made, or due; in ns of the plan's clock.
+    begun: Vec<u64>,
+    /// Slots without a request, in an open loop.
+    free: Vec<u32>,
+    template: &'a SendTemplate,
+}
+
+/// Where the next request goes, and its first message's number.
+struct Cursor {
+    requests: u64,
+    batch: u64,
+    topics: u64,
+    queues: u64,
+}
+
+impl Cursor {
+    /// Topic, queue and number of the next request: topics first, so that each gets its share at once.
+    fn next(&mut self) -> (usize, u32, u64) {
+        let request = self.requests;
+        self.requests += 1;
+        let queue = request / self.topics % self.queues;
+        ((request % self.topics) as usize, queue as u32, request * self.batch)
+    }
+}
+
+/// Produces until the plan's end.
+pub fn run(plan: &Plan<'_>) -> anyhow::Result<Stream> {
+    let load = plan.load;
+    let shape = SendShape { topic: &load.topic, topics: load.topics, body_len: load.size, batch: load.batch };
+    let template = SendTemplate::new(&shape);
+    let mut poll = Poll::new()?;
+    let producers: anyhow::Result<Vec<Producer<'_>>> =
+        (0..load.connections).map(|n| Producer::open(&poll, plan, n, &template)).collect();
+    let mut producers = producers?;
+    let mut cursor = Cursor {
+        requests: 0,
+        batch: load.batch as u64,
+        topics: load.topics as u64,
+        queues: u64::from(load.queues),
+    };
+    let mut counter = StreamCounter::new(plan, load.batch as u64, (load.batch * load.size) as u64);
+    let mut pace = load.rate.map(|rate| Pace::new(&poll, TICK, rate / load.batch as f64)).transpose()?;
+    if pace.is_none() {
+        for producer in &mut producers {
+            producer.fill_slots(load.in_flight, &mut cursor, plan.now_ns())?;
+        }
+    }
+    let mut events = Events::with_capacity(1024);
+    let mut turn = 0;
+    while plan.running() {
+        poll.poll(&mut events, Some(STALLED))?;
+        ensure!(!events.is_empty(), "no answer for {STALLED:?}");
+        for event in &events {
+            if event.token().0 == TICK {
+                let pace = pace.as_mut().expect("only an open loop has ticks");
+                pace.tick();
+                while let Some(due) = pace.next_due(plan.now_ns()) {
+                    producers[turn % load.connections].request_due(due, &mut cursor)?;
+                    turn += 1;
+                }
+            } else {
+                producers[event.token().0].receive(
+                    plan,
+                    &mut counter,
+                    pace.is_none().then_some(&mut cursor),
+                )?;
+            }
+        }
+    }
+    Ok(counter.finish())
+}
+
+impl<'a> Producer<'a> {
+    fn open(
+        poll: &Poll,
+        plan: &Plan<'_>,
+        number: usize,
+        template: &'a SendTemplate,
+    ) -> anyhow::Result<Producer<'a>> {
+        let connection = Connection::open(poll, plan.broker, number)?;
+        Ok(Producer { connection, begun: Vec::new(), free: Vec::new(), template })
+    }
+
+    fn fill_slots(&mut self, slots: usize, cursor: &mut Cursor, now_ns: u64) -> anyhow::Result<()> {
+        self.begun = vec![0; slots];
+        for slot in 0..slots {
+            self.write(slot as u32, now_ns, cursor);
+        }
+        self.connection.flush()
+    }
+
+    fn write(&mut self, slot: u32, stamp_ns: u64, cursor: &mut Cursor) {
+        let (topic, queue, number) = cursor.next();
+        self.begun[slot as usize] = stamp_ns;
+        self.template.write(slot, topic, queue, number, stamp_ns, &mut self.connection.output);
+    }
+
+    fn request_due(&mut self, due: u64, cursor: &mut Cursor) -> anyhow::Result<()> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.begun.push(0);
+            self.begun.len() as u32 - 1
+        });
+        self.write(slot, due, cursor);
+        self.connection.flush()
+    }
+
+    /// Reads every whole answer that is there. In a closed loop (`again`) each makes room for another request.
+    fn receive(
+        &mut self,
+        plan: &Plan<'_>,
+        counter: &mut StreamCounter,
+        mut again: Option<&mut Cursor>,
+    ) -> anyhow::Result<()> {
+        while self.connection.fill()? {
+            let now = plan.now_ns();
+            while let Some(answer) = Answer::parse(self.connection.received())? {
+                let (slot, code, len) = (answer.slot, answer.code, answer.frame_len);
+                let begun = self.begun.get(slot as usize).copied();
+                let begun =
+                    begun.ok_or_else(|| anyhow::anyhow!("an answer to a request not made: {slot}"))?;
+                if code == SUCCESS {
+                    counter.success(now, now.saturating_sub(begun));
+                } else {
+                    counter.failure(now, code, || answer.remark());
+                }
+                self.connection.consume(len);
+                match &mut again {
+                    Some(cursor) => self.write(slot, now, cursor),
+                    None => self.free.push(slot),
+                }
+            }
+        }
+        self.connection.flush()
+    }
+}
+
+/// Sends one message to each of the topics, so that all exist; returns how long it took.
+pub fn create_topics(plan: &Plan<'_>) -> anyhow::Result<Duration> {
+    let load = plan.load;
+    let shape = SendShape { topic: &load.topic, topics: load.topics, body_len: load.size, batch: 1 };
+    let template = SendTemplate::new(&shape);
+    let mut poll = Poll::new()?;
+    let mut producer = Producer::open(&poll, plan, 0, &template)?;
+    let mut cursor = Cursor { requests: 0, batch: 1, topics: load.topics as u64, queues: 1 };
+    let mut counter = StreamCounter::new(plan, 1, load.size as u64);
+    let (started, mut done) = (plan.now_ns(), 0);
+    let mut events = Events::with_capacity(16);
+    while done < load.topics {
+        while producer.in_flight() < 64 && (cursor.requests as usize) < load.topics {
+            producer.request_due(plan.now_ns(), &mut cursor)?;
+        }
+        poll.poll(&mut events, Some(STALLED))?;
+        ensure!(!events.is_empty(), "no answer for {STALLED:?}");
+        producer.receive(plan, &mut counter, None)?;
+        done = cursor.requests as usize - producer.in_flight();
+    }
+    ensure!(!counter.failed(), "creating topics: {}", counter.failures());
+    Ok(Duration::from_nanos(plan.now_ns() - started))
+}
+
+impl Producer<'_> {
+    fn in_flight(&self) -> usize {
+        self.begun.len() - self.free.len()
+    }
+}
