@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::load::Connection;
+use crate::load::{Connection, wait};
 use crate::wire::{GET_MAX_OFFSET, PULL_MESSAGE, Request, number_after, write_record};
 
 const LISTENER: Token = Token(0);
@@ -28,14 +28,16 @@ pub fn serve(listen: SocketAddr) -> anyhow::Result<()> {
     let (mut clients, mut next) = (HashMap::new(), 1);
     let mut events = Events::with_capacity(1024);
     loop {
-        poll.poll(&mut events, None)?;
+        wait(&mut poll, &mut events, None)?;
         for event in &events {
             if event.token() == LISTENER {
                 while let Ok((mut stream, _)) = listener.accept() {
-                    stream.set_nodelay(true)?;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     poll.registry().register(&mut stream, Token(next), interest)?;
-                    clients.insert(next, Connection::new(stream));
+                    // A client that has gone again already is no reason to end.
+                    if stream.set_nodelay(true).is_ok() {
+                        clients.insert(next, Connection::new(stream));
+                    }
                     next += 1;
                 }
             } else if let Some(client) = clients.get_mut(&event.token().0)

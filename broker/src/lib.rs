@@ -13,7 +13,7 @@ mod edge;
 mod event;
 mod invocations;
 mod long_poll;
-mod mailbox;
+pub mod mailbox;
 mod message;
 mod message_filter;
 mod meters;

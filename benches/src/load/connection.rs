@@ -6,13 +6,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mio::net::TcpStream;
-use mio::{Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token};
 
 use crate::wire::Answer;
 
 const FIRST_INPUT: usize = 64 * 1024;
 /// Longest wait for the answer of a [`Connection::ask`].
 const ASK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Waits for events; a signal that interrupts the wait (a process that goes on after a pause gets one) is no end.
+pub fn wait(poll: &mut Poll, events: &mut Events, timeout: Option<Duration>) -> std::io::Result<()> {
+    loop {
+        match poll.poll(events, timeout) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
 
 /// One connection. Requests are appended to [`Connection::output`] and leave with [`Connection::flush`].
 pub struct Connection {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::ensure;
 use mio::{Events, Poll};
 
-use super::connection::Connection;
+use super::connection::{Connection, wait};
 use super::{Plan, STALLED, Stream, StreamCounter};
 use crate::wire::{
     Answer, PULL_NOT_FOUND, PULL_OFFSET_MOVED, PULL_RETRY, PullTemplate, SUCCESS, max_offset_request,
@@ -62,7 +62,7 @@ pub fn run(plan: &Plan<'_>, mode: Mode, consumers: usize) -> anyhow::Result<Stre
     let mut counter = StreamCounter::new(plan, 1, plan.load.size as u64);
     let mut events = Events::with_capacity(1024);
     while plan.running() && all.iter().any(|consumer| !consumer.done()) {
-        poll.poll(&mut events, Some(plan.left().min(STALLED)))?;
+        wait(&mut poll, &mut events, Some(plan.left().min(STALLED)))?;
         ensure!(!events.is_empty() || mode == Mode::Tail || !plan.running(), "no answer for {STALLED:?}");
         for event in &events {
             all[event.token().0].receive(plan, mode, &mut counter)?;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-pub use connection::Connection;
+pub use connection::{Connection, wait};
 pub use consumer::{Mode, max_offset};
 pub use latency::Latency;
 use latency::Recorder;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use mio::{Events, Poll};
 
-use super::connection::Connection;
+use super::connection::{Connection, wait};
 use super::pace::Pace;
 use super::{Plan, STALLED, Stream, StreamCounter};
 use crate::wire::{Answer, SUCCESS, SendShape, SendTemplate};
@@ -66,7 +66,7 @@ pub fn run(plan: &Plan<'_>) -> anyhow::Result<Stream> {
     let mut events = Events::with_capacity(1024);
     let mut turn = 0;
     while plan.running() {
-        poll.poll(&mut events, Some(STALLED))?;
+        wait(&mut poll, &mut events, Some(STALLED))?;
         ensure!(!events.is_empty(), "no answer for {STALLED:?}");
         for event in &events {
             if event.token().0 == TICK {
@@ -167,7 +167,7 @@ pub fn create_topics(plan: &Plan<'_>) -> anyhow::Result<Duration> {
         while producer.in_flight() < 64 && (cursor.requests as usize) < load.topics {
             producer.request_due(plan.now_ns(), &mut cursor)?;
         }
-        poll.poll(&mut events, Some(STALLED))?;
+        wait(&mut poll, &mut events, Some(STALLED))?;
         ensure!(!events.is_empty(), "no answer for {STALLED:?}");
         producer.receive(plan, &mut counter, None)?;
         done = cursor.requests as usize - producer.in_flight();

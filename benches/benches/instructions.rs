@@ -1,0 +1,142 @@
+//! Instructions of the hot path's operations, against limits: `cargo bench -p ringmq-bench --bench instructions`.
+//!
+//! Times are too noisy to guard against regressions on a shared machine; counts of instructions are not. Each
+//! operation runs in a process of its own under valgrind's callgrind, which counts within the function `measured`
+//! only. An operation above its limit fails the run. A limit is a fifth above what was counted when it was set: raise
+//! it with the change that needs it, and say why.
+
+mod ops;
+
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+
+use bytes::BytesMut;
+use ops::{Hop, SimShard};
+
+/// Repetitions in one count; the first warms up what is lazily made, and is not counted.
+const REPEAT: u64 = 64;
+
+/// Name, what prepares it and runs it, and the most instructions that one may take.
+const OPERATIONS: [(&str, fn(), u64); 9] = [
+    ("decode_send", decode_send, 4000),
+    ("encode_answer", encode_answer, 1500),
+    ("encode_record", encode_record, 900),
+    ("decode_record", decode_record, 400),
+    ("crc_1kib", crc_1kib, 500),
+    ("tags_code", tags_code, 200),
+    ("append", append, 4000),
+    ("read_32_filtered", read_32_filtered, 12_000),
+    ("mailbox_hop", mailbox_hop, 800),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if let Some("--operation") = arguments.next().as_deref() {
+        let wanted = arguments.next().unwrap_or_default();
+        OPERATIONS.iter().filter(|(name, ..)| *name == wanted).for_each(|(_, run, _)| run());
+        return ExitCode::SUCCESS;
+    }
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("instructions: not counted, valgrind is not installed");
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = 0;
+    for (name, _, limit) in OPERATIONS {
+        match count(name) {
+            Ok(counted) => {
+                let verdict = if counted <= limit { "ok" } else { "ABOVE ITS LIMIT" };
+                println!("{name:<20} {counted:>8} instructions, limit {limit:>6}: {verdict}");
+                failed += u32::from(counted > limit);
+            }
+            Err(error) => {
+                println!("{name:<20} not counted: {error}");
+                failed += 1;
+            }
+        }
+    }
+    println!("{} passed, {failed} failed", OPERATIONS.len() as u32 - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Instructions of one run of the operation.
+fn count(name: &str) -> Result<u64, String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=measured"]);
+    valgrind.arg("--callgrind-out-file=/dev/null").arg(program).args(["--operation", name]);
+    let output = valgrind.output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let collected = text.lines().find_map(|line| line.split_once("Collected :")).map(|(_, rest)| rest.trim());
+    let collected = collected.and_then(|digits| digits.parse::<u64>().ok());
+    collected.map(|all| all / REPEAT).ok_or(text)
+}
+
+/// What is counted: everything that is called from here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn measured(operation: &mut dyn FnMut()) {
+    operation();
+}
+
+fn repeat(mut operation: impl FnMut()) {
+    operation();
+    (0..REPEAT).for_each(|_| measured(&mut operation));
+}
+
+fn decode_send() {
+    let mut frames = vec![ops::send_frame(); REPEAT as usize + 1].into_iter();
+    repeat(|| {
+        let mut frame = frames.next().expect("a frame for each repetition");
+        black_box(ops::decode(black_box(&mut frame)));
+        std::mem::forget(frame);
+    });
+}
+
+fn encode_answer() {
+    let mut out = BytesMut::with_capacity(1024);
+    repeat(|| ops::encode_answer(black_box(&mut out)));
+}
+
+fn encode_record() {
+    let (body, mut out) = (ops::body(), Vec::new());
+    repeat(|| ops::encode_record(black_box(&body), black_box(&mut out)));
+}
+
+fn decode_record() {
+    let record = ops::record();
+    repeat(|| {
+        black_box(ops::decode_record(black_box(&record)));
+    });
+}
+
+fn crc_1kib() {
+    let body = ops::body();
+    repeat(|| {
+        black_box(ops::crc(black_box(&body)));
+    });
+}
+
+fn tags_code() {
+    repeat(|| {
+        black_box(ops::tags_code());
+    });
+}
+
+fn append() {
+    let (shard, body) = (SimShard::new(0), ops::body());
+    repeat(|| shard.append(black_box(&body)));
+}
+
+fn read_32_filtered() {
+    let shard = SimShard::new(1000);
+    repeat(|| {
+        black_box(shard.read());
+    });
+}
+
+fn mailbox_hop() {
+    let hop = Hop::new();
+    repeat(|| {
+        black_box(hop.request());
+    });
+}

@@ -1,0 +1,65 @@
+//! Times of the hot path's operations: `cargo bench -p ringmq-bench --bench micro`.
+
+mod ops;
+
+use bytes::BytesMut;
+use divan::{Bencher, black_box};
+use ops::{Hop, SimShard};
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn decode_send(bencher: Bencher) {
+    let frame = ops::send_frame();
+    bencher.with_inputs(|| frame.clone()).bench_local_refs(|frame| ops::decode(black_box(frame)));
+}
+
+#[divan::bench]
+fn encode_answer(bencher: Bencher) {
+    let mut out = BytesMut::with_capacity(1024);
+    bencher.bench_local(|| ops::encode_answer(black_box(&mut out)));
+}
+
+#[divan::bench]
+fn encode_record(bencher: Bencher) {
+    let (body, mut out) = (ops::body(), Vec::new());
+    bencher.bench_local(|| ops::encode_record(black_box(&body), black_box(&mut out)));
+}
+
+#[divan::bench]
+fn decode_record(bencher: Bencher) {
+    let record = ops::record();
+    bencher.bench_local(|| ops::decode_record(black_box(&record)));
+}
+
+#[divan::bench]
+fn crc_1kib(bencher: Bencher) {
+    let body = ops::body();
+    bencher.bench_local(|| ops::crc(black_box(&body)));
+}
+
+#[divan::bench]
+fn tags_code() -> i64 {
+    ops::tags_code()
+}
+
+/// Few enough for the room of what is staged and not yet committed.
+#[divan::bench(sample_count = 100, sample_size = 100)]
+fn append(bencher: Bencher) {
+    let (shard, body) = (SimShard::new(0), ops::body());
+    bencher.bench_local(|| shard.append(black_box(&body)));
+}
+
+#[divan::bench]
+fn read_32_filtered(bencher: Bencher) {
+    let shard = SimShard::new(1000);
+    bencher.bench_local(|| shard.read());
+}
+
+#[divan::bench]
+fn mailbox_hop(bencher: Bencher) {
+    let hop = Hop::new();
+    bencher.bench_local(|| hop.request());
+}
