@@ -74,7 +74,7 @@ fn count(name: &str) -> Result<u64, String> {
 /// What is counted: everything that is called from here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn measured(operation: &mut dyn FnMut()) {
+fn measured(operation: &mut dyn FnMut()) {
     operation();
 }
 

@@ -3,6 +3,8 @@
 //! it: CPU time of kernel workers, flushes of the device.
 
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,12 +15,15 @@ const STATE_FIELDS_BEFORE_UTIME: usize = 11;
 /// Fields of /sys/dev/block/…/stat.
 const DISK_WRITES: usize = 4;
 const DISK_FLUSHES: usize = 15;
+/// Longest wait for the broker's metrics.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads the counters of one server and of the device that it stores on.
 #[derive(Clone, Debug)]
 pub struct Meter {
     pid: u32,
     device: Option<String>,
+    metrics: Option<SocketAddr>,
 }
 
 /// A reading of a [`Meter`].
@@ -30,6 +35,7 @@ pub struct Usage {
     written: u64,
     switches: u64,
     device: Option<(u64, u64)>,
+    commits: Option<u64>,
 }
 
 /// What a load cost, for each message where that makes sense.
@@ -49,6 +55,8 @@ pub struct Costs {
     pub device_writes: Option<u64>,
     /// Flushes that the device completed in all, if it could be told.
     pub device_flushes: Option<u64>,
+    /// Group commits in all, if the broker tells.
+    pub commits: Option<u64>,
     /// Messages that all this was for.
     pub messages: u64,
 }
@@ -59,7 +67,13 @@ impl Meter {
         let device = dir
             .and_then(|dir| stat(dir).ok())
             .map(|stat| format!("/sys/dev/block/{}:{}/stat", major(stat.st_dev), minor(stat.st_dev)));
-        Meter { pid, device }
+        Meter { pid, device, metrics: None }
+    }
+
+    /// Asks the broker's metrics, too, how many group commits it made.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Option<SocketAddr>) -> Meter {
+        Meter { metrics, ..self }
     }
 
     /// Reads the counters; zeros when the process is gone.
@@ -72,6 +86,7 @@ impl Meter {
             written: field(&format!("/proc/{pid}/io"), "write_bytes:").unwrap_or(0),
             switches: switches(pid),
             device: self.device.as_deref().and_then(device_counters),
+            commits: self.metrics.and_then(commits),
         }
     }
 
@@ -104,24 +119,24 @@ impl Usage {
             switches: each(self.switches.saturating_sub(before.switches) as f64),
             device_writes: device.map(|(after, before)| after.0.saturating_sub(before.0)),
             device_flushes: device.map(|(after, before)| after.1.saturating_sub(before.1)),
+            commits: self.commits.zip(before.commits).map(|(after, before)| after.saturating_sub(before)),
             messages,
         }
     }
 }
 
 impl Costs {
-    /// Messages that the device's flushes in this time made durable, each on average.
-    pub fn messages_per_flush(&self) -> Option<f64> {
-        self.device_flushes
-            .filter(|flushes| *flushes > 0)
-            .map(|flushes| self.messages as f64 / flushes as f64)
+    /// Messages of one group commit on average; where the broker does not tell, of one flush of the device.
+    pub fn messages_per_commit(&self) -> Option<f64> {
+        let commits = self.commits.or(self.device_flushes).filter(|commits| *commits > 0)?;
+        Some(self.messages as f64 / commits as f64)
     }
 
     /// For a terminal.
     pub fn line(&self) -> String {
-        let flush = self.messages_per_flush().map_or("n/a".to_owned(), |n| format!("{n:.1}"));
+        let commit = self.messages_per_commit().map_or("n/a".to_owned(), |n| format!("{n:.1}"));
         format!(
-            "{:.2}+{:.2} us CPU  {:.0} MiB  {:.0} B written  {:.3} switches  {flush} msgs/flush",
+            "{:.2}+{:.2} us CPU  {:.0} MiB  {:.0} B written  {:.3} switches  {commit} msgs/commit",
             self.cpu_us, self.kernel_cpu_us, self.resident_mib, self.written, self.switches
         )
     }
@@ -169,6 +184,18 @@ fn device_counters(path: &str) -> Option<(u64, u64)> {
     let text = std::fs::read_to_string(path).ok()?;
     let fields: Vec<u64> = text.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
     Some((*fields.get(DISK_WRITES)?, *fields.get(DISK_FLUSHES)?))
+}
+
+/// Sum over the shards of what the broker's metrics say of group commits.
+fn commits(metrics: SocketAddr) -> Option<u64> {
+    let mut stream = TcpStream::connect(metrics).ok()?;
+    stream.set_read_timeout(Some(METRICS_TIMEOUT)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let samples = text.lines().filter(|line| line.starts_with("ringmq_store_commits_total"));
+    let values: Vec<f64> = samples.filter_map(|line| line.rsplit(' ').next()?.trim().parse().ok()).collect();
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() as u64)
 }
 
 fn field(path: &str, name: &str) -> Option<u64> {

@@ -1,9 +1,10 @@
 //! What the sections share: the arguments, and how brokers are started and measured in turn.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 use anyhow::{Context as _, ensure};
 
@@ -37,6 +38,8 @@ pub struct Context {
     ringmq: PathBuf,
     prefix: Vec<OsString>,
     started: Cell<u32>,
+    /// The Java broker, warmed up, that the sections of one flush mode share.
+    java: RefCell<Option<(Flush, Rc<Peer>)>>,
 }
 
 impl Context {
@@ -49,7 +52,8 @@ impl Context {
         };
         ensure!(ringmq.is_file(), "{} is no file: name RingMQ's binary with --ringmq", ringmq.display());
         std::fs::create_dir_all(&args.results)?;
-        let context = Context { args: args.clone(), ringmq, prefix: prefix.to_vec(), started: Cell::new(0) };
+        let (args, prefix) = (args.clone(), prefix.to_vec());
+        let context = Context { args, ringmq, prefix, started: Cell::new(0), java: RefCell::default() };
         context.clean()?;
         Ok(context)
     }
@@ -62,19 +66,29 @@ impl Context {
         Ok(dir.canonicalize()?)
     }
 
-    /// Removes what the brokers of the last section stored.
+    /// Removes what the brokers of the last section stored, except one that sections share.
     pub fn clean(&self) -> anyhow::Result<()> {
-        self.remove()?;
-        Ok(std::fs::create_dir_all(&self.args.dir)?)
+        std::fs::create_dir_all(&self.args.dir)?;
+        let shared = self.java.borrow().as_ref().map(|(_, peer)| peer.dir().to_owned());
+        for entry in std::fs::read_dir(self.args.dir.canonicalize()?)? {
+            let path = entry?.path();
+            if Some(&path) != shared.as_ref() {
+                std::fs::remove_dir_all(&path).with_context(|| format!("removing {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Removes the run's directory.
+    /// Ends the shared broker and removes the run's directory.
     pub fn remove(&self) -> anyhow::Result<()> {
-        match std::fs::remove_dir_all(&self.args.dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(e).context("removing the run's directory")
-            }
-            _ => Ok(()),
+        self.java.take();
+        std::fs::remove_dir_all(&self.args.dir).context("removing the run's directory")
+    }
+
+    /// Stops the time of the shared broker while a section does without it.
+    pub fn rest(&self) {
+        if let Some((_, peer)) = &*self.java.borrow() {
+            peer.pause();
         }
     }
 
@@ -91,7 +105,13 @@ impl Context {
     }
 
     /// The Java broker, warmed up; `None` without its jars.
-    pub fn java(&self, flush: Flush) -> anyhow::Result<Option<Peer>> {
+    pub fn java(&self, flush: Flush) -> anyhow::Result<Option<Rc<Peer>>> {
+        let mut shared = self.java.borrow_mut();
+        if let Some((_, peer)) = shared.as_ref().filter(|(of, _)| *of == flush) {
+            peer.resume();
+            return Ok(Some(peer.clone()));
+        }
+        *shared = None;
         let Some(peer) = self.java_in(None, flush)? else { return Ok(None) };
         let warm_up = LoadArgs {
             connections: 8,
@@ -102,6 +122,8 @@ impl Context {
             ..LoadArgs::default()
         };
         eprintln!("warm-up  {}", load::run(peer.addr, None, &warm_up)?.line());
+        let peer = Rc::new(peer);
+        *shared = Some((flush, peer.clone()));
         Ok(Some(peer))
     }
 
@@ -124,11 +146,17 @@ impl Context {
     }
 
     /// RingMQ, Java, rocketmq-rust (where they are to be had) and the null server.
-    pub fn all_peers(&self, flush: Flush) -> anyhow::Result<Vec<Peer>> {
-        let mut peers = vec![self.ringmq(flush, &[])?];
+    pub fn all_peers(&self, flush: Flush) -> anyhow::Result<Vec<Rc<Peer>>> {
+        let mut peers = self.ringmq_and_java(flush)?;
+        peers.extend(self.rocketmq_rust(flush)?.map(Rc::new));
+        peers.push(Rc::new(self.null()?));
+        Ok(peers)
+    }
+
+    /// RingMQ, and Java where it is to be had.
+    pub fn ringmq_and_java(&self, flush: Flush) -> anyhow::Result<Vec<Rc<Peer>>> {
+        let mut peers = vec![Rc::new(self.ringmq(flush, &[])?)];
         peers.extend(self.java(flush)?);
-        peers.extend(self.rocketmq_rust(flush)?);
-        peers.push(self.null()?);
         Ok(peers)
     }
 
@@ -153,12 +181,12 @@ impl Context {
     }
 
     /// Runs every load against every peer, in turn, as many rounds as asked for; the other peers rest meanwhile.
-    pub fn measure(&self, peers: &[Peer], loads: &[LoadArgs]) -> anyhow::Result<Vec<Row>> {
+    pub fn measure(&self, peers: &[Rc<Peer>], loads: &[LoadArgs]) -> anyhow::Result<Vec<Row>> {
         let mut reports: Vec<Vec<Vec<Report>>> = vec![vec![Vec::new(); peers.len()]; loads.len()];
         for round in 0..self.args.rounds {
             for (load, reports) in loads.iter().zip(&mut reports) {
                 for (at, peer) in peers.iter().enumerate() {
-                    peers.iter().filter(|other| other.name != peer.name).for_each(Peer::pause);
+                    peers.iter().filter(|other| other.name != peer.name).for_each(|other| other.pause());
                     peer.resume();
                     let report = load::run(peer.addr, Some(&peer.meter()), load)
                         .with_context(|| format!("{} with {}", peer.name, load.label()))?;
@@ -167,7 +195,7 @@ impl Context {
                 }
             }
         }
-        peers.iter().for_each(Peer::resume);
+        peers.iter().for_each(|peer| peer.resume());
         let rows = reports.into_iter().flat_map(|of_load| {
             of_load.into_iter().zip(peers).map(|(reports, peer)| Row::median_of(peer, reports))
         });

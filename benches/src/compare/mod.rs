@@ -75,6 +75,7 @@ pub fn run(args: &CompareArgs, prefix: &[std::ffi::OsString]) -> anyhow::Result<
         if args.only.is_empty() || args.only.iter().any(|only| only == name) {
             eprintln!("== {name}: {about}");
             let mut result = Section::new(name, about, &context);
+            context.rest();
             section(&context, &mut result)?;
             context.clean()?;
             report::save_section(&args.results, &result)?;

@@ -189,10 +189,10 @@ impl Row {
         Some(costs.written / self.record_len? as f64)
     }
 
-    /// Bytes of records that one flush of the device made durable, on average.
+    /// Bytes of records of one group commit, on average.
     pub fn commit_bytes(&self) -> Option<f64> {
         self.report.sent.as_ref()?;
-        Some(self.report.costs.as_ref()?.messages_per_flush()? * self.record_len? as f64)
+        Some(self.report.costs.as_ref()?.messages_per_commit()? * self.record_len? as f64)
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Peer {
     /// From the start of its process until it acknowledged a first send.
     pub ready_after: Duration,
     dir: PathBuf,
+    /// Where its metrics are, if it has any that this program understands.
+    metrics: Option<SocketAddr>,
     processes: Vec<Child>,
 }
 
@@ -65,7 +67,7 @@ impl Peer {
 
     /// Reads what the broker costs.
     pub fn meter(&self) -> Meter {
-        Meter::new(self.pid(), Some(&self.dir))
+        Meter::new(self.pid(), Some(&self.dir)).with_metrics(self.metrics)
     }
 
     /// Where its store and its logs are.
@@ -75,11 +77,14 @@ impl Peer {
 
     /// RingMQ's own binary as `ringmq server`.
     pub fn ringmq(binary: &Path, dir: &Path, flush: Flush, extra: &[String]) -> anyhow::Result<Peer> {
-        let (port, namesrv_port) = (free_port()?, free_port()?);
+        let (port, namesrv_port, metrics_port) = (free_port()?, free_port()?, free_port()?);
         let mut command = Command::new(binary);
         command.arg("server").arg("--data").arg(dir.join("data")).args(["--flush", flush.ringmq_name()]);
-        command.args(["--port", &port.to_string(), "--namesrv-port", &namesrv_port.to_string()]).args(extra);
-        Peer::start("ringmq", dir, vec![logged(command, dir, "ringmq")?], port)
+        command.args(["--port", &port.to_string(), "--namesrv-port", &namesrv_port.to_string()]);
+        command.args(["--metrics-port", &metrics_port.to_string()]).args(extra);
+        let mut peer = Peer::start("ringmq", dir, vec![logged(command, dir, "ringmq")?], port)?;
+        peer.metrics = Some(SocketAddr::from(([127, 0, 0, 1], metrics_port)));
+        Ok(peer)
     }
 
     /// The Java broker and its name server from a directory of jars.
@@ -119,7 +124,8 @@ impl Peer {
         let started = Instant::now();
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
         let dir = dir.to_owned();
-        let mut peer = Peer { name, addr, ready_after: Duration::ZERO, dir, processes: Vec::new() };
+        let mut peer =
+            Peer { name, addr, ready_after: Duration::ZERO, dir, metrics: None, processes: Vec::new() };
         for mut command in commands {
             peer.processes.push(command.spawn().with_context(|| format!("starting {command:?}"))?);
         }

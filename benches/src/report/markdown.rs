@@ -24,7 +24,7 @@ const HEAD: &[&str] = &[
     "MiB",
     "written ÷ stored",
     "switches/msg",
-    "msgs/flush",
+    "msgs/commit",
 ];
 
 /// The whole page.
@@ -133,7 +133,7 @@ fn costs(row: &Row, java: Option<&Row>) -> Vec<String> {
         format!("{:.0}", costs.resident_mib),
         row.written_ratio().map_or(dash(), |written| format!("{written:.2}")),
         format!("{:.3}", costs.switches),
-        // A server that stores nothing causes no flushes.
-        costs.messages_per_flush().filter(|_| row.peer != "null").map_or(dash(), |n| format!("{n:.1}")),
+        // A server that stores nothing commits nothing.
+        costs.messages_per_commit().filter(|_| row.peer != "null").map_or(dash(), |n| format!("{n:.1}")),
     ]
 }

@@ -1,6 +1,7 @@
 //! Sections about what a broker takes: topics, memory, idle CPU, disk, cores.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::compare::section::show;
@@ -17,7 +18,7 @@ const SLOW_RATE: f64 = 10.0;
 const SLOW_SECONDS: f64 = 20.0;
 
 pub fn topics(context: &Context, section: &mut Section) -> anyhow::Result<()> {
-    let peer = context.ringmq(Flush::Sync, &[])?;
+    let peer = Rc::new(context.ringmq(Flush::Sync, &[])?);
     let load = |topics: usize| LoadArgs {
         connections: 8,
         in_flight: 32,
@@ -73,7 +74,7 @@ pub fn idle(context: &Context, section: &mut Section) -> anyhow::Result<()> {
     }
     drop(peers);
     section.table("Idle for 20 s, on an empty store", &["broker", "CPU of a core", "resident MiB"], table);
-    let peer = context.ringmq(Flush::Sync, &["--memory", "256MiB"])?;
+    let peer = Rc::new(context.ringmq(Flush::Sync, &["--memory", "256MiB"])?);
     let load = |connections: usize, readers: usize| LoadArgs {
         connections,
         in_flight: 256,
@@ -188,7 +189,7 @@ pub fn cores(context: &Context, section: &mut Section) -> anyhow::Result<()> {
     one.name = "1 core";
     let mut two = context.ringmq(Flush::Sync, &["--cores", "2"])?;
     two.name = "2 cores";
-    section.rows = context.measure(&[one, two], &loads)?;
+    section.rows = context.measure(&[Rc::new(one), Rc::new(two)], &loads)?;
     for load in &loads {
         let of = |name: &str| section.row(name, &load.label()).and_then(Row::rate);
         if let (Some(one), Some(two)) = (of("1 core"), of("2 cores")) {

@@ -64,8 +64,7 @@ pub fn sizes(context: &Context, section: &mut Section) -> anyhow::Result<()> {
         ..context.load()
     };
     let loads = [load(128, 4, 256), load(16 << 10, 4, 64), load(64 << 10, 4, 32), load(1 << 20, 4, 4)];
-    let mut peers = vec![context.ringmq(Flush::Sync, &[])?];
-    peers.extend(context.java(Flush::Sync)?);
+    let peers = context.ringmq_and_java(Flush::Sync)?;
     section.rows = context.measure(&peers, &loads)?;
     drop(peers);
     let probe = Probe::new(&context.dir("probe")?)?;
@@ -99,7 +98,8 @@ pub fn sizes(context: &Context, section: &mut Section) -> anyhow::Result<()> {
             section.figure(&what, "≥ 0.8", measured, Some(ratio >= 0.8));
         }
     }
-    let head = ["load", "RingMQ MiB/s", "bytes a flush", "device MiB/s at that size", "ratio", "measured by"];
+    let head =
+        ["load", "RingMQ MiB/s", "bytes a commit", "device MiB/s at that size", "ratio", "measured by"];
     section.table("RingMQ against the device", &head, table);
     Ok(())
 }

@@ -36,8 +36,7 @@ fn fill(peer: &Peer) -> anyhow::Result<()> {
 }
 
 pub fn push(context: &Context, section: &mut Section) -> anyhow::Result<()> {
-    let mut peers = vec![context.ringmq(Flush::Sync, &[])?];
-    peers.extend(context.java(Flush::Sync)?);
+    let peers = context.ringmq_and_java(Flush::Sync)?;
     let load = LoadArgs {
         rate: Some(PUSH_RATE),
         connections: 8,
