@@ -134,10 +134,11 @@ impl Context {
         Peer::java(lib, &dir, flush).map(Some)
     }
 
-    /// rocketmq-rust's broker, if its binaries were named.
-    pub fn rocketmq_rust(&self, flush: Flush) -> anyhow::Result<Option<Peer>> {
-        let Some(bin) = &self.args.rust_bin else { return Ok(None) };
-        Peer::rocketmq_rust(bin, &self.dir("rocketmq-rust")?, flush).map(Some)
+    /// rocketmq-rust's broker, if its binary was named.
+    pub fn rocketmq_rust(&self, flush: Flush) -> anyhow::Result<Option<Rc<Peer>>> {
+        let Some(broker) = &self.args.rust_broker else { return Ok(None) };
+        let peer = Peer::rocketmq_rust(&self.ringmq, broker, &self.dir("rocketmq-rust")?, flush)?;
+        Ok(Some(Rc::new(peer)))
     }
 
     /// The server that stores nothing.
@@ -145,10 +146,9 @@ impl Context {
         Peer::null(&self.prefix, &self.dir("null")?)
     }
 
-    /// RingMQ, Java, rocketmq-rust (where they are to be had) and the null server.
+    /// RingMQ, Java (where it is to be had) and the null server.
     pub fn all_peers(&self, flush: Flush) -> anyhow::Result<Vec<Rc<Peer>>> {
         let mut peers = self.ringmq_and_java(flush)?;
-        peers.extend(self.rocketmq_rust(flush)?.map(Rc::new));
         peers.push(Rc::new(self.null()?));
         Ok(peers)
     }

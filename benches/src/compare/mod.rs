@@ -30,10 +30,10 @@ pub struct CompareArgs {
     /// on); without it the Java broker is left out.
     #[arg(long)]
     java_lib: Option<PathBuf>,
-    /// Directory with rocketmq-rust's binaries (`cargo install rocketmq-broker rocketmq-namesrv --root DIR` puts
-    /// them into DIR/bin); without it that broker is left out.
+    /// rocketmq-rust's broker (`cargo install rocketmq-broker` makes `rocketmq-broker-rust`); without it that broker
+    /// is left out.
     #[arg(long)]
-    rust_bin: Option<PathBuf>,
+    rust_broker: Option<PathBuf>,
     /// Sections to run, separated by commas; all of them when left out. `list` names them.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,

@@ -45,7 +45,8 @@ pub fn commands(
     ])
 }
 
-fn broker_config(dir: &Path, port: u16, namesrv_port: u16, flush: Flush) -> String {
+/// The broker's configuration: the defaults, apart from where it is and when it flushes.
+pub fn broker_config(dir: &Path, port: u16, namesrv_port: u16, flush: Flush) -> String {
     let store = dir.join("store");
     format!(
         "brokerClusterName=DefaultCluster\nbrokerName=broker-a\nbrokerId=0\nbrokerIP1=127.0.0.1\nlistenPort={port}\n\
@@ -54,20 +55,5 @@ fn broker_config(dir: &Path, port: u16, namesrv_port: u16, flush: Flush) -> Stri
         flush.java_name(),
         store.display(),
         store.join("commitlog").display()
-    )
-}
-
-/// The same configuration as rocketmq-rust's broker reads it.
-pub fn rust_config(dir: &Path, port: u16, namesrv_port: u16, flush: Flush) -> String {
-    let store = dir.join("store");
-    format!(
-        "[brokerIdentity]\nbrokerClusterName = \"DefaultCluster\"\nbrokerName = \"broker-a\"\nbrokerId = 0\n\n\
-         [brokerServerConfig]\nlistenPort = {port}\nbindAddress = \"127.0.0.1\"\n\n\
-         [brokerConfig]\nbrokerIp1 = \"127.0.0.1\"\nlistenPort = {port}\nnamesrvAddr = \"127.0.0.1:{namesrv_port}\"\n\
-         autoCreateTopicEnable = true\nstorePathRootDir = \"{}\"\n\n\
-         [messageStoreConfig]\nflushDiskType = \"{}\"\nstorePathRootDir = \"{}\"\n",
-        store.display(),
-        flush.java_name(),
-        store.display()
     )
 }

@@ -94,22 +94,32 @@ impl Peer {
         Peer::start("java", dir, vec![logged(namesrv, dir, "namesrv")?, logged(broker, dir, "broker")?], port)
     }
 
-    /// rocketmq-rust's broker and name server from the directory of their binaries.
-    pub fn rocketmq_rust(bin: &Path, dir: &Path, flush: Flush) -> anyhow::Result<Peer> {
+    /// rocketmq-rust's broker, with the Java broker's configuration; it does not run without a name server, which is
+    /// `ringmq`'s.
+    pub fn rocketmq_rust(ringmq: &Path, broker: &Path, dir: &Path, flush: Flush) -> anyhow::Result<Peer> {
         let (port, namesrv_port) = (free_port()?, free_port()?);
-        std::fs::write(dir.join("broker.toml"), java::rust_config(dir, port, namesrv_port, flush))?;
-        let mut namesrv = Command::new(bin.join("rocketmq-namesrv-rust"));
-        namesrv.env("ROCKETMQ_HOME", dir).env("HOME", dir);
-        namesrv.args(["--listenPort", &namesrv_port.to_string(), "--bindAddress", "127.0.0.1"]);
-        let mut broker = Command::new(bin.join("rocketmq-broker-rust"));
-        broker.env("ROCKETMQ_HOME", dir).env("HOME", dir).arg("-c").arg(dir.join("broker.toml"));
-        broker.args(["-n", &format!("127.0.0.1:{namesrv_port}")]);
-        Peer::start(
-            "rocketmq-rust",
-            dir,
-            vec![logged(namesrv, dir, "namesrv")?, logged(broker, dir, "broker")?],
-            port,
-        )
+        let config = dir.join("broker.conf");
+        std::fs::write(&config, java::broker_config(dir, port, namesrv_port, flush))?;
+        let mut namesrv = Command::new(ringmq);
+        namesrv.arg("namesrv").arg("--data").arg(dir.join("namesrv"));
+        namesrv.args(["--namesrv-port", &namesrv_port.to_string()]);
+        let mut namesrv = logged(namesrv, dir, "namesrv")?.spawn().context("starting a name server")?;
+        let listening = wait_for(|| TcpStream::connect(("127.0.0.1", namesrv_port)).is_ok());
+        let mut command = Command::new(broker);
+        command.env("ROCKETMQ_HOME", dir).env("HOME", dir).arg("-c").arg(config);
+        let commands = logged(command, dir, "broker").map(|command| vec![command]);
+        let started = listening.and(commands).and_then(|c| Peer::start("rocketmq-rust", dir, c, port));
+        match started {
+            Ok(mut peer) => {
+                peer.processes.insert(0, namesrv);
+                Ok(peer)
+            }
+            Err(error) => {
+                namesrv.kill()?;
+                namesrv.wait()?;
+                Err(error)
+            }
+        }
     }
 
     /// This program's own null server. `prefix`: arguments before its subcommands.
@@ -177,6 +187,15 @@ impl Drop for Peer {
             let _ = child.wait();
         }
     }
+}
+
+fn wait_for(done: impl Fn() -> bool) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while !done() {
+        anyhow::ensure!(started.elapsed() < START_LIMIT, "it did not come up for {START_LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// Whether a send to the broker is acknowledged now.

@@ -13,12 +13,13 @@ type Run = fn(&Context, &mut Section) -> anyhow::Result<()>;
 
 /// Every section: its name, what it is about, and what runs it; in the order of the report. Those that share a
 /// flush mode follow one another, so that the Java broker is warmed up once for each.
-pub const ALL: [(&str, &str, Run); 15] = [
+pub const ALL: [(&str, &str, Run); 16] = [
     ("sync", "sends of 1 KiB, SYNC_FLUSH, closed loop", sends::sync),
     ("open", "sends on a schedule of 10,000/s, SYNC_FLUSH; latency from when each was due", sends::open),
     ("sizes", "sends of 128 B to 1 MiB, SYNC_FLUSH, against the device's own rate", sends::sizes),
     ("batches", "batches (code 320), SYNC_FLUSH", sends::batches),
     ("push", "send to delivery on a schedule of 1,000/s, with long-polling consumers", tail::push),
+    ("rust", "sends of 1 KiB, SYNC_FLUSH, against rocketmq-rust's broker", sends::rocketmq_rust),
     ("async", "sends of 1 KiB, ASYNC_FLUSH, closed loop", sends::asynchronous),
     ("pull", "pulls of everything that is there, 32 messages of 1 KiB each, from memory", tail::pull),
     ("catch-up", "reading a large log from the device, alone and beside the tail", large::catch_up),

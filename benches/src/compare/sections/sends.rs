@@ -1,5 +1,6 @@
 //! Sections about sends: closed and open loops, sizes, batches.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::compare::section::show;
@@ -22,6 +23,21 @@ pub fn sync(context: &Context, section: &mut Section) -> anyhow::Result<()> {
     }
     for (label, goal) in [("64 × 1", 6.0), ("8 × 32", 15.0), ("4 × 256", 15.0)] {
         section.at_most(&format!("broker CPU a message, {label}"), label, "java", 1.0 / goal, Row::cpu);
+    }
+    Ok(())
+}
+
+/// In a section of its own, with few in flight: it refuses most sends of heavier loads.
+pub fn rocketmq_rust(context: &Context, section: &mut Section) -> anyhow::Result<()> {
+    let Some(peer) = context.rocketmq_rust(Flush::Sync)? else { return Ok(()) };
+    let peers = [Rc::new(context.ringmq(Flush::Sync, &[])?), peer];
+    section.rows = context.measure(&peers, &context.shapes(&[(1, 1), (16, 1)]))?;
+    for label in ["1 × 1", "16 × 1"] {
+        let of = |peer: &str| section.row(peer, label).and_then(Row::rate);
+        if let (Some(ours), Some(theirs)) = (of("ringmq"), of("rocketmq-rust")) {
+            let measured = format!("{} × ({ours:.0} against {theirs:.0})", show(ours / theirs));
+            section.figure(&format!("SYNC_FLUSH, {label}, against rocketmq-rust"), "stated", measured, None);
+        }
     }
     Ok(())
 }
