@@ -141,6 +141,7 @@ impl SimShard {
                 tail_memory: 64 << 20,
                 staged_limit: 64 << 20,
                 disk_watermark_percent: 95,
+                strict: true,
             };
             Shard::open(sim.node("bench"), options).await.expect("a new shard opens")
         });
@@ -191,6 +192,7 @@ impl SimShard {
             max_messages: PULL,
             max_bytes: 1 << 20,
             tag_filter: Some(&filter),
+            record_filter: None,
         };
         let found = ready(self.shard.read(&request)).expect("the messages are there");
         found.messages
