@@ -114,7 +114,7 @@ def progress(t):
 
 @case("offsets")
 def offsets(t):
-    """resetOffsetByTime and consumerStatus with a live consumer, cloneGroupOffset, consumeMessage by its id."""
+    """resetOffsetByTime and consumerStatus with a live consumer, cloneGroupOffset."""
     t.create_topic(brokers=t.cluster.names[:1])
     shell = Shell(t)
     consumer = t.consumer()
@@ -125,6 +125,7 @@ def offsets(t):
     shell.expect(r"^%s +0 +0" % re.escape(t.cluster.names[0]), "resetOffsetByTime", "-g", t.group,
                  "-t", t.topic, "-s", "1000")
     t.until(lambda: len(got(consumer)) >= 2 * len(sent), "the messages once more", seconds=40)
+    shell.expect("create subscription group to .* success", "updateSubGroup", "-c", CLUSTER, "-g", t.group + "-2")
     shell.expect("clone group offset success", "cloneGroupOffset", "-s", t.group, "-d", t.group + "-2", "-t", t.topic,
                  "-o", "true")
     shell.expect("Consume Diff Total: ", "consumerProgress", "-g", t.group + "-2")
