@@ -31,8 +31,9 @@ impl Identity {
     /// Appends the answer to the request with the number `opaque`.
     pub fn write_answer(&self, out: &mut Outgoing, opaque: i32, body: AnswerBody) {
         match body {
-            AnswerBody::Sent { physical_offsets, queue_id, queue_offset, uniq_key } => {
-                self.write_sent(out.tail(), opaque, &physical_offsets, (queue_id, queue_offset), &uniq_key);
+            AnswerBody::Sent { physical_offsets, queue_id, queue_offset, uniq_key, recall_handle } => {
+                let names = (&uniq_key[..], recall_handle.as_deref());
+                self.write_sent(out.tail(), opaque, &physical_offsets, (queue_id, queue_offset), names);
             }
             AnswerBody::Replied(queue_id) => self.write_replied(out.tail(), opaque, queue_id),
             AnswerBody::Pulled(pulled) => write_pulled(out, opaque, pulled),
@@ -68,6 +69,7 @@ impl Identity {
             queue_id: queue_id.0 as i32,
             queue_offset: 0,
             transaction_id: None,
+            recall_handle: None,
             region: &self.config.region_id,
             trace_on: self.config.trace_on,
         };
@@ -80,7 +82,7 @@ impl Identity {
         opaque: i32,
         physical_offsets: &[PhysicalOffset],
         (queue_id, queue_offset): (QueueId, QueueOffset),
-        uniq_key: &[u8],
+        (uniq_key, recall_handle): (&[u8], Option<&str>),
     ) {
         let id = |offset: &PhysicalOffset| {
             OffsetMessageId { store_host: self.store_host, physical_offset: offset.get() }.encode()
@@ -104,6 +106,7 @@ impl Identity {
             queue_id: queue_id.0 as i32,
             queue_offset: queue_offset.0,
             transaction_id: std::str::from_utf8(uniq_key).ok().filter(|key| !key.is_empty()),
+            recall_handle,
             region: &self.config.region_id,
             trace_on: self.config.trace_on,
         };

@@ -30,9 +30,9 @@ pub struct RequestCode {
 }
 
 const DEAD: &str = "no RocketMQ 5 component serves it";
-const RETRY: &str = "consumption retry and dead letter queues are not served yet";
 const TRANSACTIONS: &str = "a half message that was given up is not taken up again";
-const TIMERS: &str = "delay and timer messages are not served yet";
+const TIMERS: &str =
+    "what is delayed comes from the log: there are no delay offsets, no wheel and no checkpoint of one";
 const POP: &str = "POP consumption is not served yet";
 const LITE: &str = "lite topics are not served";
 const ASSIGNMENT: &str = "consumers share queues out themselves (clientRebalance=true)";
@@ -77,7 +77,7 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(33, "VIEW_MESSAGE_BY_ID", Served("")),
     row(34, "HEART_BEAT", Served("")),
     row(35, "UNREGISTER_CLIENT", Served("")),
-    row(36, "CONSUMER_SEND_MSG_BACK", Refused(RETRY)),
+    row(36, "CONSUMER_SEND_MSG_BACK", Served("")),
     row(37, "END_TRANSACTION", Served("")),
     row(38, "GET_CONSUMER_LIST_BY_GROUP", Served("")),
     row(
@@ -172,7 +172,7 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(354, "CHECK_ROCKSDB_CQ_WRITE_PROGRESS", Refused(NO_FILES)),
     row(355, "EXPORT_ROCKSDB_CONFIG_TO_JSON", Refused(NO_FILES)),
     row(361, "LITE_PULL_MESSAGE", Served("as 11")),
-    row(370, "RECALL_MESSAGE", Refused(TIMERS)),
+    row(370, "RECALL_MESSAGE", Served("")),
     row(400, "QUERY_ASSIGNMENT", Refused(ASSIGNMENT)),
     row(401, "SET_MESSAGE_REQUEST_MODE", Refused(ASSIGNMENT)),
     row(402, "GET_ALL_MESSAGE_REQUEST_MODE", Refused(ASSIGNMENT)),
@@ -305,12 +305,12 @@ mod tests {
     #[test]
     fn a_refusal_begins_with_javas_words() {
         assert_eq!(not_supported(7).remark, " request type 7 not supported");
-        let refusal = not_supported(36);
+        let refusal = not_supported(60);
         assert_eq!(refusal.code, 3);
         assert_eq!(
             refusal.remark,
-            " request type 36 not supported: CONSUMER_SEND_MSG_BACK: consumption retry and dead letter queues are \
-             not served yet"
+            " request type 60 not supported: GET_TIMER_CHECK_POINT: what is delayed comes from the log: there are no \
+             delay offsets, no wheel and no checkpoint of one"
         );
         assert!(not_supported(105).remark.ends_with(": GET_ROUTEINFO_BY_TOPIC: it is for the name server"));
     }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::delay::{DelayConfig, parse_levels};
 use crate::transaction::TransactionConfig;
 use ringmq_engine::RetentionPolicy;
 use ringmq_options::{MIN_MEMORY, Settings, Source, show_size};
@@ -90,6 +91,14 @@ pub enum ConfigError {
     /// No hours of a day.
     #[error("delete-when = \"{0}\": expected hours from 0 to 23, separated by semicolons")]
     Hours(String),
+    /// No text of delay levels.
+    #[error(
+        "delay-levels = \"{value}\": expected 1 to 1024 numbers with a unit each (ms, s, m, h or d), as in \"1s 5s 10m\""
+    )]
+    DelayLevels {
+        /// The value given.
+        value: String,
+    },
     /// A name that cannot be one.
     #[error("{option} = \"{value}\": expected 1 to 127 of the characters a-z A-Z 0-9 _ - . %")]
     Name {
@@ -187,6 +196,8 @@ pub struct BrokerConfig {
     pub idle_timeout: Duration,
     /// A client without heartbeats for this long has left.
     pub channel_expiry: Duration,
+    /// Delay levels and timer messages.
+    pub delay: DelayConfig,
     /// How long a queue lock holds.
     pub lock_expiry: Duration,
     /// Longest that a pull waits.
@@ -264,6 +275,7 @@ impl BrokerConfig {
             max_connections: settings.integer("max-connections"),
             idle_timeout: settings.duration("idle-timeout"),
             channel_expiry: settings.duration("channel-expiry"),
+            delay: delay(settings)?,
             lock_expiry: settings.duration("lock-expiry"),
             max_long_poll: settings.duration("max-long-poll"),
             register_period: settings.duration("register-period"),
@@ -279,6 +291,16 @@ impl BrokerConfig {
     pub fn vip_port(&self) -> Option<u16> {
         (self.port != 0).then(|| self.port - 2)
     }
+}
+
+fn delay(settings: &Settings) -> Result<DelayConfig, ConfigError> {
+    let value = settings.text("delay-levels");
+    Ok(DelayConfig {
+        levels: parse_levels(value).ok_or_else(|| ConfigError::DelayLevels { value: value.to_owned() })?,
+        timers: settings.switch("timer-messages"),
+        timer_max_delay_ms: settings.duration("timer-max-delay").as_millis() as i64,
+        recall: settings.switch("recall"),
+    })
 }
 
 /// Names stand in routes, tables and file names, so they keep to Java's set for names.

@@ -214,7 +214,8 @@ impl<E: Env> Core<E> {
             Call::CreateTopic { .. }
             | Call::CreateGroup(_)
             | Call::PushReply(..)
-            | Call::CheckTransaction(..) => CONTROL_CORE,
+            | Call::CheckTransaction(..)
+            | Call::RetryFate { .. } => CONTROL_CORE,
             Call::CoreFigures(core) => *core,
             Call::Shard(shard, _) => self.identity.routing.core(*shard),
         };

@@ -9,6 +9,7 @@ mod connection;
 pub mod control;
 mod control_plane;
 mod core;
+mod delay;
 mod edge;
 mod event;
 mod invocations;

@@ -96,10 +96,10 @@ pub struct Once {
     pub window_ms: i64,
 }
 
-/// Where a message lies until its outcome is known.
+/// Where a message lies until its outcome is known, or its time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitsIn {
-    /// Java's topic for half messages.
+    /// Java's topic for half messages, for delay levels or for timers.
     pub topic: &'static str,
     /// Its queue.
     pub queue_id: QueueId,
@@ -114,7 +114,8 @@ pub struct SendRequest {
     pub topic: Arc<str>,
     /// Queue that the edge chose.
     pub queue_id: QueueId,
-    /// Where the message waits until its outcome is known, if it waits. The shard is still that of topic and queue.
+    /// Where the message waits until its outcome is known or it is due, if it waits. The shard is still that of topic
+    /// and queue.
     pub waits_in: Option<WaitsIn>,
     /// The producer's flag.
     pub flag: i32,
@@ -138,6 +139,10 @@ pub struct SendRequest {
     pub uniq_key: UniqKey,
     /// The message is stored once within its topic's window.
     pub once: Option<Box<Once>>,
+    /// For the answer's recallHandle.
+    pub recall_handle: Option<Box<str>>,
+    /// The answer is SUCCESS alone (36).
+    pub plain_answer: bool,
 }
 
 /// A pull that passed the checks of the edge.
@@ -248,6 +253,8 @@ pub enum AnswerBody {
         queue_offset: QueueOffset,
         /// The message's UNIQ_KEY.
         uniq_key: UniqKey,
+        /// By which a timer message may be recalled.
+        recall_handle: Option<Box<str>>,
     },
     /// A reply was handed to who waited for it, and is not stored: the queue that it would have gone to.
     Replied(QueueId),
@@ -309,8 +316,32 @@ pub enum Call {
     CoreFigures(CoreId),
     /// Of core 0: ask a producer of this group for a half message, with this request (39).
     CheckTransaction(String, Bytes),
+    /// Of core 0: what becomes of a message that a consumer of the group could not consume.
+    RetryFate {
+        /// The group.
+        group: String,
+        /// How it comes back.
+        sent: Returned,
+    },
     /// Of a shard.
     Shard(ShardId, ShardCall),
+}
+
+/// How a message comes back from a consumer that could not consume it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// Sent back (36), to be consumed again.
+    ForRetry {
+        /// Whether the consumer runs in unit mode.
+        unit_mode: bool,
+    },
+    /// Sent back (36), and not to be consumed again.
+    ForDeadLetters,
+    /// Sent to the group's retry topic by the client itself.
+    BySend {
+        /// It was consumed as often as the group may.
+        is_exhausted: bool,
+    },
 }
 
 /// A question to a shard from a task that gathers the answers of several.
@@ -352,10 +383,27 @@ pub enum ShardCall {
     RecordAt(PhysicalOffset),
     /// Offsets of groups.
     Offsets(OffsetCall),
+    /// Recall the timer message: settle it without a message.
+    Recall(Recall),
     /// What the shard has counted.
     Report,
     /// The shard's figures for the metrics.
     Figures,
+}
+
+/// A timer message to be recalled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recall {
+    /// The topic that it would be delivered to.
+    pub topic: Arc<str>,
+    /// Its UNIQ_KEY.
+    pub uniq_key: Arc<str>,
+    /// Its TIMER_OUT_MS.
+    pub out_ms: i64,
+    /// Who recalls it.
+    pub producer_group: Arc<str>,
+    /// Its address.
+    pub from: SocketAddr,
 }
 
 /// State of one queue.
@@ -403,6 +451,11 @@ pub enum CallAnswer {
     TimeSpans(Vec<TimeSpan>),
     /// To [`ShardCall::GroupsOf`].
     Groups(Vec<Arc<str>>),
+    /// To [`Call::RetryFate`]: the group's topic that takes the message is there.
+    Fate {
+        /// It is that of the dead letters.
+        is_dead: bool,
+    },
     /// To [`ShardCall::Keys`] and [`ShardCall::RecordAt`].
     Records(Vec<IoSlice>),
     /// To [`ShardCall::Report`].

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ringmq_engine::ShardStats;
+use ringmq_engine::{PendingStats, ShardStats};
+use ringmq_protocol::names;
 
 use crate::control::stats::{PutLatency, StatsDelta, StatsKind, StatsRecorder, Totals};
 use crate::message_filter::Verdicts;
@@ -17,7 +18,61 @@ pub struct Meters {
     totals: Totals,
     put_latency: PutLatency,
     put_failed: u64,
+    deliveries: Deliveries,
 }
+
+/// What was delayed and retried since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deliveries {
+    /// Delayed messages that were delivered.
+    pub count: u64,
+    /// The sum of the times, in ms, by which they were late.
+    pub late_ms: u64,
+    /// How many were late by more than 100 ms.
+    pub late: u64,
+    /// Timer messages that were recalled instead.
+    pub recalled: u64,
+    /// Messages stored in retry topics.
+    pub retries: u64,
+    /// Messages stored in topics of dead letters.
+    pub dead_letters: u64,
+}
+
+impl Deliveries {
+    fn figures(&self, figures: &mut Figures) {
+        let Deliveries { count, late_ms, late, recalled, retries, dead_letters } = *self;
+        figures.counter(
+            "ringmq_delayed_delivered_total",
+            "Delayed messages that were delivered.",
+            &[],
+            count,
+        );
+        let help = "Delayed messages that were delivered more than 100 ms late.";
+        figures.counter("ringmq_delayed_late_total", help, &[], late);
+        let help = "By how much delayed messages were late, added up, in milliseconds.";
+        figures.counter("ringmq_delayed_late_milliseconds_total", help, &[], late_ms);
+        figures.counter("ringmq_timers_recalled_total", "Timer messages that were recalled.", &[], recalled);
+        figures.counter("ringmq_retries_total", "Messages stored in retry topics.", &[], retries);
+        let help = "Messages stored as dead letters.";
+        figures.counter("ringmq_dead_letters_total", help, &[], dead_letters);
+    }
+}
+
+impl std::iter::Sum for Deliveries {
+    fn sum<I: Iterator<Item = Deliveries>>(all: I) -> Deliveries {
+        all.fold(Deliveries::default(), |sum, more| Deliveries {
+            count: sum.count + more.count,
+            late_ms: sum.late_ms + more.late_ms,
+            late: sum.late + more.late,
+            recalled: sum.recalled + more.recalled,
+            retries: sum.retries + more.retries,
+            dead_letters: sum.dead_letters + more.dead_letters,
+        })
+    }
+}
+
+/// A delivery is late beyond this, in ms.
+const LATE_MS: u64 = 100;
 
 struct Run {
     topic: Arc<str>,
@@ -36,6 +91,10 @@ pub struct ShardReport {
     pub put_latency: PutLatency,
     /// Sends that failed since the start.
     pub put_failed: u64,
+    /// What was delayed and retried since the start.
+    pub deliveries: Deliveries,
+    /// Delayed messages that wait.
+    pub delayed: PendingStats,
     /// What was counted by topic and group since the last report.
     pub deltas: Vec<StatsDelta>,
 }
@@ -50,12 +109,37 @@ impl Meters {
             totals: Totals::default(),
             put_latency: PutLatency::default(),
             put_failed: 0,
+            deliveries: Deliveries::default(),
         }
+    }
+
+    /// A message was staged under `topic`, with this many bytes of body.
+    pub fn delayed(&mut self, topic: &str, bytes: u64) {
+        let known = self.run.as_ref().filter(|run| *run.topic == *topic).map(|run| run.topic.clone());
+        self.staged(&known.unwrap_or_else(|| topic.into()), 1, bytes);
+    }
+
+    /// A timer message was recalled.
+    pub fn recalled(&mut self) {
+        self.deliveries.recalled += 1;
+    }
+
+    /// A delayed message was delivered to its topic, with this many bytes of body, so late.
+    pub fn delivered(&mut self, topic: &str, bytes: u64, late_ms: u64) {
+        self.delayed(topic, bytes);
+        self.deliveries.count += 1;
+        self.deliveries.late_ms += late_ms;
+        self.deliveries.late += u64::from(late_ms > LATE_MS);
     }
 
     /// Messages of a topic were staged, with this many bytes of bodies.
     pub fn staged(&mut self, topic: &Arc<str>, messages: u64, bytes: u64) {
         self.totals.put += messages;
+        if names::is_retry_topic(topic) {
+            self.deliveries.retries += messages;
+        } else if names::is_dlq_topic(topic) {
+            self.deliveries.dead_letters += messages;
+        }
         match &mut self.run {
             Some(run) if Arc::ptr_eq(&run.topic, topic) => {
                 run.messages += messages;
@@ -114,6 +198,7 @@ impl Meters {
         figures.counter("ringmq_filter_evaluations_total", help, &[("wanted", "yes")], wanted);
         figures.counter("ringmq_filter_evaluations_total", help, &[("wanted", "no")], filter_rejected);
         self.put_latency.figures(figures);
+        self.deliveries.figures(figures);
     }
 
     /// What SQL92 filters said since the start.
@@ -123,13 +208,15 @@ impl Meters {
     }
 
     /// What core 0 is told.
-    pub fn report(&mut self, stats: ShardStats) -> ShardReport {
+    pub fn report(&mut self, stats: ShardStats, delayed: PendingStats) -> ShardReport {
         self.end_run();
         ShardReport {
             stats,
             totals: self.totals,
             put_latency: self.put_latency,
             put_failed: self.put_failed,
+            deliveries: self.deliveries,
+            delayed,
             deltas: self.recorder.take(),
         }
     }
@@ -148,7 +235,7 @@ mod tests {
         meters.staged(&b, 1, 5);
         meters.pulled("a", "g", 0, 0);
         meters.pulled("a", "g", 2, 40);
-        let report = meters.report(ShardStats::default());
+        let report = meters.report(ShardStats::default(), PendingStats::default());
         let count = |kind, key: &str| {
             report
                 .deltas
@@ -169,6 +256,6 @@ mod tests {
             filter_rejected: 0,
         };
         assert_eq!(report.totals, totals);
-        assert!(meters.report(ShardStats::default()).deltas.is_empty());
+        assert!(meters.report(ShardStats::default(), PendingStats::default()).deltas.is_empty());
     }
 }

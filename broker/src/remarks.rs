@@ -12,10 +12,80 @@ use crate::control::{FAQ, Refusal};
 use crate::mailbox::{CoreId, Full};
 use crate::transaction::NotEnded;
 
-/// A message property whose feature this broker does not have yet.
-pub fn property_not_supported(code: i32, property: &str) -> Refusal {
-    let remark = format!(" request type {code} not supported with the message property {property}");
-    Refusal::new(response::REQUEST_CODE_NOT_SUPPORTED, remark)
+/// DELAY is no number: what Java's parser says.
+pub fn bad_delay_level(text: &str) -> Refusal {
+    let remark = format!("java.lang.NumberFormatException: For input string: \"{text}\"");
+    Refusal::new(response::SYSTEM_ERROR, remark)
+}
+
+/// WHEEL_TIMER_NOT_ENABLE.
+pub fn timers_disabled() -> Refusal {
+    let remark = "accurate timer message is not enabled, timerWheelEnable is false";
+    Refusal::new(response::SYSTEM_ERROR, remark)
+}
+
+/// WHEEL_TIMER_MSG_ILLEGAL.
+pub fn timer_illegal(max_delay_ms: i64) -> Refusal {
+    Refusal::new(
+        response::MESSAGE_ILLEGAL,
+        format!(
+            "timer message illegal, the delay time should not be bigger than the max delay {max_delay_ms}ms; or if \
+             set del msg, the delay time should be bigger than the current time"
+        ),
+    )
+}
+
+/// A batch asks to be delayed, which clients do not let happen.
+pub fn batch_delayed() -> Refusal {
+    Refusal::new(response::MESSAGE_ILLEGAL, "a batch of messages cannot be delayed: send them one by one")
+}
+
+/// A message that is to delete a timer message.
+pub fn deletes_by_message() -> Refusal {
+    Refusal::new(
+        response::MESSAGE_ILLEGAL,
+        "TIMER_DEL_UNIQKEY is not supported: recall the timer message by its handle (RECALL_MESSAGE)",
+    )
+}
+
+/// A message that is sent back is not there (any more).
+pub fn look_up_failed(offset: i64) -> Refusal {
+    Refusal::new(response::SYSTEM_ERROR, format!("look message by offset failed, {offset}"))
+}
+
+/// The retry topic could not be made.
+pub fn no_retry_topic(topic: &str) -> Refusal {
+    Refusal::new(response::SYSTEM_ERROR, format!("topic[{topic}] not exist"))
+}
+
+/// The retry topic takes no messages.
+pub fn topic_not_writable(topic: &str) -> Refusal {
+    Refusal::new(response::NO_PERMISSION, format!("the topic[{topic}] sending message is forbidden"))
+}
+
+/// Recalls are switched off.
+pub fn recall_forbidden() -> Refusal {
+    Refusal::new(response::NO_PERMISSION, "recall failed, operation is forbidden")
+}
+
+/// A recall that this broker cannot serve.
+pub fn recall_unavailable(code: i32) -> Refusal {
+    Refusal::new(code, "recall failed, broker service not available")
+}
+
+/// A recall for a topic that does not exist.
+pub fn recall_no_topic(topic: &str) -> Refusal {
+    Refusal::new(response::TOPIC_NOT_EXIST, format!("recall failed, the topic[{topic}] not exist"))
+}
+
+/// A recall that makes no sense.
+pub fn recall(remark: &str) -> Refusal {
+    Refusal::new(response::ILLEGAL_OPERATION, remark)
+}
+
+/// A recall that could not be stored.
+pub fn recall_error() -> Refusal {
+    Refusal::new(response::SYSTEM_ERROR, "recall failed, execute error")
 }
 
 /// A lane to another core has no credit left.

@@ -310,13 +310,6 @@ fn what_is_not_served_is_refused_with_the_reason() {
         let broker = start(&sim, &["cores=2", "shards=2", "max-message-size=1MiB"]).await;
         let mut client = Client::connect(&sim, "client", broker.address).await;
         let cases = [
-            (send("t", 0, "x", "DELAY\u{1}3\u{2}"), response::REQUEST_CODE_NOT_SUPPORTED, "DELAY"),
-            (send("t", 0, "x", "TRAN_MSG\u{1}true\u{2}"), response::REQUEST_CODE_NOT_SUPPORTED, "TRAN_MSG"),
-            (
-                send("t", 0, "x", "TIMER_DELAY_MS\u{1}5\u{2}"),
-                response::REQUEST_CODE_NOT_SUPPORTED,
-                "TIMER_DELAY_MS",
-            ),
             (
                 Command::request(4711, 0),
                 response::REQUEST_CODE_NOT_SUPPORTED,

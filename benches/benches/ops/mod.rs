@@ -69,6 +69,7 @@ pub fn encode_answer(out: &mut BytesMut) {
         queue_id: 3,
         queue_offset: 1_000_000,
         transaction_id: Some("7F0000010000018B0000000000000042"),
+        recall_handle: None,
         region: "DefaultRegion",
         trace_on: true,
     };

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use ringmq_engine::ShardStats;
+use ringmq_engine::{PendingStats, ShardStats};
 use ringmq_env::DiskSpace;
 
 use super::stats::{DailyTotals, PutLatency, StoreRates};
+use crate::meters::Deliveries;
 
 const SECOND_MS: i64 = 1000;
 const MINUTE_MS: i64 = 60 * SECOND_MS;
@@ -42,6 +43,10 @@ pub struct RuntimeInputs<'a> {
     pub queued_requests: usize,
     /// Most that may wait there.
     pub queue_capacity: usize,
+    /// Delayed messages that wait, in each shard.
+    pub delayed: &'a [PendingStats],
+    /// What was delayed and retried.
+    pub deliveries: Deliveries,
     /// RocketMQ version whose answers these are: its ordinal.
     pub version: i32,
     /// Its name, such as `V5_5_0`.
@@ -60,6 +65,7 @@ pub fn runtime_info(inputs: &RuntimeInputs<'_>) -> BTreeMap<String, String> {
     put_rates(inputs, &mut put);
     put_totals(inputs, &mut put);
     put_queues(inputs, &mut put);
+    put_delayed(inputs, &mut put);
     put_without_equivalent(&mut put);
     table
 }
@@ -133,14 +139,28 @@ fn put_queues(inputs: &RuntimeInputs<'_>, put: &mut impl FnMut(&str, String)) {
     put("EndTransactionThreadPoolQueueCapacity", inputs.queue_capacity.to_string());
 }
 
-/// Figures of Java's machinery that RingMQ has no equivalent of, and of the timers that it does not serve yet.
+/// Delayed messages under Java's keys, and what Java has no keys for.
+fn put_delayed(inputs: &RuntimeInputs<'_>, put: &mut impl FnMut(&str, String)) {
+    let earliest = inputs.delayed.iter().filter_map(|shard| shard.next_due_ms).min();
+    let behind_ms = earliest.map_or(0, |due_ms| inputs.now_ms.saturating_sub(due_ms).max(0));
+    let waiting: u64 = inputs.delayed.iter().map(|shard| shard.count).sum();
+    put("timerReadBehind", behind_ms.to_string());
+    put("timerCongestNum", waiting.to_string());
+    let Deliveries { count, late_ms, late, recalled, retries, dead_letters } = inputs.deliveries;
+    put("delayedDelivered", count.to_string());
+    put("delayedDeliveredLate", late.to_string());
+    put("delayedLateMsTotal", late_ms.to_string());
+    put("timersRecalled", recalled.to_string());
+    put("retriesStored", retries.to_string());
+    put("deadLettersStored", dead_letters.to_string());
+}
+
+/// Figures of Java's machinery that RingMQ has no equivalent of.
 fn put_without_equivalent(put: &mut impl FnMut(&str, String)) {
     for key in ["dispatchMaxBuffer", "pageCacheLockTimeMills", "remainTransientStoreBufferNumbs"] {
         put(key, "0".into());
     }
-    for key in ["timerReadBehind", "timerOffsetBehind", "timerCongestNum"] {
-        put(key, "0".into());
-    }
+    put("timerOffsetBehind", "0".into());
     put("timerEnqueueTps", "0.0".into());
     put("timerDequeueTps", "0.0".into());
 }
@@ -188,6 +208,7 @@ mod tests {
             ..ShardStats::default()
         };
         let empty = ShardStats { earliest_store_ms: -1, ..ShardStats::default() };
+        let delayed = PendingStats { count: 7, next_due_ms: Some(BOOT), ..PendingStats::default() };
         runtime_info(&RuntimeInputs {
             shards: &[shard, empty],
             disk: DiskSpace { total: 100 << 30, available: 25 << 30 },
@@ -201,6 +222,8 @@ mod tests {
             get_max_ms: 0,
             queued_requests: 0,
             queue_capacity: 8192,
+            delayed: &[delayed, PendingStats::default()],
+            deliveries: Deliveries::default(),
             version: 513,
             version_name: "V5_5_0",
         })
@@ -237,6 +260,11 @@ mod tests {
         assert_eq!(table["putTps"], "10.000 10.000 10.000");
         assert_eq!(table["getTotalTps"], "3.000 3.000 3.000");
         assert_eq!(table["putMessageAverageSize"], "250");
+        assert_eq!(table["timerCongestNum"], "7");
+        assert_eq!(
+            table["timerReadBehind"],
+            (DAY_MS + 2 * HOUR_MS + 3 * MINUTE_MS + 4 * SECOND_MS).to_string()
+        );
         assert_eq!(table["commitLogMaxOffset"], "4096");
         assert_eq!(table["earliestMessageTimeStamp"], BOOT.to_string());
     }

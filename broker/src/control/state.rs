@@ -19,6 +19,7 @@ use super::sessions::{
 use super::stats::StatsTable;
 use super::topics::{AutoCreate, MAX_QUEUES, TopicSettings, TopicTable};
 use crate::config::BrokerConfig;
+use crate::message::Returned;
 
 /// The options that the control state depends on.
 #[derive(Clone, Debug)]
@@ -270,6 +271,25 @@ impl ControlState {
     ) -> Result<(Arc<TopicConfig>, Effects), Refusal> {
         let (config, change) = self.topics.auto_create(ask, now_ms)?;
         Ok((config, self.effects(change)))
+    }
+
+    /// Decides whether a message that the group could not consume goes to its dead letters, and makes sure of the topic
+    /// that takes it.
+    pub fn retry_fate(&mut self, group: &str, sent: Returned, clock: Clock) -> (bool, Effects) {
+        let is_dead = match sent {
+            Returned::ForRetry { .. } => false,
+            Returned::ForDeadLetters => true,
+            // Members with queue locks consume in order: they retry by themselves, and send what is given up.
+            Returned::BySend { is_exhausted } => is_exhausted || self.locks.is_locked(group, clock.now),
+        };
+        let unit_mode = matches!(sent, Returned::ForRetry { unit_mode: true });
+        let queues = self.groups.get(group).map_or(1, |config| config.retry_queue_nums);
+        let change = match is_dead {
+            true => self.topics.dead_letter_topic(group, clock.wall_ms),
+            false if self.topics.get(&names::retry_topic(group)).is_some() => None,
+            false => self.topics.retry_topic(group, queues, false, unit_mode, clock.wall_ms),
+        };
+        (is_dead, self.effects(change))
     }
 
     /// Marks topics as ordered that a name server has an order configuration for.

@@ -118,6 +118,10 @@ impl<E: Env> ControlPlane<E> {
             Call::CheckTransaction(group, request) => {
                 return self.check_transaction(core, caller, &group, request);
             }
+            Call::RetryFate { group, sent } => {
+                let (is_dead, effects) = self.state.borrow_mut().retry_fate(&group, sent, clock(core));
+                (CallAnswer::Fate { is_dead }, effects)
+            }
             Call::Shard(..) | Call::CoreFigures(_) => unreachable!("calls go to their shard or core"),
         };
         self.settle(effects, Then::Call(caller, answer));

@@ -179,6 +179,7 @@ impl<E: Env> ControlPlane<E> {
         let mut put_latency = PutLatency::default();
         reports.iter().for_each(|report| put_latency.merge(&report.put_latency));
         let shards: Vec<_> = reports.iter().map(|report| report.stats).collect();
+        let delayed: Vec<_> = reports.iter().map(|report| report.delayed).collect();
         let samples = self.samples.borrow();
         let table = runtime_info(&RuntimeInputs {
             shards: &shards,
@@ -193,6 +194,8 @@ impl<E: Env> ControlPlane<E> {
             get_max_ms: 0,
             queued_requests: core.lane_gauges().map(|gauge| gauge.requests).sum(),
             queue_capacity: LANE_REQUESTS,
+            delayed: &delayed,
+            deliveries: reports.iter().map(|report| report.deliveries).sum(),
             version: version::CURRENT,
             version_name: VERSION_NAME,
         });

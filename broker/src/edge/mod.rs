@@ -2,11 +2,14 @@
 //! and send it to whoever owns what it is about.
 
 mod attributes;
+mod delay;
 mod pull;
 mod query;
 mod queue;
+mod recall;
 mod reply;
 mod send;
+mod send_back;
 mod transaction;
 
 pub use send::push_property;
@@ -39,6 +42,8 @@ pub enum Step {
 pub enum Waiting {
     /// A send to a topic that may be created.
     Topic(send::Draft),
+    /// A send to a retry topic, whose message may belong to the dead letters.
+    Fate(send::Draft),
     /// A pull of a group that may be created.
     Group(pull::Draft),
 }
@@ -46,14 +51,26 @@ pub enum Waiting {
 impl Waiting {
     /// Asks core 0, and goes on with the request.
     pub async fn finish<E: Env>(self, core: &Rc<Core<E>>, connection: &Rc<Connection>) {
-        match self {
-            Waiting::Topic(draft) => {
-                let answer = core.call(draft.wanted_topic()).await;
-                draft.resume(core, connection, answer);
-            }
-            Waiting::Group(draft) => {
-                core.call(Call::CreateGroup(draft.group().to_owned())).await;
-                draft.resume(core, connection);
+        let mut waiting = self;
+        loop {
+            let step = match waiting {
+                Waiting::Topic(draft) => {
+                    let answer = core.call(draft.wanted_topic()).await;
+                    draft.resume(core, connection, answer)
+                }
+                Waiting::Fate(draft) => {
+                    let answer = core.call(draft.wanted_fate(core)).await;
+                    draft.resume(core, connection, answer)
+                }
+                Waiting::Group(draft) => {
+                    core.call(Call::CreateGroup(draft.group().to_owned())).await;
+                    return draft.resume(core, connection);
+                }
+            };
+            // A send is asked for twice at most: for its topic, and for its fate.
+            match step {
+                Step::Done => return,
+                Step::Wait(next) => waiting = *next,
             }
         }
     }
@@ -102,6 +119,14 @@ pub fn dispatch<E: Env>(
         request::END_TRANSACTION => {
             let reply = begin(core, connection, header, ReplyKind::Counted);
             transaction::end(core, connection, reply, header);
+        }
+        request::CONSUMER_SEND_MSG_BACK => {
+            let reply = begin(core, connection, header, ReplyKind::Counted);
+            send_back::dispatch(core, reply, header);
+        }
+        request::RECALL_MESSAGE => {
+            let reply = begin(core, connection, header, ReplyKind::Counted);
+            recall::dispatch(core, connection, reply, header);
         }
         request::QUERY_MESSAGE => {
             let reply = begin(core, connection, header, ReplyKind::Counted);

@@ -14,11 +14,15 @@ use ringmq_protocol::headers::{ExtError, ReplyMessageHeader, SendHeader};
 use ringmq_protocol::names;
 use ringmq_protocol::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, names as property};
 use ringmq_protocol::record::sys_flag;
+use ringmq_protocol::version;
 use smallvec::SmallVec;
 
+use super::delay::{self, Wish};
+use super::recall;
 use super::reply::Reply;
 use super::*;
 use crate::config::BrokerConfig as Config;
+use crate::delay::When;
 use crate::transaction::{self, HalfTimes};
 
 /// Longest topic name of a batch.
@@ -54,6 +58,8 @@ pub struct Fields {
     flag: i32,
     properties: Span,
     reconsume_times: i32,
+    /// Most times that the group may consume it, if the client says.
+    max_reconsume_times: Option<i32>,
     unit_mode: bool,
     body: Span,
 }
@@ -76,6 +82,9 @@ impl Fields {
             flag: header.flag,
             properties: header.properties.map_or(Span::default(), |text| span_of(base, text)),
             reconsume_times: header.reconsume_times.unwrap_or(0),
+            max_reconsume_times: header
+                .max_reconsume_times
+                .filter(|_| frame.header.version >= version::V3_4_9),
             unit_mode: header.unit_mode.unwrap_or(false),
             body: Span { start: frame.body_at as u32, end: (frame.body_at + frame.body.len()) as u32 },
         })
@@ -96,6 +105,8 @@ pub struct Draft {
     frame: Bytes,
     /// Core 0 was asked for the topic already.
     asked: bool,
+    /// Of a send to a retry topic, once core 0 was asked: it goes to the dead letters.
+    is_dead: Option<bool>,
 }
 
 /// What a topic lookup gives: the send goes on, waits, or is refused.
@@ -108,7 +119,7 @@ enum Topic {
 impl Draft {
     /// A send that was just received.
     pub fn new(fields: Fields, frame: Bytes) -> Draft {
-        Draft { fields, frame, asked: false }
+        Draft { fields, frame, asked: false, is_dead: None }
     }
 
     fn text(&self, span: Span) -> &str {
@@ -133,6 +144,9 @@ impl Draft {
                 return Step::Done;
             }
         };
+        if self.is_dead.is_none() && !self.fields.is_batch() && names::is_retry_topic(&topic) {
+            return Step::Wait(Box::new(Waiting::Fate(self)));
+        }
         let (reply, bytes) = (self.fields.reply, self.frame.len());
         if self.fields.is_reply() {
             return self.submit_reply(core, connection, topic, &config);
@@ -163,14 +177,27 @@ impl Draft {
         Step::Done
     }
 
-    /// Goes on after core 0 was asked for the topic.
-    pub fn resume<E: Env>(mut self, core: &Rc<Core<E>>, connection: &Connection, answer: CallAnswer) {
-        if let CallAnswer::Refused(refusal) = answer {
-            return refuse(core, self.fields.reply, refusal);
+    /// Goes on after core 0 was asked for the topic, or for the fate of a message that was consumed before.
+    pub fn resume<E: Env>(mut self, core: &Rc<Core<E>>, connection: &Connection, answer: CallAnswer) -> Step {
+        match answer {
+            CallAnswer::Refused(refusal) => {
+                refuse(core, self.fields.reply, refusal);
+                return Step::Done;
+            }
+            CallAnswer::Fate { is_dead } => self.is_dead = Some(is_dead),
+            _ => self.asked = true,
         }
-        self.asked = true;
-        let step = self.submit(core, connection);
-        debug_assert!(matches!(step, Step::Done), "core 0 is asked once");
+        self.submit(core, connection)
+    }
+
+    /// What to ask core 0 for before a message is sent to its group's retry topic.
+    pub fn wanted_fate<E: Env>(&self, core: &Core<E>) -> Call {
+        let group = self.topic().strip_prefix(names::RETRY_PREFIX).unwrap_or_default();
+        let metadata = core.metadata.borrow();
+        let config = metadata.group(group).map(|(_, config)| config.retry_max_times);
+        let max = self.fields.max_reconsume_times.or(config);
+        let is_exhausted = max.is_some_and(|max| self.fields.reconsume_times > max);
+        Call::RetryFate { group: group.to_owned(), sent: Returned::BySend { is_exhausted } }
     }
 
     /// What to ask core 0 for.
@@ -222,8 +249,16 @@ impl Draft {
     ) -> Result<SendRequest, Refusal> {
         let mut queue_id = self.queue(core, connection, config)?;
         self.check_message(core, &topic)?;
+        let is_dead = self.is_dead == Some(true);
+        let topic = match topic.strip_prefix(names::RETRY_PREFIX).filter(|_| is_dead) {
+            Some(group) => {
+                queue_id = QueueId(0);
+                names::dlq_topic(group).into()
+            }
+            None => topic,
+        };
         let text = self.text(self.fields.properties);
-        let seen = Seen::of(text, self.fields.code)?;
+        let seen = Seen::of(text);
         let once = self.check_attributes(core, config, &seen)?;
         if let Some(once) = &once {
             queue_id = QueueId(attributes::queue_of(once, config.write_queue_nums));
@@ -238,6 +273,12 @@ impl Draft {
                 properties::without(text, seen.dropped()).iter().map(|part| span_of(base, part)).collect()
             }
         };
+        let is_half = seen.transaction && !self.fields.is_batch() && self.fields.reconsume_times == 0;
+        let config_of_delay = &core.identity.config.delay;
+        let when = match is_dead || is_half {
+            true => When::Now,
+            false => delay::when(&seen.wish, config_of_delay, core.env.wall_ms(), self.fields.is_batch())?,
+        };
         let mut added = Vec::new();
         if kept.last().is_some_and(|span| self.frame[span.end as usize - 1] != PROPERTY_SEPARATOR) {
             added.push(PROPERTY_SEPARATOR);
@@ -248,11 +289,15 @@ impl Draft {
             uniq_key.extend_from_slice(id.as_bytes());
             push_property(&mut added, property::UNIQ_KEY, &id);
         }
-        let is_half = seen.transaction && !self.fields.is_batch() && self.fields.reconsume_times == 0;
         let waits_in = match is_half {
             true => Some(self.half(core, &topic, queue_id, &uniq_key, &seen, &mut added)?),
-            false => None,
+            false => delay::put_off(when, &topic, queue_id, &mut added),
         };
+        if is_dead {
+            // As Java: no delay, and a level that says so.
+            push_property(&mut added, property::DELAY_TIME_LEVEL, "-1");
+        }
+        let recall_handle = recall::handle(core, when, &topic, &uniq_key);
         let fields = self.fields;
         let multi_tags =
             if config.topic_filter_type == TopicFilterType::MultiTag { sys_flag::MULTI_TAGS } else { 0 };
@@ -271,6 +316,8 @@ impl Draft {
             batch: fields.is_batch(),
             uniq_key,
             once,
+            recall_handle,
+            plain_answer: false,
             frame: self.frame,
         })
     }
@@ -406,11 +453,12 @@ struct Seen<'a> {
     transaction: bool,
     /// CHECK_IMMUNITY_TIME_IN_SECONDS.
     immunity: Option<&'a str>,
+    wish: Wish<'a>,
 }
 
 impl<'a> Seen<'a> {
-    /// Goes through the properties once; refuses those whose feature is not there yet.
-    fn of(text: &'a str, code: i32) -> Result<Seen<'a>, Refusal> {
+    /// Goes through the properties once.
+    fn of(text: &'a str) -> Seen<'a> {
         let mut seen = Seen::default();
         for (name, value) in properties::iter(text) {
             match name {
@@ -428,18 +476,14 @@ impl<'a> Seen<'a> {
                 | property::DUE => {
                     seen.overridden = true;
                 }
-                property::DELAY_TIME_LEVEL if value.parse::<i32>().is_ok_and(|level| level > 0) => {
-                    return Err(remarks::property_not_supported(code, name));
-                }
                 property::TRANSACTION_PREPARED => seen.transaction = value.eq_ignore_ascii_case("true"),
                 property::CHECK_IMMUNITY_TIME => seen.immunity = Some(value),
-                property::TIMER_DELAY_SEC | property::TIMER_DELAY_MS | property::TIMER_DELIVER_MS => {
-                    return Err(remarks::property_not_supported(code, name));
+                _ => {
+                    seen.wish.note(name, value);
                 }
-                _ => {}
             }
         }
-        Ok(seen)
+        seen
     }
 
     /// Names of the properties that are dropped; the priority of a message that is of another type is no priority.

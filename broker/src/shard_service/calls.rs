@@ -1,6 +1,6 @@
 //! Questions to one shard from tasks that gather the answers of several.
 
-use ringmq_engine::{KeyQuery, QueueId, ReadError};
+use ringmq_engine::{KeyQuery, PendingKind, QueueId, ReadError};
 
 use super::*;
 use crate::calls::Caller;
@@ -10,7 +10,11 @@ impl<E: Env> ShardService<E> {
     pub fn call(self: &Rc<Self>, core: &Rc<Core<E>>, caller: Caller, question: ShardCall) {
         let (service, core) = (self.clone(), core.clone());
         core.env.clone().spawn(async move {
-            let answer = service.answer(&core, question).await;
+            let answer = match question {
+                // Answered once it is durable.
+                ShardCall::Recall(recall) => return service.recall(&core, caller, &recall).await,
+                question => service.answer(&core, question).await,
+            };
             core.answer_call(caller, answer);
             core.flush();
         });
@@ -49,11 +53,13 @@ impl<E: Env> ShardService<E> {
                 Err(error) => CallAnswer::Refused(remarks::read_failed(&error)),
             },
             ShardCall::Figures => CallAnswer::Figures(Box::new(self.figures(core).await)),
+            ShardCall::Recall(_) => unreachable!("recalls are answered when they are durable"),
             ShardCall::Report => {
                 let stats = self.shard.stats();
+                let delayed = self.shard.pending_stats(PendingKind::Delayed);
                 let mut meters = self.meters.borrow_mut();
                 meters.filtered(&self.verdicts);
-                CallAnswer::Report(Box::new(meters.report(stats)))
+                CallAnswer::Report(Box::new(meters.report(stats, delayed)))
             }
         }
     }

@@ -2,11 +2,13 @@
 //! that wait, committed offsets, and questions about the shard's queues.
 
 mod calls;
+mod delayed;
 mod group_reads;
 mod offset_calls;
 mod offsets;
 mod once;
 mod pull;
+mod recall;
 mod retention;
 mod send;
 mod transaction;
@@ -16,7 +18,8 @@ use std::path::Path;
 use std::rc::Rc;
 
 use ringmq_engine::{
-    Appended, Boundary, MetaLog, OpenError, PhysicalOffset, QueueOffset, ReadRequest, Shard, ShardId,
+    Appended, Boundary, LogPosition, MetaLog, OpenError, PhysicalOffset, QueueOffset, ReadRequest, Shard,
+    ShardId,
 };
 use ringmq_env::Env;
 use ringmq_protocol::codes::response;
@@ -62,6 +65,8 @@ pub struct ShardService<E: Env> {
     cold_reads: Cell<usize>,
     /// The same for pulls, by group.
     group_reads: GroupReads,
+    /// Where the delayed message that was delivered last had waited.
+    last_delivered: Cell<LogPosition>,
     meters: RefCell<Meters>,
     verdicts: Verdicts,
     once: RefCell<OnceTable>,
@@ -104,6 +109,7 @@ impl<E: Env> ShardService<E> {
             outcomes: Cell::default(),
             cold_reads: Cell::new(0),
             group_reads: GroupReads::default(),
+            last_delivered: Cell::default(),
             meters: RefCell::new(Meters::new(cluster)),
             verdicts: Verdicts::default(),
             once: RefCell::default(),
@@ -147,6 +153,7 @@ impl<E: Env> ShardService<E> {
     pub fn start(self: &Rc<Self>, core: &Rc<Core<E>>) {
         core.env.spawn(self.clone().follow_commits(core.clone()));
         core.env.spawn(self.clone().sweep_deadlines(core.clone()));
+        core.env.spawn(self.clone().deliver_delayed(core.clone()));
         core.env.spawn(self.clone().flush_offsets_often(core.clone()));
         core.env.spawn(self.clone().retain_often(core.clone()));
     }

@@ -39,6 +39,7 @@ impl Stored {
             queue_id: self.queue_id,
             queue_offset: self.queue_offset,
             uniq_key: self.uniq_key,
+            recall_handle: None,
         }
     }
 }

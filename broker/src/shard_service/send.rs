@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 
-use ringmq_engine::{AppendError, Arrival, Commit, LogPosition, NewMessage, QueueId};
+use ringmq_engine::{AppendError, Arrival, Commit, NewMessage, QueueId};
 use ringmq_protocol::batch::{Batch, BatchMessage};
+use ringmq_protocol::names::topics;
 use ringmq_protocol::properties::MAX_LEN;
 use smallvec::SmallVec;
 
 use super::once::OnceId;
 use super::transaction::CheckRequest;
 use super::*;
+use crate::calls::Caller;
 
 /// Messages that one batch may hold.
 pub const MAX_BATCH: usize = 16_384;
@@ -37,6 +39,8 @@ pub(super) enum Then {
         appended: Appended,
         /// For the answer's transactionId.
         uniq_key: UniqKey,
+        /// For the answer's recallHandle.
+        recall_handle: Option<Box<str>>,
         /// It is the message that repeats of its key wait for.
         once: Option<OnceId>,
     },
@@ -44,6 +48,8 @@ pub(super) enum Then {
     Done(Destination),
     /// A producer is asked for a half message.
     Check(Box<CheckRequest>),
+    /// A task's call is answered.
+    Call(Caller, CallAnswer),
 }
 
 impl<E: Env> ShardService<E> {
@@ -63,12 +69,18 @@ impl<E: Env> ShardService<E> {
         match appended {
             Ok(appended) => {
                 let messages = appended.physical_offsets.len() as u64;
-                if send.waits_in.is_none() {
-                    self.meters.borrow_mut().staged(&send.topic, messages, send.body.len() as u64);
+                let bytes = send.body.len() as u64;
+                match send.waits_in.map(|waits_in| waits_in.topic) {
+                    Some(topics::TRANS_HALF_TOPIC) => {}
+                    Some(topic) => self.meters.borrow_mut().delayed(topic, bytes),
+                    None => self.meters.borrow_mut().staged(&send.topic, messages, bytes),
                 }
                 let (end, staged_ms) = (appended.end, appended.store_timestamp);
-                let then =
-                    Then::Sent { to, queue_id: send.queue_id, appended, uniq_key: send.uniq_key, once };
+                let SendRequest { queue_id, uniq_key, recall_handle, .. } = send;
+                let then = match send.plain_answer {
+                    true => Then::Done(to),
+                    false => Then::Sent { to, queue_id, appended, uniq_key, recall_handle, once },
+                };
                 self.when_durable(end, staged_ms, then);
             }
             Err(refusal) => {
@@ -118,7 +130,12 @@ impl<E: Env> ShardService<E> {
         let max_message_size = core.identity.config.max_message_size;
         let properties =
             |message: &NewMessage<'_>| message.properties.iter().map(|part| part.len()).sum::<usize>();
-        if messages.iter().any(|message| properties(message) > MAX_LEN) {
+        // A delayed message gets some more when it is delivered.
+        let limit = |message: &NewMessage<'_>| match message.topic {
+            topics::SCHEDULE_TOPIC | topics::TIMER_TOPIC => MAX_LEN - delayed::ADDED,
+            _ => MAX_LEN,
+        };
+        if messages.iter().any(|message| properties(message) > limit(message)) {
             return Err(remarks::message_illegal(max_message_size));
         }
         self.shard.append(messages).map_err(|error| remarks::append_refused(&error, max_message_size))
@@ -151,7 +168,7 @@ impl<E: Env> ShardService<E> {
             let ms = now_ms.saturating_sub(staged_ms).max(0) as u64;
             self.meters.borrow_mut().stored(ms);
             match then {
-                Then::Sent { to, queue_id, appended, uniq_key, once } => {
+                Then::Sent { to, queue_id, appended, uniq_key, recall_handle, once } => {
                     if let Some(id) = once {
                         let (physical, offset) = (appended.physical_offsets[0], appended.first_queue_offset);
                         self.once_stored(core, &id, physical, queue_id, offset, &uniq_key);
@@ -161,9 +178,11 @@ impl<E: Env> ShardService<E> {
                         queue_id,
                         queue_offset: appended.first_queue_offset,
                         uniq_key,
+                        recall_handle,
                     };
                     to.answer(core, body);
                 }
+                Then::Call(caller, answer) => core.answer_call(caller, answer),
                 Then::Done(to) => to.answer(core, AnswerBody::Success),
                 Then::Check(check) => self.ask_producer(core, check),
             }
@@ -184,6 +203,7 @@ impl<E: Env> ShardService<E> {
                     to.answer(core, AnswerBody::Refused(refusal));
                 }
                 Then::Done(to) => to.answer(core, AnswerBody::Refused(refusal)),
+                Then::Call(caller, _) => core.answer_call(caller, CallAnswer::Refused(refusal)),
                 // It goes on waiting, and is due again.
                 Then::Check(_) => {}
             }

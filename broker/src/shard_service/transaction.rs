@@ -245,7 +245,7 @@ impl<E: Env> ShardService<E> {
 
     /// Puts a half message off and asks its producer, or gives it up after the last time. False: try again later.
     async fn check(&self, core: &Rc<Core<E>>, record: PendingRecord) -> bool {
-        let bytes = match self.shard.read_pending(&record).await {
+        let bytes = match self.shard.read_pending(&record, false).await {
             Ok(bytes) => bytes,
             Err(ReadError::Damaged { .. }) => {
                 self.shard.abandon_pending(&record);

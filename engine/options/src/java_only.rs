@@ -149,19 +149,20 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        reason: "delayed messages and POP are not served yet",
+        reason: "delayed messages have no wheel of slots here: they are due to the millisecond, and come from the log",
         keys: &[
-            "messageDelayLevel",
-            "timerWheelEnable",
             "timerPrecisionMs",
-            "timerMaxDelaySec",
             "timerRollWindowSlot",
             "timerFlushIntervalMs",
             "timerInterceptDelayLevel",
             "timerStopEnqueue",
             "timerStopDequeue",
             "timerCheckMetricsWhen",
-            "recallMessageEnable",
+        ],
+    },
+    Group {
+        reason: "POP is not served yet",
+        keys: &[
             "popPollingSize",
             "popPollingMapSize",
             "maxPopPollingSize",

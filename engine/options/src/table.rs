@@ -372,6 +372,38 @@ pub static OPTIONS: &[OptionDef] = &[
         "A reset of a group's offsets moves the group in the broker; without it, the group's consumers are told to move.",
     )
     .java(&["useServerSideResetOffset"]),
+    OptionDef::new(
+        "delay-levels",
+        Roles::BROKER,
+        Kind::Text,
+        "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h",
+        "How long each delay level is, from level 1 on: numbers with a unit (ms, s, m, h, d), spaces between them.",
+    )
+    .java(&["messageDelayLevel"]),
+    OptionDef::new(
+        "timer-messages",
+        Roles::BROKER,
+        Kind::Bool,
+        "true",
+        "Messages may be sent for any time (TIMER_DELIVER_MS, TIMER_DELAY_MS, TIMER_DELAY_SEC).",
+    )
+    .java(&["timerWheelEnable"]),
+    OptionDef::new(
+        "timer-max-delay",
+        Roles::BROKER,
+        Kind::Duration { bare: TimeUnit::Seconds, min_ms: 1000, max_ms: 100 * 365 * 86_400_000 },
+        "72h",
+        "Longest time that a timer message may wait.",
+    )
+    .java(&["timerMaxDelaySec"]),
+    OptionDef::new(
+        "recall",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Producers get a handle for each timer message, by which they may take it back before it is delivered.",
+    )
+    .java(&["recallMessageEnable"]),
     // --- connections and time-outs ---
     OptionDef::new(
         "max-frame-size",

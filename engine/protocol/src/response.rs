@@ -22,6 +22,8 @@ pub struct SendResponse<'a> {
     pub queue_offset: i64,
     /// The message's UNIQ_KEY.
     pub transaction_id: Option<&'a str>,
+    /// By which a timer message may be recalled.
+    pub recall_handle: Option<&'a str>,
     /// The broker's region.
     pub region: &'a str,
     /// Whether clients shall trace.
@@ -36,6 +38,9 @@ impl SendResponse<'_> {
         writer.ext_int("queueId", i64::from(self.queue_id));
         if let Some(id) = self.transaction_id {
             writer.ext_str("transactionId", id);
+        }
+        if let Some(handle) = self.recall_handle {
+            writer.ext_str("recallHandle", handle);
         }
         writer.ext_str("msgId", self.msg_id);
         writer.ext_str("TRACE_ON", if self.trace_on { "true" } else { "false" });

@@ -157,6 +157,7 @@ fn the_hot_answers_are_javas_byte_for_byte() {
             queue_id: typed.queue_id,
             queue_offset: typed.queue_offset,
             transaction_id: typed.transaction_id,
+            recall_handle: typed.recall_handle,
             region: "DefaultRegion",
             trace_on: true,
         }

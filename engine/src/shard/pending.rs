@@ -62,14 +62,14 @@ impl<E: Env> Shard<E> {
         self.0.pending(record.kind).is_pending(record)
     }
 
-    /// The stored bytes of a record that waits.
-    pub async fn read_pending(&self, record: &PendingRecord) -> Result<IoSlice, ReadError> {
+    /// The stored bytes of a record that waits; with read-ahead from disk if `sequential`.
+    pub async fn read_pending(&self, record: &PendingRecord, sequential: bool) -> Result<IoSlice, ReadError> {
         let shard = &*self.0;
         let (position, len) = (record.position, record.size as usize);
         if let Some(bytes) = shard.log.get_hot(position, len) {
             return Ok(bytes);
         }
-        let read = shard.log.read_cold(position, len, false).await;
+        let read = shard.log.read_cold(position, len, sequential).await;
         let bytes = read.map_err(|source| ReadError::Io { position: position.0, len, source })?;
         if bytes.len() == len && crc32fast::hash(&bytes) == record.crc {
             return Ok(bytes);

@@ -225,6 +225,16 @@ impl TopicTable {
         self.store(config, now_ms)
     }
 
+    /// A consumer group's topic of dead letters, created if it is not there: one queue, which may be read and written,
+    /// as Java's.
+    pub fn dead_letter_topic(&mut self, group: &str, now_ms: i64) -> Option<Change> {
+        let name = names::dlq_topic(group);
+        match self.topics.contains_key(name.as_str()) {
+            true => None,
+            false => self.store(topic_config(&name, 1, perm::READ | perm::WRITE), now_ms),
+        }
+    }
+
     /// Marks the topics that a name server has an order configuration for (its answer to a registration).
     pub fn mark_ordered<'a>(&mut self, topics: impl Iterator<Item = &'a str>, now_ms: i64) -> Vec<Change> {
         let mut changes = Vec::new();
