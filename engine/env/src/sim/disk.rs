@@ -1,9 +1,7 @@
-//! A node's disk: what programs see, what is on the device, and what a crash may make of the difference.
+//! A node's disk: its names, which of their changes are on the device, and what a crash makes of the difference.
 //!
-//! Content is kept by sectors of 512 bytes. A write shows at once; it is on the device when it was opened dsync or
-//! a sync has followed. Until then every sector remembers the versions it went through, and a power failure leaves
-//! any one of them, each sector by itself: lost, torn and reordered writes are all of that kind. Directory
-//! operations are on the device once the directory was synced; of the others a power failure keeps the first few.
+//! Content is kept by sectors of 512 bytes ([`super::inode`]). A write shows at once; it is on the device when it was
+//! opened dsync or a sync has followed. Directory operations are on the device once the directory was synced.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,189 +9,28 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::faults::{Fault, Faults, Harm};
+use super::inode::{BLOCK, Inode, SECTOR};
 use super::world::World;
-use crate::{AppendBuf, DirEntry, IoSlice, OpenOptions};
+use crate::{DirEntry, OpenOptions};
 
-/// Size of what a device writes whole, in bytes.
-pub(super) const SECTOR: usize = 512;
-/// Unit of space accounting, in bytes.
-const BLOCK: u64 = 4096;
-/// Unsynced versions that one sector remembers.
-const MAX_VERSIONS: usize = 8;
 /// Size of a disk without a quota, in bytes.
 const DEFAULT_SIZE: u64 = 1 << 40;
-
-type Sector = [u8; SECTOR];
-/// Sectors by their number; absent ones are zero.
-type Sectors = BTreeMap<u64, Box<Sector>>;
+/// Removed files that may come back.
+const MAX_GHOSTS: usize = 8;
 
 /// How a node ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// The process is killed: what was written shows, what was being written may.
     Process,
-    /// The power fails: unsynced sectors, lengths and directory entries survive as the seed decides.
+    /// The power fails: unsynced sectors, lengths and directory entries survive as the faults decide.
     Power,
     /// The power fails, and nothing unsynced survives.
     PowerLosingAll,
 }
 
-/// A file's content.
-#[derive(Default)]
-pub(super) struct Inode {
-    shown: Sectors,
-    device: Sectors,
-    /// Versions of sectors since they were last on the device, oldest first; the last one is shown.
-    unsynced: BTreeMap<u64, Vec<Sector>>,
-    len: u64,
-    device_len: u64,
-    /// End of what is accounted for.
-    allocated: u64,
-    /// Writes that were submitted and have not completed.
-    in_flight: BTreeMap<u64, (u64, IoSlice)>,
-    next_write: u64,
-}
-
 pub(super) type InodeRef = Rc<RefCell<Inode>>;
-
-impl Inode {
-    pub(super) fn len(&self) -> u64 {
-        self.len
-    }
-
-    pub(super) fn read(&self, offset: u64, len: usize) -> IoSlice {
-        let len = usize::try_from(self.len.saturating_sub(offset)).map_or(len, |there| there.min(len));
-        let mut buffer = AppendBuf::with_capacity(len);
-        let out = buffer.append(len);
-        for (sector, within, part) in parts(offset, len) {
-            if let Some(content) = self.shown.get(&sector) {
-                let n = part.len();
-                out[part].copy_from_slice(&content[within..within + n]);
-            }
-        }
-        buffer.publish();
-        buffer.slice(0, len)
-    }
-
-    /// Notes a write that the device may now begin.
-    pub(super) fn begin_write(&mut self, offset: u64, data: IoSlice) -> u64 {
-        let id = self.next_write;
-        self.next_write += 1;
-        self.in_flight.insert(id, (offset, data));
-        id
-    }
-
-    /// Ends a write: shows it if `done`, and puts it on the device if `durable`.
-    pub(super) fn end_write(&mut self, id: u64, done: bool, durable: bool) {
-        let Some((offset, data)) = self.in_flight.remove(&id).filter(|_| done) else { return };
-        self.write(offset, &data);
-        if durable {
-            for (sector, _, _) in parts(offset, data.len()) {
-                self.sync_sector(sector);
-            }
-            self.device_len = self.len;
-        }
-    }
-
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        for (sector, within, part) in parts(offset, data.len()) {
-            let content = self.shown.entry(sector).or_insert_with(|| Box::new([0; SECTOR]));
-            let n = part.len();
-            content[within..within + n].copy_from_slice(&data[part]);
-            let versions = self.unsynced.entry(sector).or_default();
-            if versions.len() == MAX_VERSIONS {
-                versions.remove(0);
-            }
-            versions.push(**content);
-        }
-        let end = offset + data.len() as u64;
-        self.len = self.len.max(end);
-        self.allocated = self.allocated.max(end);
-    }
-
-    fn sync_sector(&mut self, sector: u64) {
-        self.unsynced.remove(&sector);
-        match self.shown.get(&sector) {
-            Some(content) => drop(self.device.insert(sector, content.clone())),
-            None => drop(self.device.remove(&sector)),
-        }
-    }
-
-    /// Puts all that is shown on the device.
-    pub(super) fn sync(&mut self) {
-        let unsynced: Vec<u64> = self.unsynced.keys().copied().collect();
-        unsynced.into_iter().for_each(|sector| self.sync_sector(sector));
-        self.device_len = self.len;
-        cut(&mut self.device, self.len);
-    }
-
-    /// A sync that failed, as Linux does it: what was unsynced counts as clean, and is not on the device.
-    pub(super) fn fail_sync(&mut self) {
-        self.unsynced.clear();
-    }
-
-    pub(super) fn set_len(&mut self, len: u64) {
-        cut(&mut self.shown, len);
-        self.unsynced.retain(|sector, _| sector * (SECTOR as u64) < len);
-        self.allocated = self.allocated.min(len);
-        self.len = len;
-    }
-
-    pub(super) fn allocate(&mut self, end: u64) {
-        self.len = self.len.max(end);
-        self.allocated = self.allocated.max(end);
-    }
-
-    fn used(&self) -> u64 {
-        self.allocated.next_multiple_of(BLOCK)
-    }
-
-    /// What is left after a crash.
-    fn crash(&mut self, crash: Crash, world: &World) {
-        for (offset, data) in std::mem::take(&mut self.in_flight).into_values() {
-            if crash != Crash::PowerLosingAll && world.below(2) == 0 {
-                self.write(offset, &data);
-            }
-        }
-        if crash == Crash::Process {
-            return;
-        }
-        let lose_all = crash == Crash::PowerLosingAll;
-        for (sector, versions) in std::mem::take(&mut self.unsynced) {
-            let kept = if lose_all { 0 } else { world.below(versions.len() as u64 + 1) as usize };
-            if kept > 0 {
-                self.device.insert(sector, Box::new(versions[kept - 1]));
-            }
-        }
-        let old_len = lose_all || world.below(2) == 0;
-        self.device_len = if old_len { self.device_len } else { self.len };
-        self.len = self.device_len;
-        cut(&mut self.device, self.len);
-        self.shown = self.device.clone();
-    }
-}
-
-/// Removes what is behind `len`.
-fn cut(sectors: &mut Sectors, len: u64) {
-    let (last, within) = (len / SECTOR as u64, (len % SECTOR as u64) as usize);
-    drop(sectors.split_off(&(last + u64::from(within > 0))));
-    if within > 0
-        && let Some(content) = sectors.get_mut(&last)
-    {
-        content[within..].fill(0);
-    }
-}
-
-/// Splits a range of a file at its sectors: (sector, offset within it, range within the data).
-fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        let (at, within) = (offset + done as u64, ((offset + done as u64) % SECTOR as u64) as usize);
-        let n = (SECTOR - within).min(len - done);
-        done += n;
-        (n > 0).then_some((at / SECTOR as u64, within, done - n..done))
-    })
-}
 
 #[derive(Clone)]
 enum Entry {
@@ -228,8 +65,16 @@ pub(super) struct Disk {
     device: Names,
     /// Changes that are not on the device, by directory, oldest first.
     unsynced: BTreeMap<PathBuf, Vec<Change>>,
+    /// Files that were removed, by their names.
+    ghosts: Vec<(PathBuf, InodeRef)>,
+    /// What faults did to confirmed bytes.
+    pub(super) harm: Vec<Harm>,
     /// Size in bytes, if it is limited.
     pub(super) quota: Option<u64>,
+    /// Until when no file can grow, in virtual time.
+    pub(super) full_until: u64,
+    /// Until when nothing can be written.
+    pub(super) unwritable_until: u64,
 }
 
 fn missing(path: &Path) -> io::Error {
@@ -242,7 +87,16 @@ fn parent(path: &Path) -> PathBuf {
 
 impl Disk {
     pub(super) fn new() -> Disk {
-        Disk { shown: Names::new(), device: Names::new(), unsynced: BTreeMap::new(), quota: None }
+        Disk {
+            shown: Names::new(),
+            device: Names::new(),
+            unsynced: BTreeMap::new(),
+            ghosts: Vec::new(),
+            harm: Vec::new(),
+            quota: None,
+            full_until: 0,
+            unwritable_until: 0,
+        }
     }
 
     fn is_dir(&self, path: &Path) -> bool {
@@ -294,7 +148,7 @@ impl Disk {
         let entries = named.map(|(name, entry)| {
             let (len, is_dir) = match entry {
                 Entry::Dir => (0, true),
-                Entry::File(inode) => (inode.borrow().len, false),
+                Entry::File(inode) => (inode.borrow().len(), false),
             };
             DirEntry { name: name.to_string_lossy().into_owned(), len, is_dir }
         });
@@ -314,9 +168,20 @@ impl Disk {
             None => Err(missing(path)),
             Some(Entry::Dir) => Err(io::ErrorKind::IsADirectory.into()),
             Some(Entry::File(_)) => {
+                self.remember(path);
                 self.change(parent(path), || Change::Remove(path.to_owned()));
                 Ok(())
             }
+        }
+    }
+
+    /// Keeps what goes out of a directory, for it may come back.
+    fn remember(&mut self, path: &Path) {
+        if let Some(Entry::File(inode)) = self.shown.get(path) {
+            if self.ghosts.len() == MAX_GHOSTS {
+                self.ghosts.remove(0);
+            }
+            self.ghosts.push((path.to_owned(), Rc::clone(inode)));
         }
     }
 
@@ -343,25 +208,105 @@ impl Disk {
         self.total().saturating_sub(self.used())
     }
 
-    /// Whether a file may grow to `end`.
-    pub(super) fn has_room(&self, inode: &Inode, end: u64) -> bool {
+    /// Whether a file may grow to `end` at this time.
+    pub(super) fn has_room(&self, inode: &Inode, end: u64, now: u64) -> bool {
+        if inode.has_space(end) {
+            return true;
+        }
         let more = end.next_multiple_of(BLOCK).saturating_sub(inode.used());
-        more == 0 || more <= self.available()
+        now >= self.full_until && (self.quota.is_none() || more <= self.available())
+    }
+
+    fn files(&self) -> Vec<(PathBuf, InodeRef)> {
+        let file = |(path, entry): (&PathBuf, &Entry)| match entry {
+            Entry::File(inode) => Some((path.clone(), Rc::clone(inode))),
+            Entry::Dir => None,
+        };
+        self.shown.iter().filter_map(file).collect()
+    }
+
+    /// Lets a bit rot somewhere.
+    pub(super) fn rot(&mut self, fault: Fault, world: &World) {
+        let mut files = self.files();
+        files.retain(|(_, inode)| !inode.borrow().is_empty());
+        if files.is_empty() {
+            return;
+        }
+        let (path, inode) = files.swap_remove(world.fault_below(fault, files.len() as u64) as usize);
+        let pick = world.fault_below(fault, u64::MAX);
+        let Some(sector) = inode.borrow().sector_to_rot(fault == Fault::RotTail, pick) else { return };
+        inode.borrow_mut().flip(sector, world.fault_below(fault, 8 * SECTOR as u64) as usize);
+        self.harm.push(Harm { fault, path, offset: sector * SECTOR as u64, len: SECTOR as u64 });
     }
 
     /// Makes of the disk what a crash leaves.
-    pub(super) fn crash(&mut self, crash: Crash, world: &World) {
+    pub(super) fn crash(&mut self, crash: Crash, faults: &Faults, world: &World) {
         if crash != Crash::Process {
             for (_, changes) in std::mem::take(&mut self.unsynced) {
-                let lose_all = crash == Crash::PowerLosingAll;
-                let kept = if lose_all { 0 } else { world.below(changes.len() as u64 + 1) as usize };
-                changes.into_iter().take(kept).for_each(|change| apply(&mut self.device, change));
+                self.keep_changes(changes, crash, faults, world);
             }
             self.shown = self.device.clone();
         }
-        for entry in self.shown.values() {
-            if let Entry::File(inode) = entry {
-                inode.borrow_mut().crash(crash, world);
+        for (path, inode) in self.files() {
+            if inode.borrow_mut().crash(crash, faults, world) {
+                let len = inode.borrow().len();
+                self.harm.push(Harm { fault: Fault::LyingSync, path, offset: 0, len });
+            }
+        }
+        self.damage_files(faults, world);
+    }
+
+    fn keep_changes(&mut self, changes: Vec<Change>, crash: Crash, faults: &Faults, world: &World) {
+        let reordered = world.roll(faults, Fault::ReorderedEntry);
+        let lost = world.roll(faults, Fault::LostEntry);
+        let kept = match crash {
+            Crash::PowerLosingAll => 0,
+            _ if lost => world.below(changes.len() as u64 + 1) as usize,
+            _ => changes.len(),
+        };
+        for (n, change) in changes.into_iter().enumerate() {
+            let stays = n < kept && (!reordered || world.below(2) == 0);
+            match change {
+                Change::Rename(from, to) if stays && world.roll(faults, Fault::HalfRename) => {
+                    if let Some(entry) = self.device.get(&from).cloned() {
+                        self.device.insert(to, entry);
+                    }
+                }
+                change if stays => apply(&mut self.device, change),
+                _ => {}
+            }
+        }
+    }
+
+    /// What the faults do to files while the node is down.
+    fn damage_files(&mut self, faults: &Faults, world: &World) {
+        for fault in [Fault::TruncatedFile, Fault::MissingFile, Fault::OldFile] {
+            if !world.roll(faults, fault) {
+                continue;
+            }
+            let mut files = if fault == Fault::OldFile { self.ghosts.clone() } else { self.files() };
+            if files.is_empty() {
+                continue;
+            }
+            let (path, inode) = files.swap_remove(world.fault_below(fault, files.len() as u64) as usize);
+            let len = inode.borrow().len();
+            match fault {
+                Fault::TruncatedFile if len > 0 => {
+                    let cut = world.fault_below(fault, len);
+                    inode.borrow_mut().truncate_for_good(cut);
+                    self.harm.push(Harm { fault, path, offset: cut, len: len - cut });
+                }
+                Fault::MissingFile => {
+                    self.shown.remove(&path);
+                    self.device.remove(&path);
+                    self.harm.push(Harm { fault, path, offset: 0, len });
+                }
+                Fault::OldFile if !self.shown.contains_key(&path) && self.is_dir(&parent(&path)) => {
+                    self.shown.insert(path.clone(), Entry::File(Rc::clone(&inode)));
+                    self.device.insert(path.clone(), Entry::File(inode));
+                    self.harm.push(Harm { fault, path, offset: 0, len });
+                }
+                _ => {}
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The simulated network: streams between nodes, with latency, split segments, resets and partitions.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
+use super::Node;
+use super::faults::Fault;
 use super::world::{NodeId, World};
 use crate::{Listener, Stream, StreamCloser, StreamReader, StreamWriter};
 
@@ -24,6 +26,15 @@ const BACKLOG: usize = 1024;
 const LATENCY: (u64, u64) = (20_000, 300_000);
 /// How often a segment is sent again across a partition.
 const RETRANSMIT: Duration = Duration::from_millis(50);
+const MS: u64 = 1_000_000;
+/// How long a slow segment takes, in nanoseconds.
+const SLOW: (u64, u64) = (10 * MS, 5_000 * MS);
+/// How long two nodes cannot reach each other, in nanoseconds.
+const APART: (u64, u64) = (MS, 30_000 * MS);
+/// How long a ghost connection stays.
+const GHOST_LIFE: Duration = Duration::from_secs(60);
+/// Bytes of a small segment, at most.
+const SMALL_SEGMENT: u64 = 16;
 const FIRST_EPHEMERAL_PORT: u16 = 32768;
 
 /// All streams and listeners of a world.
@@ -31,13 +42,14 @@ pub(super) struct Net {
     world: Rc<World>,
     listeners: RefCell<BTreeMap<SocketAddr, Vec<Rc<Acceptor>>>>,
     connections: RefCell<Vec<Weak<Connection>>>,
-    cut: RefCell<BTreeSet<(NodeId, NodeId)>>,
+    /// Pairs of nodes that cannot reach each other, and until when.
+    cut: RefCell<BTreeMap<(NodeId, NodeId), u64>>,
     next_port: Cell<u16>,
 }
 
 /// Where incoming connections wait.
 struct Acceptor {
-    node: NodeId,
+    node: Rc<Node>,
     pending: RefCell<VecDeque<SimStream>>,
     closed: Cell<bool>,
     waiter: Cell<Option<Waker>>,
@@ -54,6 +66,8 @@ struct Pipe {
     filled: usize,
     ended: bool,
     reset: bool,
+    /// What is written is never heard of again.
+    silent: bool,
     /// The reader is gone: what is written goes nowhere.
     unread: bool,
     reader: Option<Waker>,
@@ -67,12 +81,16 @@ impl Pipe {
 }
 
 struct Connection {
-    nodes: [NodeId; 2],
+    nodes: [Rc<Node>; 2],
     /// The pipe that each side writes to.
     pipes: [RefCell<Pipe>; 2],
 }
 
 impl Connection {
+    fn ids(&self) -> [NodeId; 2] {
+        [self.nodes[0].id, self.nodes[1].id]
+    }
+
     fn reset(&self) {
         for pipe in &self.pipes {
             let mut pipe = pipe.borrow_mut();
@@ -113,14 +131,19 @@ impl Net {
         let pair = (a.min(b), a.max(b));
         let mut cut = self.cut.borrow_mut();
         if apart {
-            cut.insert(pair)
+            cut.insert(pair, u64::MAX)
         } else {
             cut.remove(&pair)
         };
     }
 
+    /// Ends every partition.
+    pub(super) fn heal_all(&self) {
+        self.cut.borrow_mut().clear();
+    }
+
     fn is_cut(&self, [a, b]: [NodeId; 2]) -> bool {
-        self.cut.borrow().contains(&(a.min(b), a.max(b)))
+        self.cut.borrow().get(&(a.min(b), a.max(b))).is_some_and(|until| self.world.now() < *until)
     }
 
     fn fresh_port(&self) -> u16 {
@@ -129,16 +152,16 @@ impl Net {
         port
     }
 
-    pub(super) fn listen(self: &Rc<Net>, node: NodeId, mut addr: SocketAddr) -> io::Result<SimListener> {
+    pub(super) fn listen(self: &Rc<Net>, node: &Rc<Node>, mut addr: SocketAddr) -> io::Result<SimListener> {
         if addr.port() == 0 {
             addr.set_port(self.fresh_port());
         }
-        let key = global(node, addr);
-        if key.ip() != node_ip(node) {
+        let key = global(node.id, addr);
+        if key.ip() != node_ip(node.id) {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         let acceptor = Rc::new(Acceptor {
-            node,
+            node: Rc::clone(node),
             pending: RefCell::default(),
             closed: Cell::new(false),
             waiter: Cell::new(None),
@@ -149,13 +172,13 @@ impl Net {
 
     pub(super) async fn connect(
         self: &Rc<Net>,
-        node: NodeId,
+        node: &Rc<Node>,
         addr: SocketAddr,
         timeout: Duration,
     ) -> io::Result<SimStream> {
-        let key = global(node, addr);
+        let key = global(node.id, addr);
         let deadline = crate::Instant(self.world.now()).after(timeout);
-        let ip = if addr.ip().is_loopback() { addr.ip() } else { node_ip(node) };
+        let ip = if addr.ip().is_loopback() { addr.ip() } else { node_ip(node.id) };
         let local = SocketAddr::new(ip, self.fresh_port());
         loop {
             self.world.sleep(self.latency()).await;
@@ -163,13 +186,18 @@ impl Net {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let acceptor = self.acceptor(key);
-            let listening = acceptor.as_ref().map_or(node, |acceptor| acceptor.node);
-            if self.is_cut([node, listening]) {
+            let listening = acceptor.as_ref().map_or(node.id, |acceptor| acceptor.node.id);
+            if self.is_cut([node.id, listening]) {
                 self.world.sleep(RETRANSMIT).await;
                 continue;
             }
             let Some(acceptor) = acceptor else { return Err(io::ErrorKind::ConnectionRefused.into()) };
             let stream = self.establish(&acceptor, node, local, addr);
+            if self.world.roll(&node.faults.get(), Fault::GhostConnection) {
+                let ghost = SocketAddr::new(local.ip(), self.fresh_port());
+                let ghost = self.establish(&acceptor, node, ghost, addr);
+                self.world.run_after(GHOST_LIFE, move || drop(ghost));
+            }
             self.world.sleep(self.latency()).await;
             return Ok(stream);
         }
@@ -189,17 +217,19 @@ impl Net {
     fn establish(
         self: &Rc<Net>,
         to: &Acceptor,
-        node: NodeId,
+        node: &Rc<Node>,
         local: SocketAddr,
         peer: SocketAddr,
     ) -> SimStream {
-        let connection = Rc::new(Connection { nodes: [node, to.node], pipes: Default::default() });
+        let nodes = [Rc::clone(node), Rc::clone(&to.node)];
+        let connection = Rc::new(Connection { nodes, pipes: Default::default() });
         {
             let mut connections = self.connections.borrow_mut();
             connections.retain(|connection| connection.strong_count() > 0);
             connections.push(Rc::downgrade(&connection));
         }
-        self.world.note("connect", &[node as u64, to.node as u64, u64::from(peer.port())]);
+        self.world.note("connect", &[node.id as u64, to.node.id as u64, u64::from(peer.port())]);
+        self.world.tell(|| format!("{} connects to {} port {}", node.name, to.node.name, peer.port()));
         let end = |side| {
             let connection = Rc::clone(&connection);
             Rc::new(End { net: Rc::clone(self), connection, side, shut: Cell::new(false) })
@@ -215,12 +245,12 @@ impl Net {
     pub(super) fn crash(self: &Rc<Net>, node: NodeId, delay: Duration) {
         let mut gone = Vec::new();
         for acceptors in self.listeners.borrow_mut().values_mut() {
-            let (own, others) = std::mem::take(acceptors).into_iter().partition(|a| a.node == node);
+            let (own, others) = std::mem::take(acceptors).into_iter().partition(|a| a.node.id == node);
             *acceptors = others;
             gone.extend::<Vec<_>>(own);
         }
         let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
-        for connection in connections.into_iter().filter(|connection| connection.nodes.contains(&node)) {
+        for connection in connections.into_iter().filter(|connection| connection.ids().contains(&node)) {
             self.world.run_after(delay, move || connection.reset());
         }
         for acceptor in gone {
@@ -231,21 +261,47 @@ impl Net {
     }
 
     fn send(self: &Rc<Net>, connection: &Rc<Connection>, side: usize, segment: Option<Vec<u8>>) {
+        let delay = self.latency() + self.disturb(connection, side);
         let len = segment.as_ref().map_or(0, Vec::len);
         let mut pipe = connection.pipes[side].borrow_mut();
-        let at = pipe.last_delivery.max(crate::Instant(self.world.now()).after(self.latency()).0);
-        pipe.last_delivery = at;
         pipe.filled += len;
+        if pipe.silent {
+            return;
+        }
+        let at = pipe.last_delivery.max(crate::Instant(self.world.now()).after(delay).0);
+        pipe.last_delivery = at;
         pipe.transit.push_back(segment);
         drop(pipe);
-        self.world.note("send", &[connection.nodes[side] as u64, len as u64, at]);
+        self.world.note("send", &[connection.nodes[side].id as u64, len as u64, at]);
         self.deliver_after(Duration::from_nanos(at - self.world.now()), Rc::clone(connection), side);
+    }
+
+    /// What the sender's faults do to a connection when a segment is sent; how much longer that takes.
+    fn disturb(self: &Rc<Net>, connection: &Rc<Connection>, side: usize) -> Duration {
+        let faults = connection.nodes[side].faults.get();
+        if self.world.roll(&faults, Fault::Reset) {
+            let reset = Rc::clone(connection);
+            self.world.run_after(self.latency(), move || reset.reset());
+        }
+        if self.world.roll(&faults, Fault::HalfOpen) {
+            connection.pipes[side].borrow_mut().silent = true;
+        }
+        if self.world.roll(&faults, Fault::Partition) {
+            let time = self.world.fault_time(Fault::Partition, APART.0, APART.1);
+            let [a, b] = connection.ids();
+            let until = crate::Instant(self.world.now()).after(time).0;
+            self.cut.borrow_mut().insert((a.min(b), a.max(b)), until);
+        }
+        match self.world.roll(&faults, Fault::SlowSegment) {
+            true => self.world.fault_time(Fault::SlowSegment, SLOW.0, SLOW.1),
+            false => Duration::ZERO,
+        }
     }
 
     fn deliver_after(self: &Rc<Net>, delay: Duration, connection: Rc<Connection>, side: usize) {
         let net = Rc::clone(self);
         self.world.run_after(delay, move || {
-            if net.is_cut(connection.nodes) {
+            if net.is_cut(connection.ids()) {
                 return net.deliver_after(RETRANSMIT, connection, side);
             }
             let mut pipe = connection.pipes[side].borrow_mut();
@@ -363,8 +419,11 @@ impl End {
             PIPE_CAPACITY - pipe.filled
         };
         let mut len = bytes.len().min(room).min(MAX_SEGMENT);
-        if self.net.world.below(4) == 0 {
-            len = 1 + self.net.world.below(len as u64) as usize;
+        let world = &self.net.world;
+        if world.roll(&self.connection.nodes[self.side].faults.get(), Fault::SplitSegment) {
+            len = len.min(1 + world.fault_below(Fault::SplitSegment, SMALL_SEGMENT) as usize);
+        } else if world.below(4) == 0 {
+            len = 1 + world.below(len as u64) as usize;
         }
         self.net.send(&self.connection, self.side, Some(bytes[..len].to_vec()));
         Poll::Ready(Ok(len))

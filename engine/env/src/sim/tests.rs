@@ -2,8 +2,18 @@
 
 use bytes::BytesMut;
 
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+
+use super::inode::SECTOR;
 use super::*;
-use crate::{AppendBuf, Listener, Stream, StreamReader, StreamWriter, conformance, fatal};
+use crate::{
+    AppendBuf, Env, File, IoSlice, Listener, OpenOptions, Stream, StreamReader, StreamWriter, conformance,
+    fatal,
+};
+
+mod faults;
 
 const RW: OpenOptions =
     OpenOptions { write: true, create: true, create_new: false, dsync: false, direct: false };

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use super::faults::{Dice, Fault, Faults};
 use crate::fatal::{NodeStopped, in_simulation};
 use crate::{Fatal, Instant};
 
@@ -56,6 +57,9 @@ enum Event {
     Run(Box<dyn FnOnce()>),
 }
 
+/// Is told what happens, and when.
+pub(super) type TraceListener = Box<dyn FnMut(Instant, &str)>;
+
 /// Key of an event: its time, and its number among those of the same time.
 type EventKey = (u64, u64);
 
@@ -68,6 +72,11 @@ pub(super) struct World {
     ready: ReadyQueue,
     events: RefCell<BTreeMap<EventKey, Event>>,
     trace: Cell<u64>,
+    /// Who wants to read what happens.
+    listener: RefCell<Option<TraceListener>>,
+    dice: RefCell<Dice>,
+    /// Until when a node's process stands still.
+    paused: RefCell<BTreeMap<NodeId, u64>>,
     /// Nodes that ended themselves through `fatal`, to be stopped by the simulator.
     stopped: RefCell<Vec<(NodeId, Fatal)>>,
 }
@@ -82,6 +91,9 @@ impl World {
             ready: ReadyQueue::default(),
             events: RefCell::default(),
             trace: Cell::new(0xcbf2_9ce4_8422_2325),
+            listener: RefCell::default(),
+            dice: RefCell::new(Dice::new(seed)),
+            paused: RefCell::default(),
             stopped: RefCell::default(),
         })
     }
@@ -112,6 +124,59 @@ impl World {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         }
         self.trace.set(hash);
+    }
+
+    /// Adds to the trace what people may want to read, too.
+    pub(super) fn tell(&self, what: impl FnOnce() -> String) {
+        if let Some(listener) = self.listener.borrow_mut().as_mut() {
+            listener(Instant(self.now()), &what());
+        }
+    }
+
+    pub(super) fn listen(&self, listener: Option<TraceListener>) {
+        *self.listener.borrow_mut() = listener;
+    }
+
+    /// Whether a fault happens on this occasion.
+    pub(super) fn roll(&self, faults: &Faults, fault: Fault) -> bool {
+        let hit = self.dice.borrow_mut().roll(faults, fault);
+        if hit {
+            self.note("fault", &[fault as u64]);
+            self.tell(|| format!("! {}", fault.name()));
+        }
+        hit
+    }
+
+    /// A number below `end`, which is above 0, of the fault's own randomness.
+    pub(super) fn fault_below(&self, fault: Fault, end: u64) -> u64 {
+        self.dice.borrow_mut().below(fault, end)
+    }
+
+    /// A duration of `from` to `to` nanoseconds of the fault's own randomness, small ones as likely as large ones.
+    pub(super) fn fault_time(&self, fault: Fault, from: u64, to: u64) -> Duration {
+        let steps = u64::from((to / from).max(1).ilog2());
+        let scale = from << self.fault_below(fault, steps + 1);
+        Duration::from_nanos((scale + self.fault_below(fault, scale)).min(to))
+    }
+
+    pub(super) fn fault_count(&self, fault: Fault) -> u64 {
+        self.dice.borrow().count(fault)
+    }
+
+    /// Lets a node's process stand still for this long.
+    pub(super) fn pause(&self, node: NodeId, time: Duration) {
+        self.paused.borrow_mut().insert(node, Instant(self.now()).after(time).0);
+    }
+
+    /// Until when the node's process stands still, if it does.
+    fn paused_until(&self, node: NodeId) -> Option<u64> {
+        let mut paused = self.paused.borrow_mut();
+        let until = *paused.get(&node)?;
+        if until <= self.now() {
+            paused.remove(&node);
+            return None;
+        }
+        Some(until)
     }
 
     pub(super) fn trace_hash(&self) -> u64 {
@@ -243,14 +308,18 @@ impl World {
         }
     }
 
-    /// Polls a task, if it is still there.
-    pub(super) fn poll_task(&self, id: u64) {
+    /// Polls a task, if it is still there; the node that it belongs to.
+    pub(super) fn poll_task(&self, id: u64) -> Option<NodeId> {
         let (node, waker, mut future) = {
             let mut tasks = self.tasks.borrow_mut();
-            let Some(task) = tasks.get_mut(&id) else { return };
+            let task = tasks.get_mut(&id)?;
             task.waker.queued.store(false, Ordering::Release);
-            let Some(future) = task.future.take() else { return };
-            (task.node, Waker::from(Arc::clone(&task.waker)), future)
+            let waker = Waker::from(Arc::clone(&task.waker));
+            if let Some(until) = self.paused_until(task.node) {
+                self.at(until, Event::Wake(waker));
+                return None;
+            }
+            (task.node, waker, task.future.take()?)
         };
         self.note("poll", &[id, self.now()]);
         let mut cx = Context::from_waker(&waker);
@@ -269,6 +338,7 @@ impl World {
                 Err(payload) => resume_unwind(payload),
             },
         }
+        Some(node)
     }
 }
 
