@@ -200,7 +200,18 @@ impl<E: Env> Shard<E> {
 
     /// Forgets the topic's queues on this shard: a queue made anew starts at offset 0. Durable when it returns.
     pub async fn delete_topic(&self, topic: &str) -> Result<(), std::io::Error> {
-        self.0.index.delete_topic(topic, self.0.log.staged()).await
+        let shard = &*self.0;
+        let expired = shard.index.forget_topic(topic, shard.log.staged());
+        // A mark ahead of what a crash leaves of the log would delete what is stored there next.
+        shard.log.until_committed(|| shard.index.deleted_at(topic)).await;
+        shard.log.flush().await;
+        shard.index.mark_deleted(topic, &expired).await
+    }
+
+    /// Takes what is committed to the device and writes the index, so that an opening has nothing of it to scan. False
+    /// when there is no space for the index; that costs time at the next opening, nothing else.
+    pub async fn checkpoint(&self) -> bool {
+        self.0.flush_index().await
     }
 
     /// What was found damaged since it was opened, the first few hundred places.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ringmq_engine::{MetaLog, OpenError};
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::headers::ConsumerGroupHeader;
@@ -199,6 +199,9 @@ impl<E: Env> ControlPlane<E> {
                 Some(value) => self.meta.put(&record.key, value),
                 None => self.meta.delete(&record.key),
             }
+        }
+        if mutant!("topics-in-memory-only") {
+            return Ok(());
         }
         self.meta.flush().await
     }

@@ -16,6 +16,7 @@ mod buf;
 mod conformance;
 mod fatal;
 pub mod glommio;
+pub mod mutants;
 pub mod process;
 pub mod sim;
 

@@ -23,7 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 
 use crate::gate::Gate;
 use crate::meta::MetaLog;
@@ -108,9 +108,9 @@ impl<E: Env> Index<E> {
         self.0.state.borrow_mut().table.stage(slot)
     }
 
-    /// Takes back all offsets that were staged and not pushed.
-    pub(crate) fn unstage_all(&self) {
-        self.0.state.borrow_mut().table.unstage_all();
+    /// Takes back all offsets that were staged and not pushed; the log goes on at `end`.
+    pub(crate) fn unstage_all(&self, end: LogPosition) {
+        self.0.state.borrow_mut().table.unstage_all(end.0);
     }
 
     /// Adds a committed message, in log order, with the offset it was staged with. Dropped if its topic was deleted
@@ -161,9 +161,24 @@ impl<E: Env> Index<E> {
     }
 
     /// Forgets the topic's queues. Its messages before `at`, the end of what is staged, are gone at once, and a queue
-    /// made from now on starts at 0; durable when this returns `Ok`. Without disk space it fails: call it again.
-    pub(crate) async fn delete_topic(&self, topic: &str, at: LogPosition) -> io::Result<()> {
-        self.0.state.borrow_mut().delete_topic(topic, at.0, &self.0.marks);
+    /// made from now on starts at 0; until the next opening, unless [`Index::mark_deleted`] makes it durable. Returns
+    /// the queues that were marked as expired.
+    pub(crate) fn forget_topic(&self, topic: &str, at: LogPosition) -> Vec<QueueId> {
+        self.0.state.borrow_mut().table.delete_topic(topic, at.0).unwrap_or_default()
+    }
+
+    /// Where in the log the topic was deleted; its start if it was not.
+    pub(crate) fn deleted_at(&self, topic: &str) -> LogPosition {
+        LogPosition(self.0.state.borrow().table.deleted_at(topic))
+    }
+
+    /// Makes what [`Index::forget_topic`] did, and returned, durable, once the log before [`Index::deleted_at`] is on
+    /// the device. Without disk space it fails: delete the topic again.
+    pub(crate) async fn mark_deleted(&self, topic: &str, expired: &[QueueId]) -> io::Result<()> {
+        self.0.state.borrow().mark_deleted(topic, expired, &self.0.marks);
+        if mutant!("deletion-not-durable") {
+            return Ok(());
+        }
         self.0.marks.flush().await
     }
 

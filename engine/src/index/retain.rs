@@ -86,12 +86,15 @@ fn expired_key(topic: &str, queue: QueueId) -> Vec<u8> {
 }
 
 impl State {
-    pub(super) fn delete_topic<E: Env>(&mut self, topic: &str, at: u64, marks: &MetaLog<E>) {
-        let Some(marked) = self.table.delete_topic(topic, at) else { return };
-        for queue in marked {
-            marks.delete(&expired_key(topic, queue));
+    pub(super) fn mark_deleted<E: Env>(&self, topic: &str, expired: &[QueueId], marks: &MetaLog<E>) {
+        for queue in expired {
+            marks.delete(&expired_key(topic, *queue));
         }
-        marks.put(&deleted_key(topic), &at.to_le_bytes());
+        let at = self.table.deleted_at(topic);
+        // At 0 nothing from before the deletion is left in the log.
+        if at > 0 {
+            marks.put(&deleted_key(topic), &at.to_le_bytes());
+        }
     }
 
     /// Marks the expired ones of some slots.

@@ -99,6 +99,8 @@ pub(super) struct Table {
     hot: Vec<u32>,
     /// Counts roll-backs, so that each is O(1).
     stagings: u32,
+    /// Log position of the latest deletion.
+    last_deletion: u64,
     chunk_memory: usize,
     name_memory: usize,
 }
@@ -221,9 +223,19 @@ impl Table {
         QueueOffset(offset)
     }
 
-    /// Takes back every offset that was staged and not pushed.
-    pub(super) fn unstage_all(&mut self) {
+    /// Takes back every offset that was staged and not pushed; the log goes on at `end`.
+    pub(super) fn unstage_all(&mut self, end: u64) {
         self.stagings = self.stagings.wrapping_add(1);
+        if self.last_deletion <= end {
+            return;
+        }
+        // Topics were deleted behind the log's end: there, what comes next is not theirs.
+        self.last_deletion = end;
+        self.topics.iter_mut().for_each(|topic| topic.deleted_at = topic.deleted_at.min(end));
+        for queue in &mut self.queues {
+            (queue.since, queue.seen) = (queue.since.min(end), queue.seen.min(end));
+        }
+        self.dying.iter_mut().for_each(|(_, at)| *at = end.min(*at));
     }
 
     /// Adds a committed message, in log order.
@@ -421,6 +433,7 @@ impl Table {
     pub(super) fn mark_deleted(&mut self, name: &str, at: u64) {
         let topic = self.intern(name) as usize;
         self.topics[topic].deleted_at = self.topics[topic].deleted_at.max(at);
+        self.last_deletion = self.last_deletion.max(at);
     }
 
     /// Reuses the slots of queues deleted before `committed`. Not while a list from [`Table::take_hot`] is out.

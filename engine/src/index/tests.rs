@@ -170,7 +170,7 @@ impl<E: Env> Harness<E> {
                 let slot = self.index.slot(topic, queue);
                 self.index.stage(slot);
                 self.index.stage(slot);
-                self.index.unstage_all();
+                self.index.unstage_all(LogPosition(self.model.end));
             }
             Step::Flush(share) => {
                 let from = self.index.indexed_upto().0;
@@ -184,7 +184,8 @@ impl<E: Env> Harness<E> {
             }
             Step::Delete(topic) => {
                 self.model.delete(TOPICS[topic]);
-                self.index.delete_topic(TOPICS[topic], LogPosition(self.model.end)).await.unwrap();
+                let expired = self.index.forget_topic(TOPICS[topic], LogPosition(self.model.end));
+                self.index.mark_deleted(TOPICS[topic], &expired).await.unwrap();
             }
             Step::Reopen => self.reopen().await,
             Step::Damage(file, byte) => self.damage(file, byte).await,

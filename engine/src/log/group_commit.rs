@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_lite::future;
-use ringmq_env::{Env, Fatal};
+use ringmq_env::{Env, Fatal, mutant};
 
 use super::staging::{Group, LogEnd};
 use super::tail_journal::{Slot, TailEntry};
@@ -37,6 +37,8 @@ impl<E: Env> Log<E> {
         let step = match log.write_group(&group).await {
             Ok(slot) => log.complete(group, slot),
             Err(error) if is_no_space(&error) => {
+                // Until the shard has dropped the messages, too: Log::end_roll_back.
+                log.rolling_back.set(true);
                 log.roll_back().await;
                 CommitStep::RolledBack(error)
             }
@@ -60,6 +62,22 @@ impl<E: Env> Log<E> {
         }
     }
 
+    /// Waits until everything before a position is committed; it is asked for again at each step.
+    pub(crate) async fn until_committed(&self, position: impl Fn() -> LogPosition) {
+        self.0.changed.until(|| self.committed() >= position()).await;
+    }
+
+    /// Whether staged messages are being dropped: until [`Log::end_roll_back`] nothing may be staged.
+    pub(crate) fn is_rolling_back(&self) -> bool {
+        self.0.rolling_back.get()
+    }
+
+    /// Everything that knew of the staged messages has forgotten them.
+    pub(crate) fn end_roll_back(&self) {
+        self.0.rolling_back.set(false);
+        self.0.changed.notify();
+    }
+
     /// Waits until something is committed that is not on the device, or the log closes; true for the former.
     pub(crate) async fn unflushed(&self) -> bool {
         let log = &*self.0;
@@ -81,7 +99,10 @@ impl<E: Env> Inner<E> {
         let (slot, journal, journal_len) = self.write_journal(&group.end, epoch);
         let writes = group.writes.iter().map(|write| self.segments.write(write.position, write.data.clone()));
         let (journal, log) = future::zip(journal, JoinAll::new(writes)).await;
-        log.and(journal)?;
+        match log.and(journal) {
+            Err(error) if is_no_space(&error) && mutant!("ignore-no-space") => {}
+            written => written?,
+        }
         let bytes = journal_len + group.writes.iter().map(|write| write.data.len()).sum::<usize>();
         self.count(|counters| counters.bytes_written += bytes as u64);
         Ok(slot)
@@ -134,7 +155,9 @@ impl<E: Env> Inner<E> {
             staging.roll_back(&end, epoch);
             epoch
         };
-        self.begin_epoch(&end, epoch).await;
+        if !mutant!("roll-back-in-memory-only") {
+            self.begin_epoch(&end, epoch).await;
+        }
     }
 
     /// Puts on record that everything from `end` on belongs to `epoch`. The log up to there is on the device.
@@ -157,7 +180,11 @@ impl<E: Env> Inner<E> {
             self.segments.flush().await?;
             self.journal.flush().await
         };
-        if let Err(error) = flushed.await {
+        let mut flushed = flushed.await;
+        if flushed.is_err() && mutant!("retry-failed-sync") {
+            flushed = self.segments.flush_all().await.and(self.journal.flush().await);
+        }
+        if let Err(error) = flushed {
             ringmq_env::fatal(Fatal::Sync { path: self.options.dir.clone(), error });
         }
         self.count(|counters| counters.flushes += 1);

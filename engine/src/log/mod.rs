@@ -22,7 +22,7 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use ringmq_env::{Env, IoSlice};
+use ringmq_env::{Env, IoSlice, mutant};
 
 use crate::damage::DamageReport;
 use crate::signal::Signal;
@@ -97,6 +97,8 @@ struct Inner<E: Env> {
     counters: Cell<LogCounters>,
     flushing: Cell<bool>,
     closing: Cell<bool>,
+    /// Staged messages are being dropped: nothing is staged meanwhile.
+    rolling_back: Cell<bool>,
     /// Told when something is staged, committed, flushed, or the log closes.
     changed: Signal,
     report: DamageReport,
@@ -118,6 +120,7 @@ impl<E: Env> Log<E> {
     /// and the record's CRC32. [`Log::kick`] gets it committed.
     pub(crate) fn push(&self, len: usize, fill: impl FnOnce(LogPosition, &mut [u8])) -> (LogPosition, u32) {
         assert!(!self.0.closing.get(), "nothing is staged in a closing log");
+        assert!(!self.0.rolling_back.get(), "nothing is staged while the log is rolled back");
         let mut staging = self.0.staging.borrow_mut();
         let (position, crc) = staging.push(len, |position, record| fill(LogPosition(position), record));
         (LogPosition(position), crc)
@@ -130,7 +133,10 @@ impl<E: Env> Log<E> {
 
     /// The store timestamp for records staged now: the wall clock, but never backwards.
     pub(crate) fn store_timestamp(&self) -> i64 {
-        let now = self.0.env.wall_ms().max(self.0.last_store_ms.get());
+        let now = match mutant!("time-goes-back") {
+            true => self.0.env.wall_ms(),
+            false => self.0.env.wall_ms().max(self.0.last_store_ms.get()),
+        };
         self.0.last_store_ms.set(now);
         now
     }

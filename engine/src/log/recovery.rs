@@ -92,6 +92,7 @@ fn assemble<E: Env>(
         counters: Cell::new(LogCounters::default()),
         flushing: Cell::new(false),
         closing: Cell::new(false),
+        rolling_back: Cell::new(false),
         changed: Signal::default(),
         report: report.clone(),
     }))

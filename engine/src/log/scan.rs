@@ -1,6 +1,6 @@
 //! Reading frames in log order, for recovery and inspection.
 
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 
 use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, RecordSpan, check_frame};
 use super::segment::Segments;
@@ -104,7 +104,10 @@ impl<'a, E: Env> Scanner<'a, E> {
     fn overlay(&mut self) {
         let window_end = self.start + self.window.len() as u64;
         for tail in &self.tails {
-            let (from, to) = (tail.sector_start().max(self.start), tail.position.min(window_end));
+            let (from, to) = (
+                tail.sector_start().max(self.start),
+                (tail.position - u64::from(mutant!("truncate-off-by-one"))).min(window_end),
+            );
             if from < to {
                 let source = &tail.sector[(from - tail.sector_start()) as usize..];
                 let target = &mut self.window[(from - self.start) as usize..(to - self.start) as usize];

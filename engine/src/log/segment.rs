@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ringmq_env::{AppendBuf, DirEntry, Env, File, IoSlice, OpenOptions};
+use ringmq_env::{AppendBuf, DirEntry, Env, File, IoSlice, OpenOptions, mutant};
 
 use crate::bytes::array;
 use crate::signal::Signal;
@@ -329,7 +329,9 @@ impl<E: Env> Segments<E> {
         let made = async {
             self.fill(&new, range, epoch, give_up).await?;
             self.env.rename(&new, &path).await?;
-            self.env.sync_dir(&self.config.dir).await?;
+            if !mutant!("skip-dir-sync") {
+                self.env.sync_dir(&self.config.dir).await?;
+            }
             self.env.open(&path, self.options()).await
         };
         let made = made.await;
@@ -398,7 +400,8 @@ impl<E: Env> Segments<E> {
 
     pub(super) fn options(&self) -> OpenOptions {
         let write = !self.config.read_only;
-        OpenOptions { write, dsync: write && self.config.dsync, direct: true, ..OpenOptions::default() }
+        let dsync = write && self.config.dsync && !mutant!("ack-before-sync");
+        OpenOptions { write, dsync, direct: true, ..OpenOptions::default() }
     }
 
     /// Directory of the files.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions};
+use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions, mutant};
 
 use crate::bytes::array;
 use crate::shard::OpenError;
@@ -220,13 +220,21 @@ impl<E: Env> TailJournal<E> {
     ) -> (Slot, impl Future<Output = io::Result<()>> + use<E>) {
         let busy = [self.committed.get(), self.flushed.get(), self.flushing.get()];
         let mut order = self.order.borrow_mut();
-        let at = order.iter().position(|slot| !busy.contains(&Some(Slot(*slot))));
+        let is_free = |slot: &usize| !busy.contains(&Some(Slot(*slot)));
+        // The last in the order is the newest.
+        let at =
+            if mutant!("overwrite-tail-slot") { Some(SLOTS - 1) } else { order.iter().position(is_free) };
         let slot = at.and_then(|at| order.remove(at)).expect("three slots of four are busy at most");
         order.push_back(slot);
         self.sequence.set(self.sequence.get() + 1);
         let data = entry.encode(self.sequence.get(), self.alignment);
         let file = self.file.clone();
-        (Slot(slot), async move { file.write_at(data, (slot * SLOT_LEN) as u64).await })
+        (Slot(slot), async move {
+            match mutant!("drop-tail-journal") {
+                true => Ok(()),
+                false => file.write_at(data, (slot * SLOT_LEN) as u64).await,
+            }
+        })
     }
 
     /// The commit that wrote `slot` is complete; `on_device` if nothing is left to flush.

@@ -126,6 +126,9 @@ async fn open_files<E: Env>(
         None => reader.start_without_header().await?,
     };
     let (table, mut tail, whole) = reader.replay(start).await?;
+    // The last frame may be one that a killed process was writing: it shows, and is not on the device. What comes
+    // behind it will be.
+    files[active].sync().await.map_err(OpenError::at(&paths[active]))?;
     tail.epoch += 1;
     if found.is_superseded {
         // A crash came between a snapshot's take-over and this step of it.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ringmq_env::{Env, Instant};
+use ringmq_env::{Env, Instant, mutant};
 
 use super::append::PendingMark;
 use super::{Inner, Shard};
@@ -116,7 +116,9 @@ impl<E: Env> Inner<E> {
         let mut pending = self.pending.borrow_mut();
         let commit = pending.get_or_insert_with(Commit::default);
         commit.committed = committed;
-        while let Some(message) = staged.messages.pop_front_if(|m| m.entry.position < committed) {
+        let is_published =
+            |m: &mut StagedMessage| m.entry.position < committed || mutant!("read-uncommitted");
+        while let Some(message) = staged.messages.pop_front_if(is_published) {
             let (slot, entry) = (message.slot, message.entry);
             let (topic, queue_id) = self.index.name(slot);
             commit.arrivals.push(Arrival {
@@ -161,20 +163,22 @@ impl<E: Env> Inner<E> {
             staged.messages.clear();
             staged.keys.clear();
         }
-        self.index.unstage_all();
+        self.index.unstage_all(self.log.committed());
         self.delayed.unsettle_all();
         self.half.unsettle_all();
         let mut pending = self.pending.borrow_mut();
         let commit = pending.get_or_insert_with(Commit::default);
         commit.committed = self.log.committed();
         commit.failed = Some(self.disk_full());
+        drop(pending);
+        self.log.end_roll_back();
     }
 
     /// Why an append is refused for want of space, if it is.
     pub(super) fn disk_refuses(&self) -> Option<AppendError> {
         let disk = self.disk.get();
         let is_failing = self.pending.borrow().as_ref().is_some_and(|commit| commit.failed.is_some());
-        if !disk.is_full && !is_failing && disk.no_space_until.is_none() {
+        if !disk.is_full && !is_failing && disk.no_space_until.is_none() && !self.log.is_rolling_back() {
             // As always: without a look at the clock.
             return None;
         }
@@ -183,7 +187,7 @@ impl<E: Env> Inner<E> {
             self.work.notify();
         }
         let is_pausing = disk.no_space_until.is_some_and(|until| now < until);
-        (disk.is_full || is_failing || is_pausing).then(|| self.disk_full())
+        (disk.is_full || is_failing || is_pausing || self.log.is_rolling_back()).then(|| self.disk_full())
     }
 
     /// Has the disk looked at if the last look was some time ago; true if that is new.
@@ -309,8 +313,13 @@ impl<E: Env> Inner<E> {
     /// The index may only say what the log on the device says: the log goes first. A failure costs time at the
     /// next opening, nothing else.
     pub(super) async fn flush_index(&self) -> bool {
-        self.log.flush().await;
-        let upto = self.log.flushed();
+        let upto = match mutant!("index-ahead-of-log") {
+            true => self.log.committed(),
+            false => {
+                self.log.flush().await;
+                self.log.flushed()
+            }
+        };
         let flushed = self.index.flush(upto).await;
         if let Err(error) = &flushed {
             tracing::error!(shard = self.options.id.0, %error, "the index could not be flushed");

@@ -236,7 +236,7 @@ impl<E: Env> Inner<E> {
     /// `record`, if it is what was written.
     fn checked(&self, entry: &IndexEntry, record: IoSlice) -> Result<IoSlice, ReadError> {
         let len = entry.size as usize;
-        if record.len() == len && crc32fast::hash(&record) == entry.crc {
+        if record.len() == len && (crc32fast::hash(&record) == entry.crc || ringmq_env::mutant!("skip-crc")) {
             return Ok(record);
         }
         Err(self.damaged(entry.position, len, "the record is not what was written"))

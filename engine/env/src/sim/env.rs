@@ -25,7 +25,7 @@ const STUCK: (u64, u64) = (10_000 * MS, 120_000 * MS);
 /// How long the second piece of an operation comes behind the first.
 const PIECE_GAP: (u64, u64) = (MS / 20, 50 * MS);
 /// How long the disk is full.
-const FULL: (u64, u64) = (MS, 3_000 * MS);
+const FULL: (u64, u64) = (MS / 1000, 3_000 * MS);
 /// How long a process stands still.
 const PAUSE: (u64, u64) = (MS, 20_000 * MS);
 /// How far a wall clock jumps, in ms.

@@ -64,6 +64,7 @@ async fn fire(env: SimEnv, shard: Shard<SimEnv>) {
                 }
                 // It is in flight since an earlier look.
                 Err(SettleError::NotPending { .. }) => {}
+                Err(SettleError::Refused(AppendError::Closed)) => return,
                 Err(error) => panic!("{error}"),
             }
         }

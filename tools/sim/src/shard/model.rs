@@ -1,0 +1,325 @@
+//! What is known of a shard from outside, and what it owes.
+//!
+//! The log is one sequence: what a crash leaves of the staged messages is a prefix of it, in which everything is that
+//! was promised. A message has its place in the queue from when it is staged; recovery decides which of the
+//! unanswered ones stay, and from then on it is decided for good.
+
+use std::path::Path;
+
+use ringmq_env::sim::{Fault, Harm};
+use ringmq_protocol::record::RecordView;
+
+/// The queues' topics; queue ids count from 0 in each.
+pub const TOPICS: [&str; 2] = ["orders", "events"];
+/// Queues of each topic.
+pub const QUEUES: u32 = 2;
+/// Lost messages that are remembered, to be looked for.
+const MAX_GONE: usize = 64;
+
+/// A queue: topic and number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Index into [`TOPICS`].
+    pub topic: usize,
+    /// Its id.
+    pub id: u32,
+}
+
+impl Queue {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Queue> {
+        (0..TOPICS.len()).flat_map(|topic| (0..QUEUES).map(move |id| Queue { topic, id }))
+    }
+
+    /// Name of the topic.
+    pub fn topic(self) -> &'static str {
+        TOPICS[self.topic]
+    }
+
+    fn index(self) -> usize {
+        self.topic * QUEUES as usize + self.id as usize
+    }
+}
+
+/// A message that was staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Number of its own.
+    pub id: u64,
+    /// Bytes of its body.
+    pub len: usize,
+    /// Its physical offset.
+    pub physical: i64,
+    /// Its store time, in ms.
+    pub store_ms: i64,
+    /// Log position behind the unit that it was appended with.
+    pub end: u64,
+}
+
+impl Message {
+    /// Its body: the number, and bytes that follow from it.
+    pub fn body(id: u64, len: usize) -> Vec<u8> {
+        let mut state = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut body = id.to_be_bytes().to_vec();
+        while body.len() < len {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            body.extend_from_slice(&state.to_le_bytes());
+        }
+        body.truncate(len.max(8));
+        body
+    }
+
+    /// Its one key.
+    pub fn key(id: u64) -> String {
+        format!("k{id}")
+    }
+
+    /// Its properties as stored.
+    pub fn properties(id: u64) -> String {
+        format!("KEYS\u{1}k{id}\u{2}TAGS\u{1}t{}\u{2}", id % 4)
+    }
+}
+
+/// What a crash was, for what it may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing that was acknowledged.
+    Nothing,
+    /// With ASYNC_FLUSH, what was not flushed.
+    Unflushed,
+}
+
+/// The model of one shard over all its lives.
+pub struct Model {
+    sync_flush: bool,
+    queues: Vec<Vec<Message>>,
+    /// Everything before this log position was acknowledged or seen by a reader.
+    acked: u64,
+    /// Everything before this log position was said to be on the device.
+    flushed: u64,
+    loss: Loss,
+    /// Ends of group commits, the newest last.
+    groups: Vec<u64>,
+    /// A topic that was being deleted when the process ended.
+    deleting: Option<usize>,
+    /// Messages that will never be there (again).
+    gone: Vec<(usize, u64)>,
+    harm: Vec<Harm>,
+    next_id: u64,
+    /// Newest store time given out in this life, in ms.
+    store_ms: i64,
+    /// Acknowledged messages that harm has taken.
+    pub harmed: u64,
+    /// Messages acknowledged so far.
+    pub acknowledged: u64,
+}
+
+impl Model {
+    /// Of a shard without messages.
+    pub fn new(sync_flush: bool) -> Model {
+        Model {
+            sync_flush,
+            queues: vec![Vec::new(); Queue::all().count()],
+            acked: 0,
+            flushed: 0,
+            loss: Loss::Nothing,
+            groups: Vec::new(),
+            deleting: None,
+            gone: Vec::new(),
+            harm: Vec::new(),
+            next_id: 0,
+            store_ms: 0,
+            harmed: 0,
+            acknowledged: 0,
+        }
+    }
+
+    /// A number for a new message.
+    pub fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Messages of the queue so far, staged ones too.
+    pub fn messages(&self, queue: Queue) -> &[Message] {
+        &self.queues[queue.index()]
+    }
+
+    /// Messages were staged.
+    pub fn staged(&mut self, queue: Queue, first_offset: i64, messages: impl Iterator<Item = Message>) {
+        let messages: Vec<Message> = messages.collect();
+        for message in &messages {
+            assert!(message.store_ms >= self.store_ms, "the store time goes back: {message:?}");
+            self.store_ms = message.store_ms;
+        }
+        let known = &mut self.queues[queue.index()];
+        assert_eq!(first_offset, known.len() as i64, "{queue:?}: offsets have no gaps and no repeats");
+        known.extend(messages);
+    }
+
+    /// A group commit reached `committed`.
+    pub fn committed(&mut self, committed: u64) {
+        assert!(committed >= self.acked, "the committed end went back from {} to {committed}", self.acked);
+        let acknowledged = self.queues.iter().flatten().filter(|m| m.end > self.acked && m.end <= committed);
+        self.acknowledged += acknowledged.count() as u64;
+        self.acked = committed;
+        if self.groups.last() != Some(&committed) {
+            self.groups.push(committed);
+        }
+    }
+
+    /// Everything staged behind `committed` was refused.
+    pub fn dropped(&mut self, committed: u64) {
+        for queue in 0..self.queues.len() {
+            let kept = self.queues[queue].partition_point(|message| message.end <= committed);
+            self.forget_from(queue, kept);
+        }
+    }
+
+    fn forget_from(&mut self, queue: usize, from: usize) {
+        let gone = self.queues[queue].drain(from..).map(|message| (queue / QUEUES as usize, message.id));
+        self.gone.extend(gone);
+        let excess = self.gone.len().saturating_sub(MAX_GONE);
+        self.gone.drain(..excess);
+    }
+
+    /// The shard says that everything before `flushed` is on the device.
+    pub fn flushed(&mut self, flushed: u64) {
+        assert!(flushed >= self.flushed, "the flushed end went back from {} to {flushed}", self.flushed);
+        self.flushed = flushed;
+        if self.sync_flush {
+            assert!(self.acked <= flushed, "{} was acknowledged, {flushed} is on the device", self.acked);
+        }
+    }
+
+    /// Everything staged is acknowledged.
+    pub fn is_settled(&self) -> bool {
+        self.queues.iter().filter_map(|queue| queue.last()).all(|message| message.end <= self.acked)
+    }
+
+    /// The process ended.
+    pub fn ended(&mut self, power_failed: bool, harm: Vec<Harm>) {
+        if power_failed && !self.sync_flush {
+            self.loss = Loss::Unflushed;
+        }
+        self.harm.extend(harm);
+        self.store_ms = 0;
+    }
+
+    /// A topic is about to be deleted.
+    pub fn begin_delete(&mut self, topic: usize) {
+        self.deleting = Some(topic);
+    }
+
+    /// It is deleted for good.
+    pub fn end_delete(&mut self) {
+        let Some(topic) = self.deleting.take() else { return };
+        for queue in Queue::all().filter(|queue| queue.topic == topic) {
+            self.forget_from(queue.index(), 0);
+        }
+    }
+
+    /// Whether a topic was being deleted when the process ended; only the shard knows whether it is.
+    pub fn half_deleted(&self) -> Option<usize> {
+        self.deleting
+    }
+
+    /// The deletion had not happened.
+    pub fn forget_delete(&mut self) {
+        self.deleting = None;
+    }
+
+    /// Log position before which nothing may be missing.
+    fn sure(&self) -> u64 {
+        match self.loss {
+            Loss::Nothing => self.acked,
+            Loss::Unflushed => self.flushed,
+        }
+    }
+
+    /// Recovery is over: queue `n` has `found[n]` messages, and the log is readable up to `committed`.
+    pub fn recovered(&mut self, found: &[usize], committed: u64) {
+        let sure = self.sure();
+        let survivors = self.queues.iter().zip(found).flat_map(|(queue, found)| queue.iter().take(*found));
+        let cut = survivors.map(|message| message.end).max().unwrap_or(0).max(sure);
+        for queue in Queue::all() {
+            let (n, index) = (found[queue.index()], queue.index());
+            let known = &self.queues[index];
+            assert!(n <= known.len(), "{queue:?} has {n} messages, {} were ever sent", known.len());
+            let lost = known[n..].iter().filter(|message| message.end <= cut);
+            for message in lost {
+                let promise =
+                    if message.end <= sure { "was promised" } else { "stands before others in the log" };
+                assert!(
+                    self.is_explained(message),
+                    "{queue:?} ends at {n}: {message:?} {promise} and is gone (all before {sure} was promised)"
+                );
+                self.harmed += u64::from(message.end <= sure);
+            }
+            self.forget_from(index, n);
+        }
+        (self.acked, self.flushed, self.loss) = (committed, committed, Loss::Nothing);
+        self.groups.retain(|end| *end <= committed);
+        self.groups.push(committed);
+    }
+
+    /// Whether harm to the log or its tail journal can have taken the message. Whatever happens to the index takes
+    /// nothing.
+    fn is_explained(&self, message: &Message) -> bool {
+        let is_of_log =
+            |path: &Path| path.ends_with("tail") || path.parent().is_some_and(|p| p.ends_with("log"));
+        message.end > 0 && self.harm.iter().any(|harm| is_of_log(&harm.path))
+    }
+
+    /// Whether confirmed bytes were harmed so far, so that something may not be there.
+    pub fn is_harmed(&self) -> bool {
+        !self.harm.is_empty()
+    }
+
+    /// Whether files below `dir` were.
+    pub fn is_harmed_in(&self, dir: &Path) -> bool {
+        self.harm.iter().any(|harm| harm.path.starts_with(dir))
+    }
+
+    /// Whether the start may be refused: what no log can rebuild was harmed.
+    pub fn may_refuse_to_start(&self) -> bool {
+        self.harm.iter().any(|harm| harm.fault != Fault::OldFile)
+    }
+
+    /// A reader got `record` from `queue`: it is what was sent there, and counts as acknowledged.
+    pub fn seen(&mut self, queue: Queue, record: &RecordView<'_>) {
+        let offset = record.queue_offset;
+        let known = self.queues[queue.index()].get(offset as usize).copied();
+        let Some(message) = known else { panic!("{queue:?} offset {offset}: nothing was sent there") };
+        self.check(queue, &message, record);
+        if message.end > self.acked {
+            self.committed(message.end);
+        }
+    }
+
+    /// Panics unless `record` is `message`, byte for byte.
+    pub fn check(&self, queue: Queue, message: &Message, record: &RecordView<'_>) {
+        let place = (record.topic, record.queue_id as u32, record.physical_offset, record.store_timestamp);
+        assert_eq!(place, (queue.topic(), queue.id, message.physical, message.store_ms), "{message:?}");
+        assert_eq!(record.properties, Message::properties(message.id), "{message:?}");
+        assert!(record.body == Message::body(message.id, message.len), "{queue:?} {message:?}: wrong bytes");
+    }
+
+    /// A message that must be there, by a random number.
+    pub fn any_sure(&self, random: u64) -> Option<(Queue, i64, Message)> {
+        let queue = Queue::all().nth((random % self.queues.len() as u64) as usize)?;
+        let known = &self.queues[queue.index()];
+        let sure = known.partition_point(|message| message.end <= self.acked) as u64;
+        let offset = (random >> 8).checked_rem(sure)?;
+        Some((queue, offset as i64, known[offset as usize]))
+    }
+
+    /// Topic and number of a message that is gone, by a random number.
+    pub fn any_gone(&self, random: u64) -> Option<(&'static str, u64)> {
+        let n = (random as usize).checked_rem(self.gone.len())?;
+        let (topic, id) = self.gone[n];
+        Some((TOPICS[topic], id))
+    }
+}
