@@ -104,6 +104,16 @@ pub(crate) struct SegmentConfig {
     pub read_only: bool,
 }
 
+/// Whether a header is what was written. Every format keeps the checksum's place, so that damage never looks like a
+/// newer format.
+fn is_whole(header: &[u8]) -> bool {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header[..CRC_AT]);
+    crc.update(&[0; 4]);
+    crc.update(&header[CRC_AT + 4..]);
+    crc.finalize() == u32::from_le_bytes(array(header, CRC_AT))
+}
+
 impl SegmentConfig {
     pub(super) fn header(&self, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
@@ -124,7 +134,7 @@ impl SegmentConfig {
         let damaged = |what: &str| Err(HeaderProblem::Damaged(what.into()));
         let Some(bytes) = bytes.get(..HEADER_LEN) else { return damaged("it is shorter than its header") };
         let format = u32::from_le_bytes(array(bytes, FORMAT_AT));
-        if bytes.starts_with(&MAGIC) && format > STORE_FORMAT {
+        if bytes.starts_with(&MAGIC) && format > STORE_FORMAT && is_whole(bytes) {
             return Err(HeaderProblem::Newer(format));
         }
         let word = |at| u64::from_le_bytes(array(bytes, at));
@@ -440,6 +450,11 @@ mod tests {
         }
         let mut newer = header;
         newer[FORMAT_AT] = 9;
+        let damaged = config(7).check(RANGE.start, &newer);
+        assert!(matches!(damaged, Err(HeaderProblem::Damaged(_))), "{damaged:?}");
+        newer[CRC_AT..][..4].fill(0);
+        let crc = crc32fast::hash(&newer);
+        newer[CRC_AT..][..4].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(config(7).check(RANGE.start, &newer), Err(HeaderProblem::Newer(9)));
     }
 

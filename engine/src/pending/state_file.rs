@@ -74,6 +74,14 @@ impl Saved {
         if bytes.len() < HEADER || bytes[..8] != MAGIC {
             return Err(StateError::Damaged);
         }
+        // First whether it is what was written: damage must not look like another format.
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&bytes[..12]);
+        crc.update(&[0; 4]);
+        crc.update(&bytes[16..]);
+        if crc.finalize() != u32::from_le_bytes(array(bytes, 12)) {
+            return Err(StateError::Damaged);
+        }
         let format = u32::from_le_bytes(array(bytes, 8));
         if format > FORMAT {
             return Err(StateError::Newer(format));
@@ -82,13 +90,7 @@ impl Saved {
         let key = |at: usize| Key { due_ms: number(at) as i64, order: number(at + 8) };
         let runs = u32::from_le_bytes(array(bytes, 32)) as usize;
         let gone = u32::from_le_bytes(array(bytes, 36)) as usize;
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&bytes[..12]);
-        crc.update(&[0; 4]);
-        crc.update(&bytes[16..]);
-        let is_whole = bytes.len() == HEADER + runs * RUN + gone * GONE
-            && crc.finalize() == u32::from_le_bytes(array(bytes, 12));
-        if !is_whole {
+        if bytes.len() != HEADER + runs * RUN + gone * GONE {
             return Err(StateError::Damaged);
         }
         let run = |at: usize| Run {
