@@ -104,8 +104,8 @@ fn storms_of_rebalances_settle() {
             world.leave(fastrand::bool()).await;
             sleep(Duration::from_millis(fastrand::u64(0..800))).await;
         }
-        // Nobody was cut off, so notices reach nearly everybody; who missed one has the timer, which comes within 20 s.
-        owned(&world, Duration::from_secs(30)).await;
+        // A member that vanished before its connection was known to be its own is believed for two minutes here too.
+        owned(&world, UNOWNED).await;
         world.all_consumed(Duration::from_secs(60)).await;
         world.end().await;
     });
