@@ -1,5 +1,6 @@
 """The cases that every client takes part in, as far as it has the ability."""
 import time
+from collections import Counter
 
 from . import remoting
 from .context import check, check_content, check_once, check_sent, got
@@ -198,6 +199,47 @@ def warm(t, members):
         check(time.monotonic() < t.deadline, "the members do not share the queues")
         t.warm_up()
         t.quiet(0.4)
+
+
+@case("delay", "retry")
+def delay(t):
+    """Each message comes once, and not before its time."""
+    t.create_topic()
+    consumer = t.consumer()
+    producer = t.producer(count=20, **{"delay-level": 2}).wait_for("done")
+    t.until_consumed(producer.all("sent"), consumer)
+    sent = {m["body"]: at for at, m in producer.timed("sent")}
+    least = min(at - sent[m["body"]] for at, m in consumer.timed("message"))
+    check(least > 4, "a message of level 2 (5 s) came %.1f s after it was sent" % least)
+    t.quiet()
+    bodies = [m["body"] for m in got(consumer)]
+    check(len(bodies) == len(set(bodies)) == 20, "%d messages came for 20" % len(bodies))
+
+
+@case("retry", "retry")
+def retry(t):
+    """What a consumer sends back comes again after its delay, under its own topic, and then is done with."""
+    t.create_topic()
+    consumer = t.consumer(failures=2, **{"retry-level": 1})
+    sent = t.send(count=20)
+    t.until(lambda: len(got(consumer)) >= 60, "each message to come three times")
+    t.quiet(3)
+    counts = Counter(m["body"] for m in got(consumer))
+    check(set(counts) == {m["body"] for m in sent} and set(counts.values()) == {3}, "deliveries: %s" % counts)
+
+
+@case("dead-letters", "retry")
+def dead_letters(t):
+    """What fails too often stands in the group's dead letter topic, once."""
+    t.create_topic()
+    consumer = t.consumer(failures=9, **{"retry-level": 1, "max-reconsume": 1})
+    t.send(count=10)
+    t.until(lambda: len(got(consumer)) >= 20, "each message to come twice")
+    address = next(iter(t.cluster.addresses().values()))
+    dead = "%DLQ%" + t.group
+    t.until(lambda: remoting.max_offset(address, dead, 0) == 10, "ten dead letters")
+    t.quiet(2)
+    check(len(got(consumer)) == 20 and remoting.max_offset(address, dead, 0) == 10, "more came than was due")
 
 
 @case("resume", "clustering")

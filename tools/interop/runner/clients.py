@@ -57,7 +57,7 @@ class CppClient(Client):
 # - cpp: a batch is sent as request 10 with batch="1", which the Java broker takes for one message; and an ordered
 #   member that leaves does not unlock its queues, so the others get them when the broker's locks expire (60 s).
 # - go: an ordered member unlocks its queues when it leaves, but not when a new member is to get some of them.
-JAVA = {"auto-create", "sql", "oneway", "batch", "orderly", "share-ordered", "leave-ordered", "first", "lite-pull", "query",
+JAVA = {"retry", "auto-create", "sql", "oneway", "batch", "orderly", "share-ordered", "leave-ordered", "first", "lite-pull", "query",
         "transactions", "request-reply"}
 CLIENTS = {client.name: client for client in (
     JavaClient("java-5.5.0", JAVA),

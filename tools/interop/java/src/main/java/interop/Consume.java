@@ -32,6 +32,9 @@ public final class Consume {
         // A rebalance right after the start can leave the broker with an older subscription than the pulls name, until
         // the next heartbeat (after 30 s by default).
         consumer.setHeartbeatBrokerInterval(3000);
+        // The retry topic is made at the first heartbeat; its route is looked for every 30 s by default.
+        consumer.setPollNameServerInterval(3000);
+        consumer.setMaxReconsumeTimes(args.number("max-reconsume", -1));
         consumer.setConsumeThreadMin(4);
         consumer.setConsumeThreadMax(4);
         if (args.get("order", "concurrent").equals("orderly")) {
@@ -42,7 +45,9 @@ public final class Consume {
         } else {
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
                 Report.messages("message", messages);
-                return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+                context.setDelayLevelWhenNextConsume(args.number("retry-level", 0));
+                return messages.get(0).getReconsumeTimes() < args.number("failures", 0)
+                    ? ConsumeConcurrentlyStatus.RECONSUME_LATER : ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
             });
         }
         consumer.start();

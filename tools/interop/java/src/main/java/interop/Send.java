@@ -65,6 +65,7 @@ public final class Send {
         }
         m.setKeys("key-" + body.substring(0, Math.min(body.length(), 60)));
         m.putUserProperty("color", "blågrønn 青");
+        m.setDelayTimeLevel(args.number("delay-level", 0));
         m.putUserProperty("n", Integer.toString(n));
         return m;
     }
