@@ -9,6 +9,7 @@ use ringmq_protocol::codes::response;
 use ringmq_protocol::headers::PullResponseHeader;
 use ringmq_protocol::message_id::OffsetMessageId;
 use ringmq_protocol::response::{SendResponse, write_pull_head};
+use ringmq_protocol::text;
 use ringmq_protocol::writer::{HeaderWriter, Trailer};
 
 use crate::config::BrokerConfig;
@@ -105,7 +106,7 @@ impl Identity {
             msg_id,
             queue_id: queue_id.0 as i32,
             queue_offset: queue_offset.0,
-            transaction_id: std::str::from_utf8(uniq_key).ok().filter(|key| !key.is_empty()),
+            transaction_id: text::utf8(uniq_key).ok().filter(|key| !key.is_empty()),
             recall_handle,
             region: &self.config.region_id,
             trace_on: self.config.trace_on,

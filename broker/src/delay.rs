@@ -115,6 +115,11 @@ impl<'a> Wish<'a> {
         self.delay_sec.or(self.delay_ms).or(self.deliver_ms).is_some()
     }
 
+    /// Whether nothing is wished: the message is for now.
+    pub fn is_none(&self) -> bool {
+        self.level.is_none() && !self.has_timer()
+    }
+
     /// What it comes to at `now_ms`.
     pub fn when(&self, config: &DelayConfig, now_ms: i64) -> Result<When, WhenError> {
         let level = self

@@ -14,6 +14,7 @@ use ringmq_protocol::headers::{ExtError, ReplyMessageHeader, SendHeader};
 use ringmq_protocol::names;
 use ringmq_protocol::properties::{self, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, names as property};
 use ringmq_protocol::record::sys_flag;
+use ringmq_protocol::text;
 use ringmq_protocol::version;
 use smallvec::SmallVec;
 
@@ -68,7 +69,8 @@ impl Fields {
     /// Reads the header of a send in the frame that starts at the address `base`.
     pub fn read(frame: &Frame<'_>, base: usize, reply: ReplyTo) -> Result<Fields, ExtError> {
         let header = SendHeader::for_code(frame.header.code, &frame.header.ext)?;
-        let given = frame.header.ext.iter().any(|(_, value)| value.as_ptr() == header.default_topic.as_ptr());
+        // What stands for a missing one is not in the frame.
+        let given = (base..=base + frame.body_at).contains(&(header.default_topic.as_ptr() as usize));
         Ok(Fields {
             reply,
             code: frame.header.code,
@@ -123,7 +125,7 @@ impl Draft {
     }
 
     fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(&self.frame[span.range()]).expect("the header's texts were read as UTF-8")
+        text::utf8(&self.frame[span.range()]).expect("the header's texts were read as UTF-8")
     }
 
     fn topic(&self) -> &str {
@@ -275,7 +277,7 @@ impl Draft {
         };
         let is_half = seen.transaction && !self.fields.is_batch() && self.fields.reconsume_times == 0;
         let config_of_delay = &core.identity.config.delay;
-        let when = match is_dead || is_half {
+        let when = match is_dead || is_half || seen.wish.is_none() {
             true => When::Now,
             false => delay::when(&seen.wish, config_of_delay, core.env.wall_ms(), self.fields.is_batch())?,
         };

@@ -128,6 +128,38 @@ pub(crate) struct Entry {
 /// Entries that fit without an allocation: a V2 send has 14 fields and a few of hooks.
 pub(crate) type Entries = SmallVec<[Entry; 24]>;
 
+/// Name and value of each field.
+struct Fields<'a, 'e> {
+    text: &'a str,
+    entries: std::slice::Iter<'e, Entry>,
+}
+
+impl<'a> Fields<'a, '_> {
+    #[inline(always)]
+    fn field(text: &'a str, e: &Entry) -> (&'a str, &'a str) {
+        let name = &text[e.name_start as usize..e.name_end as usize];
+        (name, &text[e.value_start as usize..e.value_end as usize])
+    }
+}
+
+impl<'a> Iterator for Fields<'a, '_> {
+    type Item = (&'a str, &'a str);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(&'a str, &'a str)> {
+        let entry = self.entries.next()?;
+        Some(Fields::field(self.text, entry))
+    }
+}
+
+impl<'a> DoubleEndedIterator for Fields<'a, '_> {
+    #[inline(always)]
+    fn next_back(&mut self) -> Option<(&'a str, &'a str)> {
+        let entry = self.entries.next_back()?;
+        Some(Fields::field(self.text, entry))
+    }
+}
+
 /// The ext fields, borrowed from the header's bytes. When a name stands twice, the last one counts.
 #[derive(Clone, Debug, Default)]
 pub struct ExtFields<'a> {
@@ -153,10 +185,7 @@ impl<'a> ExtFields<'a> {
 
     /// Name and value of each field, in the order of the wire.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&'a str, &'a str)> + '_ {
-        self.entries.iter().map(|e| {
-            let name = &self.text[e.name_start as usize..e.name_end as usize];
-            (name, &self.text[e.value_start as usize..e.value_end as usize])
-        })
+        Fields { text: self.text, entries: self.entries.iter() }
     }
 
     /// The value of a field.

@@ -1,5 +1,7 @@
 //! The JSON header (part A.2), read in place and as leniently as fastjson reads it.
 
+mod usual;
+
 use crate::header::{Entries, Entry, ExtFields, Header, HeaderError, SerializeType};
 use crate::json::scan::{self, Span, SyntaxError};
 use crate::language::Language;
@@ -7,10 +9,16 @@ use crate::language::Language;
 /// Reads a header; strings are unescaped in place. Linear in the header's length, without recursion; allocates only
 /// when there are more than 24 ext fields.
 pub(crate) fn parse(bytes: &mut [u8], max_fields: usize) -> Result<Header<'_>, HeaderError> {
-    let mut parser = Parser { bytes, at: 0, entries: Entries::new(), max_fields };
-    let fields = parser.header()?;
-    let Parser { bytes, entries, .. } = parser;
-    let text = std::str::from_utf8(bytes).map_err(|e| HeaderError::NotUtf8 { at: e.valid_up_to() })?;
+    let mut entries = Entries::new();
+    let (fields, is_ascii) = match usual::read(bytes, max_fields, &mut entries) {
+        Some(usual) => usual.unescape(bytes, &mut entries)?,
+        None => (leniently(bytes, max_fields, &mut entries)?, false),
+    };
+    let text = match is_ascii {
+        // SAFETY: every byte is ASCII, but for the characters that `scan::unescape` wrote whole.
+        true => unsafe { std::str::from_utf8_unchecked(bytes) },
+        false => std::str::from_utf8(bytes).map_err(|e| HeaderError::NotUtf8 { at: e.valid_up_to() })?,
+    };
     Ok(Header {
         code: fields.code,
         language: language(fields.language.of(text.as_bytes())),
@@ -23,8 +31,17 @@ pub(crate) fn parse(bytes: &mut [u8], max_fields: usize) -> Result<Header<'_>, H
     })
 }
 
+/// Reads a header of any form, with its ext fields as `entries`.
+fn leniently(bytes: &mut [u8], max_fields: usize, entries: &mut Entries) -> Result<Fields, HeaderError> {
+    entries.clear();
+    Parser { bytes, at: 0, entries, max_fields }.header()
+}
+
 /// The language by name or by ordinal.
 fn language(name: &[u8]) -> Language {
+    if name == b"JAVA" {
+        return Language::Java;
+    }
     match std::str::from_utf8(name) {
         Ok("") => Language::Java,
         Ok(name) => match name.parse::<u8>() {
@@ -49,7 +66,7 @@ struct Fields {
 struct Parser<'a> {
     bytes: &'a mut [u8],
     at: usize,
-    entries: Entries,
+    entries: &'a mut Entries,
     max_fields: usize,
 }
 
@@ -113,25 +130,6 @@ impl Parser<'_> {
         Ok(Some(name))
     }
 
-    /// Reads the next member if it is of the usual kind: two strings in double quotes, with only a comma in front.
-    #[inline]
-    fn usual_field(&mut self) -> Result<Option<(Span, Span)>, SyntaxError> {
-        let at = self.at + usize::from(self.bytes.get(self.at) == Some(&b','));
-        if self.bytes.get(at) != Some(&b'"') {
-            return Ok(None);
-        }
-        let Some(name) = scan::short(self.bytes, at + 1) else { return Ok(None) };
-        if self.bytes.get(name.end..name.end + 3) != Some(b"\":\"") {
-            return Ok(None);
-        }
-        self.at = name.end + 2;
-        if let Some(value) = scan::short(self.bytes, self.at + 1) {
-            self.at = value.end + 1;
-            return Ok(Some((name, value)));
-        }
-        Ok(Some((name, self.string()?)))
-    }
-
     /// Reads a string whose quote is at hand, unescaped.
     #[inline]
     fn string(&mut self) -> Result<Span, SyntaxError> {
@@ -190,15 +188,8 @@ impl Parser<'_> {
             };
         }
         self.open()?;
-        loop {
-            let (name, value) = match self.usual_field()? {
-                Some(field) => field,
-                None => {
-                    let Some(name) = self.name()? else { break };
-                    let Some(value) = self.scalar()? else { continue };
-                    (name, value)
-                }
-            };
+        while let Some(name) = self.name()? {
+            let Some(value) = self.scalar()? else { continue };
             if self.entries.len() == self.max_fields {
                 return Err(HeaderError::TooManyFields { limit: self.max_fields });
             }
@@ -215,6 +206,8 @@ impl Parser<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parsed(text: &str, check: impl FnOnce(Header<'_>)) {
@@ -240,6 +233,62 @@ mod tests {
                 [("a", "x\u{1}\"y"), ("n", "12"), ("b", "true"), ("o", r#"{"k":[1]}"#), ("a2", "")];
             assert_eq!(ext, expected);
         });
+    }
+
+    /// What a header says, both ways of reading it.
+    fn both(bytes: &[u8]) -> (Option<String>, Result<String, HeaderError>) {
+        let told = |bytes: &[u8], fields: Fields, entries: &Entries| {
+            let span = |s: u32, e: u32| String::from_utf8_lossy(&bytes[s as usize..e as usize]).into_owned();
+            let ext: Vec<_> = entries
+                .iter()
+                .map(|e| (span(e.name_start, e.name_end), span(e.value_start, e.value_end)))
+                .collect();
+            let Fields { code, version, opaque, flag, language, remark } = fields;
+            let texts = [language, remark.unwrap_or_default()].map(|text| text.of(bytes).to_vec());
+            format!("{code} {version} {opaque} {flag} {texts:?} {} {ext:?}", remark.is_some())
+        };
+        let (mut one, mut two) = (bytes.to_vec(), bytes.to_vec());
+        let (mut first, mut second) = (Entries::new(), Entries::new());
+        let usual = usual::read(bytes, 64, &mut first);
+        let usual = usual.and_then(|usual| usual.unescape(&mut one, &mut first).ok());
+        let lenient = leniently(&mut two, 64, &mut second);
+        let usual = usual.map(|(fields, _)| told(&one, fields, &first));
+        (usual, lenient.map(|fields| told(&two, fields, &second)))
+    }
+
+    const USUAL: &str = concat!(
+        r#"{"code":310,"extFields":{"a":"g","b":"中","i":"K\u0001v\u0002\"x\\","e":"","m":"false"},"flag":0,"#,
+        r#""language":"JAVA","opaque":-77,"remark":"r","serializeTypeCurrentRPC":"JSON","version":475}"#
+    );
+
+    #[test]
+    fn what_clients_write_is_read_in_one_pass() {
+        for text in [USUAL, r#"{"code":0,"extFields":{}}"#, r#"{"opaque":2147483647}"#] {
+            let (usual, lenient) = both(text.as_bytes());
+            assert_eq!(usual.expect("of the usual form"), lenient.unwrap());
+        }
+        for text in ["{}", "{\"code\":2147483648}", "{\"code\":1} ", "{\"code\":1,}", "{\"code\":\"1\"}"] {
+            assert_eq!(both(text.as_bytes()).0, None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_of_reading_agree(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), "[\"\\\\,:{}'u0a ]"), 0..4),
+            cut: Option<prop::sample::Index>,
+        ) {
+            let mut bytes = USUAL.as_bytes().to_vec();
+            for (at, c) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = c.as_bytes()[0];
+            }
+            bytes.truncate(cut.map_or(usize::MAX, |cut| cut.index(bytes.len())));
+            let (usual, lenient) = both(&bytes);
+            if let Some(usual) = usual {
+                prop_assert_eq!(Ok(usual), lenient);
+            }
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl IdText {
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.digits[..usize::from(self.len)]).expect("hexadecimal digits are UTF-8")
+        crate::text::utf8(&self.digits[..usize::from(self.len)]).expect("hexadecimal digits are UTF-8")
     }
 }
 

@@ -1,7 +1,9 @@
 //! Message properties: `name 0x01 value 0x02 name 0x01 value 0x02 …` (part C.2).
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr_iter;
 use smallvec::SmallVec;
+
+use crate::marks::Marks;
 
 /// Stands between a name and its value.
 pub const NAME_VALUE_SEPARATOR: u8 = 1;
@@ -80,40 +82,41 @@ pub mod names {
 /// separator between them are passed over.
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
-    rest: &'a str,
+    text: &'a str,
+    /// Where the next piece starts.
+    at: usize,
+    separators: Marks<'a, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR>,
 }
 
 /// Name and value of each property, in the order of the text.
 pub fn iter(properties: &str) -> Iter<'_> {
-    Iter { rest: properties }
+    Iter { text: properties, at: 0, separators: Marks::new(properties.as_bytes()) }
 }
 
 impl<'a> Iterator for Iter<'a> {
     type Item = (&'a str, &'a str);
 
+    #[inline]
     fn next(&mut self) -> Option<(&'a str, &'a str)> {
-        while !self.rest.is_empty() {
-            let (piece, rest) = split_piece(self.rest);
-            self.rest = rest;
-            if let Some(pair) = pair(piece) {
-                return Some(pair);
+        while self.at < self.text.len() {
+            let start = self.at;
+            let mut name_end = None;
+            let end = loop {
+                match self.separators.next() {
+                    Some(at) if self.text.as_bytes()[at] == NAME_VALUE_SEPARATOR => {
+                        name_end.get_or_insert(at);
+                    }
+                    Some(at) => break at,
+                    None => break self.text.len(),
+                }
+            };
+            self.at = end + 1;
+            if let Some(name_end) = name_end.filter(|name_end| start < *name_end && name_end + 1 < end) {
+                return Some((&self.text[start..name_end], &self.text[name_end + 1..end]));
             }
         }
         None
     }
-}
-
-/// The text up to the next separator, and what is behind it.
-fn split_piece(text: &str) -> (&str, &str) {
-    match memchr(PROPERTY_SEPARATOR, text.as_bytes()) {
-        Some(end) => (&text[..end], &text[end + 1..]),
-        None => (text, ""),
-    }
-}
-
-fn pair(piece: &str) -> Option<(&str, &str)> {
-    let at = memchr(NAME_VALUE_SEPARATOR, piece.as_bytes())?;
-    (at > 0 && at + 1 < piece.len()).then(|| (&piece[..at], &piece[at + 1..]))
 }
 
 /// The value of a property; the last one when it stands twice, as in Java's map.

@@ -3,7 +3,11 @@
 use bytes::BytesMut;
 
 use crate::headers::PullResponseHeader;
-use crate::writer::{HeaderWriter, Trailer};
+use crate::json::write;
+use crate::writer::{HeaderWriter, Scratch, Trailer};
+
+/// Longest id or region of an answer that is written the quick way.
+const MAX_USUAL_TEXT: usize = 64;
 
 /// What a send's answer tells.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +38,44 @@ impl SendResponse<'_> {
     /// Appends the whole frame (it has no body). Java's producer reads MSG_REGION and TRACE_ON unasked, so they are
     /// always there.
     pub fn write(&self, out: &mut BytesMut) {
+        match self.usual() {
+            Some(frame) => out.extend_from_slice(frame.bytes()),
+            None => self.write_any(out),
+        }
+    }
+
+    /// The whole frame, if it is of the usual kind: short, with nothing to escape, without what few answers have.
+    fn usual(&self) -> Option<Scratch> {
+        let texts = [self.msg_id, self.transaction_id.unwrap_or_default(), self.region];
+        let is_usual = self.remark.is_none()
+            && self.recall_handle.is_none()
+            && texts.iter().all(|text| text.len() <= MAX_USUAL_TEXT && write::is_plain(text));
+        if !is_usual {
+            return None;
+        }
+        let mut frame = Scratch::begin(self.code);
+        frame.put(b",\"extFields\":{\"queueId\":\"");
+        frame.int(i64::from(self.queue_id));
+        if let Some(id) = self.transaction_id {
+            frame.put(b"\",\"transactionId\":\"");
+            frame.put(id.as_bytes());
+        }
+        frame.put(b"\",\"msgId\":\"");
+        frame.put(self.msg_id.as_bytes());
+        frame.put(match self.trace_on {
+            true => b"\",\"TRACE_ON\":\"true\",\"MSG_REGION\":\"",
+            false => b"\",\"TRACE_ON\":\"false\",\"MSG_REGION\":\"",
+        });
+        frame.put(self.region.as_bytes());
+        frame.put(b"\",\"queueOffset\":\"");
+        frame.int(self.queue_offset);
+        frame.put(b"\"}");
+        frame.finish_response(self.opaque);
+        Some(frame)
+    }
+
+    /// The whole frame of any kind.
+    fn write_any(&self, out: &mut BytesMut) {
         let mut writer = HeaderWriter::begin(out, self.code);
         writer.ext_int("queueId", i64::from(self.queue_id));
         if let Some(id) = self.transaction_id {
@@ -61,4 +103,40 @@ pub fn write_pull_head(
     let mut writer = HeaderWriter::begin(out, code);
     crate::headers::ExtHeader::write_to(header, &mut writer);
     writer.finish(trailer, body_len);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn both_ways_of_writing_agree(
+            numbers: (i32, i32, i64, i32, bool),
+            msg_id in "[0-9A-F]{32}(,[0-9A-F]{32}){0,2}",
+            transaction_id in prop::option::of("[0-9A-F]{0,40}|.{0,8}"),
+            region in "[a-zA-Z\"]{0,10}",
+            remark in prop::option::weighted(0.1, "[a-z]{0,5}"),
+        ) {
+            let (opaque, queue_id, queue_offset, code, trace_on) = numbers;
+            let response = SendResponse {
+                opaque,
+                code,
+                remark: remark.as_deref(),
+                msg_id: &msg_id,
+                queue_id,
+                queue_offset,
+                transaction_id: transaction_id.as_deref(),
+                recall_handle: None,
+                region: &region,
+                trace_on,
+            };
+            let (mut one, mut two) = (BytesMut::from("x"), BytesMut::from("x"));
+            response.write(&mut one);
+            response.write_any(&mut two);
+            prop_assert_eq!(one, two);
+        }
+    }
 }

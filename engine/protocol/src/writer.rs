@@ -137,6 +137,56 @@ impl FieldSink for HeaderWriter<'_> {
     }
 }
 
+/// A whole short frame with a JSON header, written where no piece has to be checked for room. Panics beyond its size.
+pub(crate) struct Scratch {
+    bytes: [u8; Scratch::SIZE],
+    len: usize,
+}
+
+impl Scratch {
+    /// Bytes that it may take.
+    const SIZE: usize = 512;
+
+    /// Prefix and code.
+    #[inline]
+    pub(crate) fn begin(code: i32) -> Scratch {
+        let mut scratch = Scratch { bytes: [0; Scratch::SIZE], len: PREFIX_BYTES };
+        scratch.put(b"{\"code\":");
+        scratch.int(i64::from(code));
+        scratch
+    }
+
+    /// Appends text.
+    #[inline]
+    pub(crate) fn put(&mut self, text: &[u8]) {
+        self.bytes[self.len..self.len + text.len()].copy_from_slice(text);
+        self.len += text.len();
+    }
+
+    /// Appends an integer.
+    #[inline]
+    pub(crate) fn int(&mut self, value: i64) {
+        self.put(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// Ends a response without remark and body, as [`Trailer::response`] and [`HeaderWriter::finish`] do.
+    #[inline]
+    pub(crate) fn finish_response(&mut self, opaque: i32) {
+        const { assert!(crate::header::FLAG_RESPONSE == 1) };
+        self.put(b",\"flag\":1,\"language\":\"JAVA\",\"opaque\":");
+        self.int(i64::from(opaque));
+        self.put(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+        self.int(i64::from(version::CURRENT));
+        self.put(b"}");
+        fill_prefix(&mut self.bytes[..self.len], SerializeType::Json, 0);
+    }
+
+    /// The frame.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// Fills in both lengths of a frame of which `head` is the prefix and the header.
 pub(crate) fn fill_prefix(head: &mut [u8], serialize: SerializeType, body_len: usize) {
     let header_len = head.len() - PREFIX_BYTES;

@@ -2,6 +2,7 @@
 
 use ringmq_env::Env;
 use ringmq_protocol::record::{MAX_PROPERTIES, RecordError, RecordFields};
+use ringmq_protocol::text;
 use smallvec::SmallVec;
 
 use super::commit::StagedMessage;
@@ -104,7 +105,7 @@ impl<E: Env> Inner<E> {
             fields(message, offset, PhysicalOffset::new(self.options.id, position), store_ms)
                 .encode_into(record);
             // The properties stand last; their parts were checked to be text.
-            let text = std::str::from_utf8(&record[size - properties_len..]).unwrap_or_default();
+            let text = text::utf8(&record[size - properties_len..]).unwrap_or_default();
             let indexed = Indexed::of(text, message.sys_flag);
             tags_code = indexed.tags_code;
             let keys = indexed.keys.iter();
@@ -133,7 +134,7 @@ fn properties_len(message: &NewMessage<'_>) -> usize {
 
 /// Bytes of the message as stored, if it may be stored.
 fn record_size(message: &NewMessage<'_>, limit: usize) -> Result<usize, AppendError> {
-    if message.properties.iter().any(|part| std::str::from_utf8(part).is_err()) {
+    if message.properties.iter().any(|part| text::utf8(part).is_err()) {
         return Err(AppendError::PropertiesNotText);
     }
     // Offsets and times have a fixed width.

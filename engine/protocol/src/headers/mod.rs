@@ -84,11 +84,23 @@ macro_rules! ext_header {
         }
     };
     (@body $fields:ident { $($field:ident = $wire:literal $(or $default:expr)?,)* }) => {{
+        #[allow(non_camel_case_types)]
+        enum Name { $($field,)* Unknown }
+        // Bytes, not text, as patterns: by length and letter, instead of one comparison after the other.
+        #[inline]
+        #[allow(non_upper_case_globals)]
+        fn name_of(bytes: &[u8]) -> Name {
+            $(const $field: &[u8] = $wire.as_bytes();)*
+            match bytes {
+                $($field => Name::$field,)*
+                _ => Name::Unknown,
+            }
+        }
         $(let mut $field = None;)*
         for (name, value) in $fields {
-            match name {
-                $($wire => $field = Some(value),)*
-                _ => {}
+            match name_of(name.as_bytes()) {
+                $(Name::$field => $field = Some(value),)*
+                Name::Unknown => {}
             }
         }
         Ok(Self {

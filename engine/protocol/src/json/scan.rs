@@ -103,21 +103,6 @@ fn marks(word: u64, c: u8) -> u64 {
     zeros.wrapping_sub(ONES) & !zeros & (ONES << 7)
 }
 
-/// The text from `start` on up to a `"`, if that stands among the next 16 bytes, without a backslash before it.
-#[inline(always)]
-pub(crate) fn short(bytes: &[u8], start: usize) -> Option<Span> {
-    let words = bytes.get(start..)?.as_chunks::<8>().0;
-    for (i, word) in words.iter().take(2).enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = marks(word, b'"') | marks(word, b'\\');
-        if found != 0 {
-            let end = start + i * 8 + found.trailing_zeros() as usize / 8;
-            return (bytes.get(end) == Some(&b'"')).then_some(Span { start, end });
-        }
-    }
-    None
-}
-
 /// Where `a` or `b` stands next, from `from` on.
 ///
 /// Most strings of a header are short: 32 bytes are looked at in words before the call of `memchr` pays.
@@ -286,19 +271,6 @@ mod tests {
         let len = unescape(&mut bytes)?;
         assert!(bytes[len..].iter().all(|b| *b == b' '));
         Ok(String::from_utf8(bytes[..len].to_vec()).unwrap())
-    }
-
-    #[test]
-    fn short_strings_end_at_a_quote_within_two_words() {
-        let found = |text: &[u8]| short(text, 1).map(|span| (span.start, span.end));
-        for len in 0..16 {
-            let text = format!("\"{}\":1 and more than two words of text", "x".repeat(len));
-            assert_eq!(found(text.as_bytes()), Some((1, 1 + len)));
-            let escaped = text.replacen('x', "\\", 1);
-            assert_eq!(found(escaped.as_bytes()), (len == 0).then_some((1, 1)));
-        }
-        assert_eq!(found(b"\"0123456789abcdef\" and more"), None);
-        assert_eq!((found(b"\"ab\""), found(b"\"")), (None, None), "too near the end for whole words");
     }
 
     #[test]

@@ -7,8 +7,7 @@ pub(crate) fn string(out: &mut BytesMut, text: &str) {
     let bytes = text.as_bytes();
     out.reserve(bytes.len() + 2);
     out.put_u8(b'"');
-    // Nearly all texts are plain; looking at every byte, without a way out, is done many at a time.
-    if bytes.iter().fold(false, |any, b| any | is_escaped(*b)) {
+    if !is_plain(text) {
         let mut plain = 0;
         for (i, b) in bytes.iter().enumerate().filter(|(_, b)| is_escaped(**b)) {
             out.put_slice(&bytes[plain..i]);
@@ -20,6 +19,13 @@ pub(crate) fn string(out: &mut BytesMut, text: &str) {
         out.put_slice(bytes);
     }
     out.put_u8(b'"');
+}
+
+/// Whether nothing in a text needs an escape.
+#[inline]
+pub(crate) fn is_plain(text: &str) -> bool {
+    // Nearly all texts are plain; looking at every byte, without a way out, is done many at a time.
+    !text.bytes().fold(false, |any, b| any | is_escaped(b))
 }
 
 #[inline]
