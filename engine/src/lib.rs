@@ -12,6 +12,7 @@ mod inspect;
 mod log;
 mod meta;
 mod pending;
+mod reread;
 mod shard;
 mod signal;
 mod store;

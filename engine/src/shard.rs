@@ -17,6 +17,7 @@ use std::rc::Rc;
 use ringmq_env::Env;
 
 use crate::damage::{Damage, DamageReport};
+use crate::gate::Gate;
 use crate::index::Index;
 use crate::log::{Log, LogOptions};
 use crate::pending::Pending;
@@ -83,6 +84,8 @@ struct Inner<E: Env> {
     report: DamageReport,
     closing: Cell<bool>,
     commits_ended: Cell<bool>,
+    /// Held by whoever saves the tables of waiting records.
+    saving: Gate,
     /// Background tasks that are using the disk.
     busy: Cell<u32>,
     /// Told when there is something for [`Shard::next_commit`].
@@ -187,6 +190,7 @@ impl<E: Env> Shard<E> {
             report,
             closing: Cell::new(false),
             commits_ended: Cell::new(false),
+            saving: Gate::default(),
             busy: Cell::new(0),
             committed: Signal::default(),
             taken: Signal::default(),
@@ -208,10 +212,12 @@ impl<E: Env> Shard<E> {
         shard.index.mark_deleted(topic, &expired).await
     }
 
-    /// Takes what is committed to the device and writes the index, so that an opening has nothing of it to scan. False
-    /// when there is no space for the index; that costs time at the next opening, nothing else.
+    /// Takes what is committed to the device and writes the index and the tables of waiting records, so that an
+    /// opening has nothing of it to scan. False when there is no space for them; that costs time at the next opening,
+    /// nothing else.
     pub async fn checkpoint(&self) -> bool {
-        self.0.flush_index().await
+        let indexed = self.0.flush_index().await;
+        self.0.save_pending(true).await && indexed
     }
 
     /// What was found damaged since it was opened, the first few hundred places.

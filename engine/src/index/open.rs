@@ -9,7 +9,7 @@ use std::rc::Rc;
 use ringmq_env::Env;
 
 use super::keys::HotKeys;
-use super::retain::{Mark, damaged_key, log_min_key};
+use super::retain::{Mark, damaged_key};
 use super::run::{self, Reader};
 use super::table::Table;
 use super::{Index, Inner, State};
@@ -55,13 +55,14 @@ impl<E: Env> Index<E> {
             lost: Vec::new(),
             bytes_written: 0,
         };
-        let damaged = apply_marks(&mut state, marked, dir, report);
-        if state.log_min > log_end.0 {
-            let what = "it knows more of the log to have expired than there is of it".into();
+        let ahead: Vec<_> =
+            marked.iter_mut().flatten().filter_map(|mark| mark.pull_back(log_end.0)).collect();
+        if !ahead.is_empty() {
+            let what = format!("it knows of positions behind the end of the log, {}", log_end.0);
             report.tell(Damage { path: dir.join(MARKS), offset: 0, len: 0, what });
-            state.log_min = log_end.0;
-            marks.put(&log_min_key(), &log_end.0.to_le_bytes());
         }
+        ahead.iter().for_each(|(key, value)| marks.put(key, value));
+        let damaged = apply_marks(&mut state, marked, dir, report);
         state.indexed = state.log_min;
         let listed = list_runs(&env, dir).await.map_err(OpenError::at(dir))?.into();
         damaged.iter().for_each(|from| marks.delete(&damaged_key(*from)));

@@ -63,13 +63,40 @@ impl Mark {
     }
 }
 
+impl Mark {
+    /// Pulls a mark that names a position behind `end`, where the log ends, back to there: what is stored behind it is
+    /// not what the mark was about. Returns the entry to put in its place.
+    pub(super) fn pull_back(&mut self, end: u64) -> Option<(Vec<u8>, Vec<u8>)> {
+        let end_bytes = end.to_le_bytes();
+        match self {
+            Mark::Deleted { topic, at } if *at > end => {
+                *at = end;
+                Some((deleted_key(topic), end_bytes.to_vec()))
+            }
+            Mark::Expired { topic, queue, next, seen } if *seen > end => {
+                *seen = end;
+                Some((expired_key(topic, *queue), [next.to_le_bytes(), end_bytes].concat()))
+            }
+            Mark::LogMin(min) if *min > end => {
+                *min = end;
+                Some((log_min_key(), end_bytes.to_vec()))
+            }
+            Mark::Lost { from, to } if *to > end => {
+                *to = end.max(*from);
+                Some((lost_key(*from), to.to_le_bytes().to_vec()))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Key of [`Mark::Damaged`].
 pub(super) fn damaged_key(from: u64) -> Vec<u8> {
     [&[DAMAGED][..], &from.to_le_bytes()].concat()
 }
 
 /// Key of [`Mark::LogMin`].
-pub(super) fn log_min_key() -> Vec<u8> {
+fn log_min_key() -> Vec<u8> {
     vec![LOG_MIN]
 }
 

@@ -9,6 +9,7 @@ use super::segment::{
     HeaderProblem, MIN_SEGMENT_LEN, NEW_FILE, SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments,
 };
 use crate::damage::{Damage, DamageReport};
+use crate::reread::read_again;
 use crate::shard::OpenError;
 use crate::store::STORE_FORMAT;
 
@@ -46,23 +47,28 @@ impl<E: Env> Segments<E> {
         Ok(Segments::new(env, config, ranges.into_iter()))
     }
 
-    /// Writes damaged headers anew, and gives a last segment that was cut off its length back: for the log to go on.
+    /// Writes damaged headers anew.
     pub(crate) async fn mend(&self) -> Result<(), OpenError> {
-        let ranges = self.ranges();
-        for range in &ranges {
-            let path = self.path(range);
-            self.mend_one(range, ranges.last() == Some(range)).await.map_err(OpenError::at(&path))?;
+        for range in self.ranges() {
+            let path = self.path(&range);
+            self.mend_header(&range).await.map_err(OpenError::at(&path))?;
         }
         Ok(())
     }
 
-    async fn mend_one(&self, range: &SegmentRange, is_last: bool) -> std::io::Result<()> {
+    /// Gives the segment, if there is one, the length back that was cut off it: the log goes on in it.
+    pub(crate) async fn mend_len(&self, range: &SegmentRange) -> std::io::Result<()> {
+        if !self.exists(range.start) {
+            return Ok(());
+        }
         let file = self.env.open(&self.path(range), self.options()).await?;
         let len = file.size().await?;
-        if is_last && len < range.len {
-            file.allocate(len, range.len - len).await?;
-        }
-        let header = file.read_at(0, SEGMENT_HEADER_LEN as usize).await;
+        if len < range.len { file.allocate(len, range.len - len).await } else { Ok(()) }
+    }
+
+    async fn mend_header(&self, range: &SegmentRange) -> std::io::Result<()> {
+        let file = self.env.open(&self.path(range), self.options()).await?;
+        let header = read_again(&file, 0, SEGMENT_HEADER_LEN as usize).await;
         if header.is_ok_and(|header| self.config.check(range.start, &header).is_ok()) {
             return Ok(());
         }
@@ -83,7 +89,7 @@ async fn look<E: Env>(
 ) -> Result<Found, OpenError> {
     let path = config.dir.join(&entry.name);
     let options = ringmq_env::OpenOptions { direct: true, ..Default::default() };
-    let header = async { env.open(&path, options).await?.read_at(0, SEGMENT_HEADER_LEN as usize).await };
+    let header = async { read_again(&env.open(&path, options).await?, 0, SEGMENT_HEADER_LEN as usize).await };
     let checked = match header.await {
         Ok(header) => config.check(range.start, &header),
         Err(error) => Err(HeaderProblem::Damaged(format!("the segment's header cannot be read: {error}"))),

@@ -193,6 +193,7 @@ impl<'a, E: Env> Recovery<'a, E> {
     /// Makes the disk what the log goes on from.
     async fn finish(self, scanned: ScanEnd) -> io::Result<Opened> {
         let end = self.end(&scanned).await;
+        self.segments.mend_len(&end.segment).await?;
         self.repair(&end).await?;
         self.segments.remove_behind(end.position).await?;
         // The journal's old slots count for nothing once there is a newer epoch's.

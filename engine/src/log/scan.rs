@@ -75,18 +75,21 @@ impl<'a, E: Env> Scanner<'a, E> {
         self.window.get(at..at + len)
     }
 
-    /// Whole sectors of one segment; shorter at the end of a file that was cut off.
+    /// Whole sectors of one segment. What was cut off a file counts as zeroes, too: the journal may still have the
+    /// sector that the log goes on in.
     async fn read(&mut self, start: u64, len: usize) -> Vec<u8> {
         if let Ok(bytes) = self.segments.read(start, len).await {
-            return bytes.to_vec();
+            let mut window = bytes.to_vec();
+            window.resize(len, 0);
+            return window;
         }
         let mut window = Vec::with_capacity(len);
         while window.len() < len {
             let (at, piece) = (start + window.len() as u64, PIECE.min(len - window.len()));
-            match self.segments.read(at, piece).await {
+            match self.segments.read_again(at, piece).await {
                 Ok(bytes) if bytes.len() < piece => {
                     window.extend_from_slice(&bytes);
-                    break;
+                    window.resize(len, 0);
                 }
                 Ok(bytes) => window.extend_from_slice(&bytes),
                 Err(error) => {

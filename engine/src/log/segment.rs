@@ -12,6 +12,7 @@ use std::rc::Rc;
 use ringmq_env::{AppendBuf, DirEntry, Env, File, IoSlice, OpenOptions, mutant};
 
 use crate::bytes::array;
+use crate::reread::read_again;
 use crate::signal::Signal;
 use crate::store::STORE_FORMAT;
 use crate::types::ShardId;
@@ -251,11 +252,22 @@ impl<E: Env> Segments<E> {
 
     /// Reads `len` bytes at `position`; both multiples of the alignment, within one segment.
     pub(crate) async fn read(&self, position: u64, len: usize) -> io::Result<IoSlice> {
+        let (file, offset) = self.file_at(position).await?;
+        file.read_at(offset, len).await
+    }
+
+    /// As [`Segments::read`], and again if that fails.
+    pub(crate) async fn read_again(&self, position: u64, len: usize) -> io::Result<IoSlice> {
+        let (file, offset) = self.file_at(position).await?;
+        read_again(&file, offset, len).await
+    }
+
+    /// The file that holds `position`, and where in it that is.
+    async fn file_at(&self, position: u64) -> io::Result<(E::File, u64)> {
         let segment = self.locate(position).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("no segment holds log position {position}"))
         })?;
-        let file = self.file(&segment).await?;
-        file.read_at(position - segment.range.start, len).await
+        Ok((self.file(&segment).await?, position - segment.range.start))
     }
 
     /// Writes whole sectors at `position`, within one segment that exists.

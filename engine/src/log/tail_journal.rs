@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions, mutant};
 
 use crate::bytes::array;
+use crate::reread::read_again;
 use crate::shard::OpenError;
 
 /// Slots of the file. A slot is free unless it is the newest committed one, the newest one known to be on the
@@ -271,11 +272,11 @@ async fn create<E: Env>(file: &E::File, slots: &[IoSlice]) -> io::Result<()> {
     file.sync().await
 }
 
-/// What the file has of each slot. One that cannot be read is empty: it is no worse than one that was torn.
+/// What the file has of each slot. One that cannot be read, however often it is tried, is empty.
 async fn read<E: Env>(file: &E::File) -> Vec<IoSlice> {
     let mut slots = Vec::with_capacity(SLOTS);
     for slot in 0..SLOTS {
-        let read = file.read_at((slot * SLOT_LEN) as u64, SLOT_LEN).await;
+        let read = read_again(file, (slot * SLOT_LEN) as u64, SLOT_LEN).await;
         if let Err(error) = &read {
             tracing::error!(slot, %error, "a slot of the tail journal cannot be read");
         }

@@ -11,6 +11,7 @@ use super::format::{self, BLOCK, FORMAT, FileHeader, FrameHeader, Tail};
 use super::{ALLOCATE_STEP, COMPACT_MIN, Inner, MetaLog, State, Table, file_path, is_full};
 use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
+use crate::reread::read_again;
 use crate::shard::OpenError;
 
 /// Bytes read at a time.
@@ -187,7 +188,7 @@ impl Found {
     ) -> Result<Found, OpenError> {
         let (mut headers, mut sizes, mut is_blank) = ([None, None], [0; 2], [true; 2]);
         for at in 0..2 {
-            let block = files[at].read_at(0, BLOCK).await;
+            let block = read_again(&files[at], 0, BLOCK).await;
             let block = match (block, report) {
                 (Err(_), Some(_)) => IoSlice::copy_of(&[u8::MAX]),
                 (block, _) => block.map_err(OpenError::at(&paths[at]))?,
@@ -258,11 +259,11 @@ impl<F: File> Reader<'_, F> {
         }
         assert!(at.is_multiple_of(BLOCK as u64));
         let whole = len.max(WINDOW).next_multiple_of(BLOCK);
-        let window = match self.file.read_at(at, whole).await {
+        let window = match read_again(self.file, at, whole).await {
             Ok(window) => window,
             // What cannot be read counts as empty, block by block.
             Err(_) if self.report.is_some() && len <= BLOCK => {
-                let block = self.file.read_at(at, BLOCK).await;
+                let block = read_again(self.file, at, BLOCK).await;
                 block.unwrap_or_else(|_| IoSlice::copy_of(&[0; BLOCK]))
             }
             Err(_) if self.report.is_some() => IoSlice::copy_of(&[]),

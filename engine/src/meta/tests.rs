@@ -200,3 +200,54 @@ fn a_full_disk_refuses_and_heals() {
         assert_eq!(keys, 2);
     });
 }
+
+/// One random change to one of the table's files.
+fn damage_at_random(env: &GlommioEnv, dir: &Path) {
+    let path = file_path(dir, "topics", env.random() as usize % 2);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = env.random() as usize % bytes.len().clamp(1, 40 * BLOCK);
+    let what = env.random() % 5;
+    match what {
+        0 if !bytes.is_empty() => bytes[at] ^= 1 << (env.random() % 8),
+        1 => bytes[at..].iter_mut().take(BLOCK).for_each(|byte| *byte = 0),
+        2 => bytes.truncate(at),
+        3 => bytes[at..].iter_mut().take(700).for_each(|byte| *byte = env.random() as u8),
+        // A block of the file in another place.
+        _ => {
+            let from = at - at % BLOCK;
+            let block = bytes[from..].iter().take(BLOCK).copied().collect::<Vec<_>>();
+            let to = env.random() as usize % 40 * BLOCK;
+            if let Some(target) = bytes.get_mut(to..to + block.len()) {
+                target.copy_from_slice(&block);
+            }
+        }
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn random_damage_is_refused_or_told_and_never_read_back() {
+    run(|env, dir| async move {
+        let value = |n: u32| n.to_le_bytes().repeat(1 + n as usize * 40);
+        for round in 0..60 {
+            let dir = dir.join(round.to_string());
+            let (log, _) = open(&env, &dir).await;
+            for n in 0..30u32 {
+                log.put(format!("key {}", n % 7).as_bytes(), &value(n));
+                log.flush().await.unwrap();
+            }
+            drop(log);
+            damage_at_random(&env, &dir);
+            let mut check = |key: &[u8], found: &[u8]| {
+                let n = u32::from_le_bytes(found[..4].try_into().unwrap());
+                assert!(format!("key {}", n % 7).as_bytes() == key && found == value(n), "{key:?}");
+            };
+            let opened = MetaLog::open(env.clone(), &dir, "topics", &mut check).await;
+            assert!(matches!(opened, Ok(_) | Err(OpenError::Damaged { .. })), "round {round}");
+            drop(opened);
+            let report = DamageReport::default();
+            let opened = MetaLog::open_what_is_whole(env.clone(), &dir, "topics", &report, &mut check).await;
+            assert!(matches!(opened, Ok(_) | Err(OpenError::Damaged { .. })), "round {round}");
+        }
+    });
+}

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 
 use super::run::RunReader;
 use super::state_file::{FORMAT, STATE_FILE, Saved, StateError};
@@ -102,7 +102,7 @@ impl<E: Env> Pending<E> {
             state.fresh += 1;
             state.count += 1;
         }
-        let Some(settled) = settles else { return };
+        let Some(settled) = settles.filter(|_| !mutant!("settling-not-recovered")) else { return };
         if let Some(key) = state.recovered.remove(&settled) {
             state.memory.remove(&key);
             state.count -= 1;

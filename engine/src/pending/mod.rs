@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 
 use crate::gate::Gate;
 use crate::signal::Signal;
@@ -115,7 +115,9 @@ impl<E: Env> Pending<E> {
         let (key, position) = (record.key(), record.position.0);
         let in_memory = state.memory.get(&key).is_some_and(|place| place.position == position);
         if in_memory {
-            state.memory.remove(&key);
+            if !mutant!("settled-twice") {
+                state.memory.remove(&key);
+            }
         } else if !state.is_in_run(key, position) {
             return Settling::NotPending;
         }

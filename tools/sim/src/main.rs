@@ -9,6 +9,7 @@ mod plan;
 mod runner;
 mod shard;
 mod shrink;
+mod threads;
 
 use clap::{Parser, Subcommand};
 

@@ -12,6 +12,7 @@ use crate::plan::{
     Level::{self, Node, Shard},
     Plan,
 };
+use crate::threads::{cores, in_threads};
 
 /// A planted bug: its name, where it is looked for, the faults that have to be there, and what it does.
 struct Mutant(&'static str, Level, &'static [Fault], &'static str);
@@ -59,6 +60,25 @@ const MUTANTS: &[Mutant] = &[
     Mutant("metadata-not-written", Shard, &[], "the metadata log confirms what it has not written"),
     Mutant("deletion-not-durable", Shard, &[], "a deleted topic comes back with the next start"),
     Mutant(
+        "pending-ahead-of-log",
+        Shard,
+        &[],
+        "the table of waiting records is saved before the log is flushed: a checkpoint ahead of the data",
+    ),
+    Mutant(
+        "settling-not-recovered",
+        Shard,
+        &[],
+        "recovery does not see what was settled: a timer fires twice",
+    ),
+    Mutant("settled-twice", Shard, &[], "a half message goes on waiting while its outcome is staged"),
+    Mutant(
+        "roll-back-keeps-settled",
+        Shard,
+        &[Fault::NoSpaceAnywhere],
+        "a half message whose outcome was refused waits no more: it leaks",
+    ),
+    Mutant(
         "offsets-in-memory-only",
         Node,
         &[],
@@ -71,39 +91,84 @@ const MUTANTS: &[Mutant] = &[
 #[derive(Args)]
 pub struct MutantsArgs {
     /// Within how many seeds each must be found.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 400)]
     seeds: u64,
     /// Only those whose name has this in it.
     #[arg(long)]
     only: Option<String>,
+    /// Only those of this level.
+    #[arg(long, value_enum)]
+    level: Option<Level>,
+    /// Threads.
+    #[arg(long, default_value_t = cores())]
+    jobs: usize,
+}
+
+/// How a planted bug was found.
+struct Found {
+    seeds: u64,
+    failure: String,
+}
+
+impl Mutant {
+    /// Looks for it. A seed counts only if it keeps every promise without the bug.
+    fn look_for(&self, seeds: u64) -> anyhow::Result<Option<Found>> {
+        let Mutant(name, level, faults, _) = self;
+        for seed in 0..seeds {
+            let cuts = Cuts { often: faults.to_vec(), ..Cuts::default() };
+            let plan = Plan::new(*level, seed, &cuts);
+            switch_on(Some(name))?;
+            let with = outcome::run(&plan, |_| {}).failure;
+            switch_on(None)?;
+            let Some(failure) = with else { continue };
+            let without = outcome::run(&plan, |_| {}).failure;
+            ensure!(
+                without.is_none(),
+                "seed {seed} fails without {name}, too: {}\n  {}",
+                without.unwrap_or_default(),
+                plan.replay_command()
+            );
+            return Ok(Some(Found { seeds: seed + 1, failure }));
+        }
+        Ok(None)
+    }
+
+    /// Looks for it and tells; false if it was not found.
+    fn report(&self, seeds: u64) -> anyhow::Result<bool> {
+        let began = Instant::now();
+        let found = self.look_for(seeds)?;
+        let (Mutant(name, _, _, what), took) = (self, began.elapsed().as_secs_f64());
+        match &found {
+            Some(Found { seeds, failure }) => {
+                let failure: String = failure.chars().take(140).collect();
+                println!("{name:24} found after {seeds:3} seeds, {took:5.1} s ({what}): {failure}");
+            }
+            None => println!("{name:24} NOT FOUND in {seeds} seeds, {took:5.1} s ({what})"),
+        }
+        Ok(found.is_some())
+    }
 }
 
 /// Looks for every planted bug.
 pub fn run(args: &MutantsArgs) -> anyhow::Result<()> {
-    let mut missed = Vec::new();
-    let wanted = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| mutant.0.contains(only.as_str()));
-    for Mutant(name, level, faults, what) in MUTANTS.iter().filter(wanted) {
-        let began = Instant::now();
-        switch_on(Some(name))?;
-        let found = (0..args.seeds).find_map(|seed| {
-            let plan = Plan::new(*level, seed, &Cuts::default()).stressed(faults);
-            let failure = outcome::run(&plan, |_| {}).failure?;
-            Some((seed, failure))
-        });
-        switch_on(None)?;
-        let took = began.elapsed().as_secs_f64();
+    let wanted = |mutant: &&Mutant| {
+        args.only.as_ref().is_none_or(|only| mutant.0.contains(only.as_str()))
+            && args.level.is_none_or(|level| mutant.1 == level)
+    };
+    let wanted: Vec<&Mutant> = MUTANTS.iter().filter(wanted).collect();
+    let (mut missed, mut failed) = (Vec::new(), Ok(()));
+    let look = |n: u64| (n, wanted[n as usize].report(args.seeds));
+    in_threads(args.jobs, 0..wanted.len() as u64, look, |(n, found)| {
         match found {
-            Some((seed, failure)) => {
-                let failure: String = failure.chars().take(120).collect();
-                println!("{name:26} found after {:3} seeds, {took:5.1} s ({what}): {failure}", seed + 1);
-            }
-            None => {
-                println!("{name:26} NOT FOUND in {} seeds, {took:5.1} s ({what})", args.seeds);
-                missed.push(*name);
-            }
+            Ok(true) => {}
+            Ok(false) => missed.push(wanted[n as usize].0),
+            Err(error) => failed = Err(error),
         }
-    }
+        failed.is_ok()
+    });
+    failed?;
     ensure!(missed.is_empty(), "not found: {}", missed.join(", "));
+    println!("{} planted bugs, all of them found", wanted.len());
     Ok(())
 }
 

@@ -17,12 +17,15 @@ pub enum Level {
     Node,
 }
 
-/// What is left out of a run.
+/// What is left out of a run, or added to it.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cuts {
     /// Faults that do not happen, by name.
     #[arg(long, value_delimiter = ',', value_parser = fault)]
     pub without: Vec<Fault>,
+    /// Faults that happen often, by name.
+    #[arg(long, value_delimiter = ',', value_parser = fault)]
+    pub often: Vec<Fault>,
     /// At most so many lives of the process.
     #[arg(long)]
     pub lives: Option<u32>,
@@ -40,9 +43,11 @@ fn fault(name: &str) -> Result<Fault, String> {
 
 impl fmt::Display for Cuts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.without.is_empty() {
-            let names: Vec<_> = self.without.iter().map(|fault| fault.name()).collect();
-            write!(out, " --without {}", names.join(","))?;
+        for (name, faults) in [("without", &self.without), ("often", &self.often)] {
+            if !faults.is_empty() {
+                let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
+                write!(out, " --{name} {}", names.join(","))?;
+            }
         }
         for (name, cut) in [("lives", self.lives), ("clients", self.clients), ("ops", self.ops)] {
             if let Some(most) = cut {
@@ -84,6 +89,10 @@ impl Plan {
         // Of its own, so that the plan does not depend on what a world draws.
         let mut random = fastrand::Rng::with_seed(seed ^ 0x706c_616e);
         let mut faults = mix(&mut random, level);
+        for fault in &cuts.often {
+            let rate = if matches!(kind(*fault), Kind::AtCrash) { CERTAIN / 2 } else { OFTEN };
+            faults = faults.with(*fault, rate);
+        }
         for fault in &cuts.without {
             faults = faults.with(*fault, 0);
         }
@@ -104,15 +113,6 @@ impl Plan {
             small: random.u8(..4) == 0,
             quota: random.u8(..4) == 0,
         }
-    }
-
-    /// The same with some faults often.
-    pub fn stressed(mut self, faults: &[Fault]) -> Plan {
-        for fault in faults {
-            let rate = if matches!(kind(*fault), Kind::AtCrash) { CERTAIN / 2 } else { OFTEN };
-            self.faults = self.faults.with(*fault, rate);
-        }
-        self
     }
 
     /// The command that runs it again and shows what happens.

@@ -8,6 +8,7 @@ use ringmq_env::sim::Fault;
 
 use crate::outcome::{self, Outcome};
 use crate::plan::{Cuts, Level, Plan};
+use crate::threads::{cores, in_threads};
 
 /// How often a long run says where it is.
 const REPORT: Duration = Duration::from_secs(30);
@@ -30,6 +31,9 @@ pub struct SimArgs {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Threads; a world is in one of them.
+    #[arg(long, default_value_t = cores())]
+    jobs: usize,
     /// Go on after a failure, and list all of them.
     #[arg(long)]
     keep_going: bool,
@@ -84,27 +88,30 @@ pub fn sim(args: &SimArgs) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut reported = began;
     let mut total = Total::default();
-    for seed in args.from..args.from.saturating_add(args.seeds) {
+    let run = |seed| {
         let plan = Plan::new(args.level, seed, &args.cuts);
-        let outcome = outcome::run(&plan, |_| {});
+        (outcome::run(&plan, |_| {}), plan)
+    };
+    let seeds = args.from..args.from.saturating_add(args.seeds);
+    in_threads(args.jobs, seeds, run, |(outcome, plan)| {
         total.add(&outcome);
         if let Some(failure) = &outcome.failure {
-            println!("seed {seed} fails: {failure}\n  {}", plan.replay_command());
-            if !args.keep_going {
-                total.report(began);
-                bail!("seed {seed} fails");
-            }
+            println!(
+                "seed {} fails: {failure}
+  {}",
+                plan.seed,
+                plan.replay_command()
+            );
         }
         if reported.elapsed() > REPORT {
             total.report(began);
             reported = Instant::now();
         }
         let is_over = args.hours.is_some_and(|hours| total.hours() >= hours)
-            || args.seconds.is_some_and(|seconds| began.elapsed().as_secs() >= seconds);
-        if is_over {
-            break;
-        }
-    }
+            || args.seconds.is_some_and(|seconds| began.elapsed().as_secs() >= seconds)
+            || !args.keep_going && total.failures > 0;
+        !is_over
+    });
     total.report(began);
     for (fault, count) in Fault::ALL.iter().zip(&total.faults).filter(|(_, count)| **count > 0) {
         println!("  {:18} {count:>10}  {}", fault.name(), fault.what());
@@ -159,19 +166,37 @@ pub struct DeterminismArgs {
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Only this level.
+    #[arg(long, value_enum)]
+    level: Option<Level>,
+    /// How often each is run.
+    #[arg(long, default_value_t = 2)]
+    runs: u32,
+    /// Threads; a world is in one of them.
+    #[arg(long, default_value_t = cores())]
+    jobs: usize,
 }
 
-/// Runs seeds twice and prints their traces' hashes.
+/// Runs seeds again and again, and prints their traces' hashes.
 pub fn determinism(args: &DeterminismArgs) -> anyhow::Result<()> {
-    for level in [Level::Shard, Level::Node] {
-        for seed in args.from..args.from + args.seeds {
+    for level in
+        [Level::Shard, Level::Node].into_iter().filter(|level| args.level.is_none_or(|only| only == *level))
+    {
+        let run = |seed| {
             let plan = Plan::new(level, seed, &Cuts::default());
-            let [first, second] = [(), ()].map(|()| outcome::run(&plan, |_| {}).trace);
-            ensure!(
-                first == second,
-                "{level:?} seed {seed} is not the same twice: {first:016x} {second:016x}"
-            );
-            println!("{level:?} {seed} {first:016x}");
+            let traces: Vec<u64> = (0..args.runs).map(|_| outcome::run(&plan, |_| {}).trace).collect();
+            (seed, traces)
+        };
+        let mut ran = Vec::new();
+        in_threads(args.jobs, args.from..args.from + args.seeds, run, |traces| {
+            ran.push(traces);
+            true
+        });
+        ran.sort_unstable();
+        for (seed, traces) in ran {
+            let is_same = traces.iter().all(|trace| *trace == traces[0]);
+            ensure!(is_same, "{level:?} seed {seed} is not the same again: {traces:016x?}");
+            println!("{level:?} {seed} {:016x}", traces[0]);
         }
     }
     Ok(())

@@ -53,6 +53,11 @@ fn gone() -> io::Error {
 }
 
 impl SimEnv {
+    /// What faults did to bytes that the node's disk had confirmed, since the last call ([`super::Sim::take_harm`]).
+    pub fn take_harm(&self) -> Vec<Harm> {
+        std::mem::take(&mut self.node.disk.borrow_mut().harm)
+    }
+
     fn is_alive(&self) -> bool {
         self.node.life.get() == self.life
     }

@@ -2,24 +2,60 @@
 
 use std::collections::BTreeMap;
 
+use ringmq_protocol::names::topics;
+
 use super::*;
 
 const QUEUES: u32 = 3;
+/// Waiting records of each kind that are stored at a time.
+const WAITING: i64 = 20;
+const WAITS: &[u8] = b"it waits";
+const KINDS: [PendingKind; 2] = [PendingKind::Delayed, PendingKind::Half];
 /// Stores that are damaged at random; a store of 1000 messages each.
 const ROUNDS: u32 = 6;
 
 /// Acknowledged: body by queue and offset.
 type Acknowledged = BTreeMap<(u32, i64), Vec<u8>>;
 
-/// A small store with several segments and index runs.
+/// A small store with several segments, index runs, and runs of waiting records.
 async fn filled<E: Env>(env: &E, dir: &Path, acknowledged: &mut Acknowledged) {
     let shard = Shard::open(env.clone(), options(dir)).await.unwrap();
     append_some(&shard, acknowledged, 400).await;
-    shard.0.flush_index().await;
+    append_waiting(&shard).await;
+    shard.checkpoint().await;
     append_some(&shard, acknowledged, 400).await;
-    shard.0.flush_index().await;
+    append_waiting(&shard).await;
+    shard.checkpoint().await;
     append_some(&shard, acknowledged, 200).await;
     shard.close().await;
+}
+
+/// Stores some records that wait, one of which is settled.
+async fn append_waiting<E: Env>(shard: &Shard<E>) {
+    for topic in [topics::TIMER_TOPIC, topics::TRANS_HALF_TOPIC] {
+        for due_ms in 1000..1000 + WAITING {
+            let due = format!("RINGMQ_DUE\u{1}{due_ms}\u{2}");
+            let appended = shard.append(&[message(topic, 0, WAITS, &[due.as_bytes()])]).unwrap();
+            committed(shard, appended.end).await;
+        }
+    }
+    for kind in KINDS {
+        let due = shard.due(kind, 1000, 1).await.unwrap();
+        let settled = shard.append_settling(&message("outcomes", 0, b"outcome", &[]), &due[0]).unwrap();
+        committed(shard, settled.end).await;
+    }
+}
+
+/// Whatever is due is a record that was stored to wait, and is what was stored, or is not to be had.
+async fn check_waiting<E: Env>(shard: &Shard<E>) {
+    for kind in KINDS {
+        for record in shard.due(kind, i64::MAX - 1, usize::MAX).await.unwrap_or_default() {
+            if let Ok(bytes) = shard.read_pending(&record, false).await {
+                assert_eq!(PendingRecord::read(record.position, &bytes), Some(record));
+                assert_eq!(RecordView::decode(&bytes).unwrap().body, WAITS);
+            }
+        }
+    }
 }
 
 fn options(dir: &Path) -> ShardOptions {
@@ -81,7 +117,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn runs(dir: &Path) -> Vec<PathBuf> {
-    files(dir).into_iter().filter(|path| path.extension().is_some_and(|e| e == "run")).collect()
+    files(&dir.join("index"))
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "run"))
+        .collect()
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
@@ -101,6 +140,7 @@ async fn after<E: Env>(env: E, dir: &Path, damage: impl FnOnce(&Path)) -> (usize
     damage(dir);
     let shard = Shard::open(env.clone(), options(dir)).await.unwrap();
     let first = check(&shard, &acknowledged).await;
+    check_waiting(&shard).await;
     let told = shard.damage();
     append_some(&shard, &mut acknowledged, 30).await;
     shard.close().await;
@@ -196,6 +236,51 @@ fn a_segment_that_is_cut_off_costs_what_is_cut() {
     });
 }
 
+/// The journal has the partial sector of a log whose last segment is shorter than that.
+#[test]
+fn a_log_goes_on_in_a_segment_that_is_cut_off() {
+    for len in [0, 4096, 5000, 8192] {
+        on_disk(move |env, dir| async move {
+            after(env, &dir, |dir| {
+                for path in segments(dir).iter().rev().take(2) {
+                    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+                }
+            })
+            .await;
+        });
+    }
+}
+
+/// A deletion whose mark names a place behind what damage left of the log takes nothing that is stored later.
+#[test]
+fn a_deletion_behind_the_end_of_the_log_takes_nothing_new() {
+    on_disk(|env, dir| async move {
+        let open = || Shard::open(env.clone(), options(&dir));
+        let log = |dir: &Path| {
+            let is_log =
+                |path: &PathBuf| path.ends_with("tail") || path.extension().is_some_and(|e| e == "log");
+            files(dir).into_iter().filter(is_log)
+        };
+        let shard = open().await.unwrap();
+        committed(&shard, send(&shard, "T", 0, b"first").end).await;
+        shard.close().await;
+        let old: Vec<_> = log(&dir).map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+        let shard = open().await.unwrap();
+        for _ in 0..9 {
+            committed(&shard, send(&shard, "U", 0, &[1; 900]).end).await;
+        }
+        shard.delete_topic("U").await.unwrap();
+        shard.close().await;
+        old.into_iter().for_each(|(bytes, path)| std::fs::write(path, bytes).unwrap());
+        for stored in 1..4 {
+            let shard = open().await.unwrap();
+            committed(&shard, send(&shard, "U", 0, &[2; 900]).end).await;
+            assert_eq!(whole_queue(&shard, "U", 0).await.len(), stored);
+            shard.close().await;
+        }
+    });
+}
+
 #[test]
 fn a_strict_start_is_refused_and_changes_nothing() {
     on_disk(|env, dir| async move {
@@ -253,6 +338,7 @@ fn random_damage_is_never_served_and_never_stops_the_shard() {
                     Err(error) => panic!("{error}; {story:?}"),
                 };
                 check(&shard, &acknowledged).await;
+                check_waiting(&shard).await;
                 if (0..QUEUES).all(|queue| shard.queue_range("T", QueueId(queue)).is_some()) {
                     append_some(&shard, &mut acknowledged, 20).await;
                 }
@@ -269,12 +355,12 @@ fn the_inspector_finds_everything_and_changes_nothing() {
         let bytes =
             |dir: &Path| files(dir).iter().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>();
         let found = crate::inspect_shard(&env, &dir, ShardId(3), 42).await.unwrap();
-        assert_eq!((found.records, found.queues.len(), found.runs, found.damage), (1000, 3, 3, vec![]));
+        assert_eq!((found.records, found.queues.len(), found.runs, found.damage), (1084, 6, 3, vec![]));
         change(&segments(&dir)[1], 30_000, 1);
         change(&runs(&dir)[0], 5000, 1);
         let before = bytes(&dir);
         let found = crate::inspect_shard(&env, &dir, ShardId(3), 42).await.unwrap();
-        assert!(found.records < 1000 && found.damage.len() == 2, "{:?}", found.damage);
+        assert!(found.records < 1084 && found.damage.len() == 2, "{:?}", found.damage);
         assert!(bytes(&dir) == before);
     });
 }

@@ -149,3 +149,28 @@ fn a_damaged_record_is_passed_over_and_counted() {
         shard.close().await;
     });
 }
+
+/// What a device cannot read for a moment is no damage: the newest message lies in the tail journal alone.
+#[test]
+fn reads_that_fail_for_a_moment_cost_nothing_at_the_start() {
+    let sim = Sim::new(15);
+    sim.run(async {
+        let shard = opened(&sim.node("a")).await;
+        let end = send(&shard, "T", 0, b"in the partial sector").end;
+        committed(&shard, end).await;
+        sim.crash("a", ringmq_env::sim::Crash::PowerLosingAll);
+        let (mut journal, mut log) = (0, 0);
+        sim.on_disk("a", move |op| {
+            let is_journal = op.path.ends_with("tail");
+            let failed = if is_journal { &mut journal } else { &mut log };
+            // One of the journal's slots, and one of the log's reads, three times each.
+            let fails = op.kind == DiskOpKind::Read && *failed < 3 && (!is_journal || op.offset == 8192);
+            *failed += u32::from(fails);
+            if fails { DiskFault::Fail(std::io::ErrorKind::Other) } else { DiskFault::None }
+        });
+        let shard = opened(&sim.node("a")).await;
+        assert_eq!(whole_queue(&shard, "T", 0).await, [b"in the partial sector"]);
+        assert_eq!(shard.damage(), []);
+        shard.close().await;
+    });
+}

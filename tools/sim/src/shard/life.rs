@@ -1,17 +1,15 @@
 //! One life of a shard's process: open, check what is there, and work until the end.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use ringmq_engine::*;
+use ringmq_env::Env;
 use ringmq_env::sim::{Fault, Faults, SimEnv};
-use ringmq_env::{Env, IoSlice};
-use ringmq_protocol::record::{RecordView, records};
 
-use super::model::{Message, Model, Queue};
+use super::model::{Model, Queue};
 use super::table::Table;
 use crate::plan::Plan;
 
@@ -19,7 +17,8 @@ use crate::plan::Plan;
 pub const NODE: &str = "shard";
 const DIR: &str = "/store";
 const TABLE_DIR: &str = "/store/meta";
-const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10911);
+/// The shard's number.
+pub(super) const SHARD: ShardId = ShardId(3);
 /// Largest record that is sent.
 const MAX_RECORD: usize = 20_000;
 /// Memory of the tail beside what it may hold: blocks that are filled, written, or ready to be filled again.
@@ -40,8 +39,18 @@ pub struct World {
 }
 
 impl World {
-    fn may(&self, faults: &[Fault]) -> bool {
+    /// Whether nothing goes wrong in this life.
+    pub(super) fn is_calm(&self) -> bool {
+        *self.faults.borrow() == Faults::none()
+    }
+
+    pub(super) fn may(&self, faults: &[Fault]) -> bool {
         faults.iter().any(|fault| self.faults.borrow().rate(*fault) > 0)
+    }
+
+    /// Tells the model what has been harmed so far.
+    fn look_at_harm(&self, env: &SimEnv) {
+        self.model.borrow_mut().harmed_by(env.take_harm());
     }
 
     /// Whether opening may fail with a device's error.
@@ -66,7 +75,7 @@ pub enum End {
 fn options(plan: &Plan) -> ShardOptions {
     let segment = [64 << 10, 128 << 10, 256 << 10][(plan.seed % 3) as usize];
     ShardOptions {
-        id: ShardId(3),
+        id: SHARD,
         store_id: 42,
         dir: Path::new(DIR).join("shards/003"),
         sync_flush: plan.sync_flush,
@@ -83,12 +92,15 @@ fn options(plan: &Plan) -> ShardOptions {
 /// Opens the store, checks it and works on it.
 pub async fn live(env: SimEnv, world: Rc<World>) -> End {
     let opened = Shard::open(env.clone(), options(&world.plan)).await;
+    world.look_at_harm(&env);
     let shard = match opened {
         Ok(shard) => shard,
         Err(error) => return refused(&world, &error),
     };
     let mut replay = |key: &[u8], value: &[u8]| world.table.borrow_mut().replayed(key, value);
-    let table = match MetaLog::open(env.clone(), Path::new(TABLE_DIR), "table", &mut replay).await {
+    let opened = MetaLog::open(env.clone(), Path::new(TABLE_DIR), "table", &mut replay).await;
+    world.look_at_harm(&env);
+    let table = match opened {
         Ok(table) => table,
         Err(error) => return refused(&world, &error),
     };
@@ -110,11 +122,11 @@ fn refused(world: &World, error: &OpenError) -> End {
 }
 
 #[derive(Clone)]
-struct Life {
-    env: SimEnv,
-    world: Rc<World>,
-    shard: Shard<SimEnv>,
-    table: MetaLog<SimEnv>,
+pub(super) struct Life {
+    pub(super) env: SimEnv,
+    pub(super) world: Rc<World>,
+    pub(super) shard: Shard<SimEnv>,
+    pub(super) table: MetaLog<SimEnv>,
 }
 
 impl Life {
@@ -131,6 +143,9 @@ impl Life {
             });
         }
         self.until(|| Rc::strong_count(&working) == 1).await;
+        if self.world.is_calm() {
+            self.settle_all().await;
+        }
         self.until(|| self.world.model.borrow().is_settled()).await;
         if !self.env.random().is_multiple_of(3) {
             return End::Done;
@@ -141,7 +156,7 @@ impl Life {
     }
 
     /// Waits until something is so, looking at it again and again.
-    async fn until(&self, is_so: impl Fn() -> bool) {
+    pub(super) async fn until(&self, is_so: impl Fn() -> bool) {
         let mut look = Duration::from_micros(200);
         while !is_so() {
             self.env.sleep(look).await;
@@ -162,6 +177,7 @@ impl Life {
             let from = if self.env.random().is_multiple_of(8) { 0 } else { recent };
             self.read_from(queue, from as i64, all as i64).await;
         }
+        self.check_waiting().await;
         self.look_up().await;
     }
 
@@ -174,120 +190,6 @@ impl Life {
             model.end_delete();
         } else {
             model.forget_delete();
-        }
-    }
-
-    /// Reads a queue from an offset up to at least `until`.
-    async fn read_from(&self, queue: Queue, from: i64, until: i64) {
-        let mut offset = from;
-        while offset < until {
-            let Some(read) = self.read(queue, offset).await else { return };
-            let next = self.take(queue, offset, &read);
-            assert!(next > offset, "{queue:?} at {offset} of {until}: {read:?}");
-            offset = next;
-        }
-    }
-
-    /// Reads at an offset; `None` if the device's error is to be expected.
-    async fn read(&self, queue: Queue, offset: i64) -> Option<ReadResult> {
-        let request = ReadRequest {
-            topic: queue.topic(),
-            queue_id: QueueId(queue.id),
-            offset: QueueOffset(offset),
-            max_messages: 16,
-            max_bytes: 32 << 10,
-            tag_filter: None,
-            record_filter: None,
-        };
-        if let Some(read) = self.shard.read_hot(&request) {
-            return Some(read);
-        }
-        match self.shard.read(&request).await {
-            Ok(read) => Some(read),
-            Err(error) => self.failed_read(&error),
-        }
-    }
-
-    fn failed_read<T>(&self, error: &ReadError) -> Option<T> {
-        let harmed = self.world.plan.harms();
-        let expected = match error {
-            ReadError::Io { .. } => harmed || self.world.may(&[Fault::ReadError]),
-            ReadError::Damaged { .. } => harmed,
-        };
-        assert!(expected, "a read failed: {error}");
-        None
-    }
-
-    /// Holds what was read at `offset` against the model; where the next read goes on.
-    fn take(&self, queue: Queue, offset: i64, read: &ReadResult) -> i64 {
-        let mut expected = offset;
-        let mut model = self.world.model.borrow_mut();
-        for record in read.parts.iter().flat_map(|part| records(part)) {
-            let record = record.unwrap_or_else(|error| panic!("{queue:?} at {expected}: {error}"));
-            let is_next = record.queue_offset == expected;
-            let skips = self.world.plan.harms() && record.queue_offset > expected;
-            assert!(is_next || skips, "{queue:?}: offset {} at {expected}", record.queue_offset);
-            model.seen(queue, &record);
-            expected = record.queue_offset + 1;
-        }
-        let all = expected == read.next_offset.0 || self.world.plan.harms();
-        assert!(all, "{queue:?}: next is {} behind {expected}", read.next_offset.0);
-        assert!(read.range.max.0 as usize <= model.messages(queue).len(), "{queue:?}: {:?}", read.range);
-        read.next_offset.0
-    }
-
-    /// Looks for a message that must be there, by position and by key, and for one that must not.
-    async fn look_up(&self) {
-        let random = self.env.random();
-        let sure = self.world.model.borrow().any_sure(random);
-        if let Some((queue, offset, message)) = sure {
-            let physical = PhysicalOffset::from_wire(message.physical).expect("never negative");
-            match self.shard.record_at(physical.position()).await {
-                Ok(Some(record)) => self.check_found(queue, offset, &message, &record),
-                Ok(None) => {
-                    assert!(self.is_excused(queue, offset, &message), "{message:?} is not at its place")
-                }
-                Err(error) => drop(self.failed_read::<()>(&error)),
-            }
-            if let Some(found) = self.by_key(queue.topic(), message.id).await {
-                match &found[..] {
-                    [record] => self.check_found(queue, offset, &message, record),
-                    _ => assert!(
-                        self.is_excused(queue, offset, &message),
-                        "{message:?}: {} by key",
-                        found.len()
-                    ),
-                }
-            }
-        }
-        let gone = self.world.model.borrow().any_gone(random);
-        if let Some((topic, id)) = gone
-            && let Some(found) = self.by_key(topic, id).await
-        {
-            assert!(found.is_empty() || self.world.plan.harms(), "message {id} is back from the dead");
-        }
-    }
-
-    /// Whether a message need not be found: harm, or it was deleted meanwhile.
-    fn is_excused(&self, queue: Queue, offset: i64, message: &Message) -> bool {
-        let model = self.world.model.borrow();
-        self.world.plan.harms()
-            || model.half_deleted() == Some(queue.topic)
-            || model.messages(queue).get(offset as usize) != Some(message)
-    }
-
-    fn check_found(&self, queue: Queue, offset: i64, message: &Message, record: &IoSlice) {
-        let view = RecordView::decode(record).unwrap_or_else(|error| panic!("{message:?}: {error}"));
-        assert_eq!(view.queue_offset, offset, "{message:?}");
-        self.world.model.borrow().check(queue, message, &view);
-    }
-
-    async fn by_key(&self, topic: &str, id: u64) -> Option<Vec<IoSlice>> {
-        let key = Message::key(id);
-        let query = KeyQuery { topic, key: &key, max_messages: 4, begin_ms: 0, end_ms: i64::MAX };
-        match self.shard.query_keys(&query).await {
-            Ok(found) => Some(found),
-            Err(error) => self.failed_read(&error),
         }
     }
 
@@ -322,139 +224,5 @@ impl Life {
         let limit = options(&self.world.plan).tail_memory as u64 + MAX_STAGED_MEMORY;
         assert!(stats.tail_memory <= limit, "the hot tail holds {} bytes of {limit}", stats.tail_memory);
         self.world.model.borrow_mut().flushed(stats.log_flushed);
-    }
-
-    /// A client's operations.
-    async fn work(&self) {
-        for _ in 0..self.world.plan.ops {
-            match self.env.random() % 100 {
-                0..60 => self.append(),
-                60..80 => self.read_anywhere().await,
-                80..84 => self.look_up().await,
-                84..86 => {
-                    self.shard.checkpoint().await;
-                }
-                86 => self.delete().await,
-                87..92 => self.change_table().await,
-                _ => self.env.sleep(Duration::from_micros(self.env.random() % 3000)).await,
-            }
-            if self.env.random().is_multiple_of(3) {
-                self.env.sleep(Duration::from_micros(self.env.random() % 400)).await;
-            }
-        }
-    }
-
-    fn append(&self) {
-        let random = self.env.random();
-        let queue =
-            Queue::all().nth((random % Queue::all().count() as u64) as usize).expect("within the count");
-        if self.world.model.borrow().half_deleted() == Some(queue.topic) {
-            return;
-        }
-        let count = if (random >> 8).is_multiple_of(4) { 1 + (random >> 16) % 4 } else { 1 };
-        let sizes = (0..count).map(|_| {
-            let random = self.env.random();
-            let most = if random.is_multiple_of(12) { 9_000 } else { 300 };
-            8 + (random >> 8) as usize % most
-        });
-        let sizes: Vec<usize> = sizes.collect();
-        let ids: Vec<u64> = sizes.iter().map(|_| self.world.model.borrow_mut().fresh_id()).collect();
-        let bodies: Vec<_> = ids.iter().zip(&sizes).map(|(id, len)| Message::body(*id, *len)).collect();
-        let properties: Vec<String> = ids.iter().map(|id| Message::properties(*id)).collect();
-        let properties: Vec<[&[u8]; 1]> = properties.iter().map(|text| [text.as_bytes()]).collect();
-        let messages =
-            bodies.iter().zip(&properties).map(|(body, properties)| message(queue, body, properties));
-        let messages: Vec<_> = messages.collect();
-        match self.shard.append(&messages) {
-            Ok(appended) => self.staged(queue, &ids, &sizes, &appended),
-            Err(error) => self.refused_append(&error),
-        }
-    }
-
-    fn staged(&self, queue: Queue, ids: &[u64], sizes: &[usize], appended: &Appended) {
-        let messages = ids.iter().zip(sizes).zip(&appended.physical_offsets);
-        let messages = messages.map(|((id, len), physical)| Message {
-            id: *id,
-            len: *len,
-            physical: physical.get(),
-            store_ms: appended.store_timestamp,
-            end: appended.end.0,
-        });
-        self.world.model.borrow_mut().staged(queue, appended.first_queue_offset.0, messages);
-    }
-
-    fn refused_append(&self, error: &AppendError) {
-        let expected = match error {
-            AppendError::Busy { .. } => true,
-            AppendError::DiskFull { .. } => {
-                self.world.plan.quota || self.world.may(&[Fault::NoSpace, Fault::NoSpaceAnywhere])
-            }
-            _ => false,
-        };
-        assert!(expected, "an append was refused: {error}");
-    }
-
-    async fn read_anywhere(&self) {
-        let random = self.env.random();
-        let queue =
-            Queue::all().nth((random % Queue::all().count() as u64) as usize).expect("within the count");
-        let range = self.shard.queue_range(queue.topic(), QueueId(queue.id)).unwrap_or_default();
-        let Some(offset) = (random >> 8).checked_rem(range.max.0 as u64) else { return };
-        let gone = self.world.model.borrow().messages(queue).get(offset as usize).copied();
-        if let Some(read) = self.read(queue, offset as i64).await
-            && self.world.model.borrow().messages(queue).get(offset as usize).copied() == gone
-            && self.world.model.borrow().half_deleted() != Some(queue.topic)
-        {
-            self.take(queue, offset as i64, &read);
-        }
-    }
-
-    /// Deletes a topic, while nobody else uses it.
-    async fn delete(&self) {
-        let topic = (self.env.random() % 2) as usize;
-        if self.world.model.borrow().half_deleted().is_some() {
-            return;
-        }
-        self.world.model.borrow_mut().begin_delete(topic);
-        self.until(|| self.world.model.borrow().is_settled()).await;
-        match self.shard.delete_topic(super::model::TOPICS[topic]).await {
-            Ok(()) => self.world.model.borrow_mut().end_delete(),
-            Err(error) => {
-                let full = error.kind() == std::io::ErrorKind::StorageFull;
-                let expected = full
-                    && (self.world.plan.quota || self.world.may(&[Fault::NoSpace, Fault::NoSpaceAnywhere]));
-                assert!(expected, "a topic cannot be deleted: {error}");
-                // The deletion is staged: it may become durable at any time.
-                self.until(|| false).await;
-            }
-        }
-    }
-
-    async fn change_table(&self) {
-        let (key, value) = self.world.table.borrow_mut().change(self.env.random());
-        match value {
-            Some(value) => self.table.put(&key, &value),
-            None => self.table.delete(&key),
-        }
-        let target = self.world.table.borrow().changes();
-        if self.env.random().is_multiple_of(2) && self.table.flush().await.is_ok() {
-            self.world.table.borrow_mut().durable(target);
-        }
-    }
-}
-
-fn message<'a>(queue: Queue, body: &'a [u8], properties: &'a [&'a [u8]]) -> NewMessage<'a> {
-    NewMessage {
-        topic: queue.topic(),
-        queue_id: QueueId(queue.id),
-        flag: 7,
-        sys_flag: 0,
-        born_timestamp: 1_700_000_000_000,
-        born_host: HOST,
-        store_host: HOST,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body,
-        properties,
     }
 }

@@ -2,7 +2,11 @@
 
 mod life;
 mod model;
+mod outcomes;
+mod reads;
 mod table;
+mod waiting;
+mod work;
 
 use std::cell::RefCell;
 use std::path::Path;

@@ -6,13 +6,19 @@
 
 use std::path::Path;
 
+use ringmq_engine::{PendingKind, PhysicalOffset};
 use ringmq_env::sim::{Fault, Harm};
+use ringmq_protocol::names::topics;
 use ringmq_protocol::record::RecordView;
 
-/// The queues' topics; queue ids count from 0 in each.
-pub const TOPICS: [&str; 2] = ["orders", "events"];
-/// Queues of each topic.
-pub const QUEUES: u32 = 2;
+use super::waiting::Waiting;
+
+/// The queues' topics.
+pub const TOPICS: [&str; 4] = ["orders", "events", topics::TIMER_TOPIC, topics::TRANS_HALF_TOPIC];
+/// Those of them whose messages wait for nothing, the first ones.
+pub const PLAIN_TOPICS: usize = 2;
+/// All queues: topic and number.
+const QUEUES: [(usize, u32); 6] = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (3, 0)];
 /// Lost messages that are remembered, to be looked for.
 const MAX_GONE: usize = 64;
 
@@ -28,7 +34,20 @@ pub struct Queue {
 impl Queue {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Queue> {
-        (0..TOPICS.len()).flat_map(|topic| (0..QUEUES).map(move |id| Queue { topic, id }))
+        QUEUES.into_iter().map(|(topic, id)| Queue { topic, id })
+    }
+
+    /// One of those whose messages wait for nothing, by a random number.
+    pub fn plain(random: u64) -> Queue {
+        let plain = QUEUES.iter().filter(|(topic, _)| *topic < PLAIN_TOPICS).count() as u64;
+        let (topic, id) = QUEUES[(random % plain) as usize];
+        Queue { topic, id }
+    }
+
+    /// The one whose messages wait for an outcome of that kind.
+    pub fn waiting(kind: PendingKind) -> Queue {
+        let topic = if kind == PendingKind::Delayed { PLAIN_TOPICS } else { PLAIN_TOPICS + 1 };
+        Queue { topic, id: 0 }
     }
 
     /// Name of the topic.
@@ -37,7 +56,13 @@ impl Queue {
     }
 
     fn index(self) -> usize {
-        self.topic * QUEUES as usize + self.id as usize
+        let at = QUEUES.iter().position(|(topic, id)| (*topic, *id) == (self.topic, self.id));
+        at.expect("one of them")
+    }
+
+    /// What its messages wait for.
+    fn kind(self) -> Option<PendingKind> {
+        [PendingKind::Delayed, PendingKind::Half].into_iter().find(|kind| Queue::waiting(*kind) == self)
     }
 }
 
@@ -54,9 +79,35 @@ pub struct Message {
     pub store_ms: i64,
     /// Log position behind the unit that it was appended with.
     pub end: u64,
+    /// What it has to do with other messages.
+    pub relation: Relation,
+}
+
+/// What a message has to do with others, and with time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relation {
+    /// When it is due, in ms, and its order if it was put off.
+    pub due: Option<(i64, Option<u64>)>,
+    /// What it says in its field PREPAREDTRANSACTIONOFFSET, and the log position of the record that it settles.
+    pub settles: Option<(i64, u64)>,
 }
 
 impl Message {
+    /// An offset that the store left out: after harm to the log nobody knows how many messages a queue had there.
+    const HOLE: Message = Message {
+        id: 0,
+        len: 0,
+        physical: 0,
+        store_ms: 0,
+        end: 0,
+        relation: Relation { due: None, settles: None },
+    };
+
+    /// Whether no message was ever sent there.
+    pub fn is_hole(&self) -> bool {
+        self.id == 0
+    }
+
     /// Its body: the number, and bytes that follow from it.
     pub fn body(id: u64, len: usize) -> Vec<u8> {
         let mut state = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -77,8 +128,17 @@ impl Message {
     }
 
     /// Its properties as stored.
-    pub fn properties(id: u64) -> String {
-        format!("KEYS\u{1}k{id}\u{2}TAGS\u{1}t{}\u{2}", id % 4)
+    pub fn properties(id: u64, relation: Relation) -> String {
+        let due = match relation.due {
+            None => String::new(),
+            Some((due_ms, None)) => format!("RINGMQ_DUE\u{1}{due_ms}\u{2}"),
+            Some((due_ms, Some(order))) => format!("RINGMQ_DUE\u{1}{due_ms},{order}\u{2}"),
+        };
+        format!("KEYS\u{1}k{id}\u{2}TAGS\u{1}t{}\u{2}{due}", id % 4)
+    }
+
+    fn position(&self) -> u64 {
+        PhysicalOffset::from_wire(self.physical).expect("never negative").position().0
     }
 }
 
@@ -107,6 +167,8 @@ pub struct Model {
     /// Messages that will never be there (again).
     gone: Vec<(usize, u64)>,
     harm: Vec<Harm>,
+    /// Records that wait, and those that did.
+    pub waiting: Waiting,
     next_id: u64,
     /// Newest store time given out in this life, in ms.
     store_ms: i64,
@@ -129,6 +191,7 @@ impl Model {
             deleting: None,
             gone: Vec::new(),
             harm: Vec::new(),
+            waiting: Waiting::default(),
             next_id: 0,
             store_ms: 0,
             harmed: 0,
@@ -153,6 +216,12 @@ impl Model {
         for message in &messages {
             assert!(message.store_ms >= self.store_ms, "the store time goes back: {message:?}");
             self.store_ms = message.store_ms;
+            if let (Some(kind), Some((due_ms, order))) = (queue.kind(), message.relation.due) {
+                self.waiting.staged(kind, message.position(), due_ms, order, message.end);
+            }
+            if let Some((_, position)) = message.relation.settles {
+                self.waiting.settled(position, message.end);
+            }
         }
         let known = &mut self.queues[queue.index()];
         assert_eq!(first_offset, known.len() as i64, "{queue:?}: offsets have no gaps and no repeats");
@@ -176,11 +245,12 @@ impl Model {
             let kept = self.queues[queue].partition_point(|message| message.end <= committed);
             self.forget_from(queue, kept);
         }
+        self.waiting.cut(committed);
     }
 
     fn forget_from(&mut self, queue: usize, from: usize) {
-        let gone = self.queues[queue].drain(from..).map(|message| (queue / QUEUES as usize, message.id));
-        self.gone.extend(gone);
+        let gone = self.queues[queue].drain(from..).filter(|message| !message.is_hole());
+        self.gone.extend(gone.map(|message| (QUEUES[queue].0, message.id)));
         let excess = self.gone.len().saturating_sub(MAX_GONE);
         self.gone.drain(..excess);
     }
@@ -204,8 +274,13 @@ impl Model {
         if power_failed && !self.sync_flush {
             self.loss = Loss::Unflushed;
         }
-        self.harm.extend(harm);
+        self.harmed_by(harm);
         self.store_ms = 0;
+    }
+
+    /// Confirmed bytes were harmed.
+    pub fn harmed_by(&mut self, harm: Vec<Harm>) {
+        self.harm.extend(harm);
     }
 
     /// A topic is about to be deleted.
@@ -246,31 +321,37 @@ impl Model {
         let cut = survivors.map(|message| message.end).max().unwrap_or(0).max(sure);
         for queue in Queue::all() {
             let (n, index) = (found[queue.index()], queue.index());
+            let known = self.queues[index].len();
+            let is_short = n > known && self.is_harmed_in_log();
+            assert!(n <= known || is_short, "{queue:?} has {n} messages, {known} were ever sent");
+            self.queues[index].resize(n.max(known), Message::HOLE);
             let known = &self.queues[index];
-            assert!(n <= known.len(), "{queue:?} has {n} messages, {} were ever sent", known.len());
-            let lost = known[n..].iter().filter(|message| message.end <= cut);
+            let lost = known[n..].iter().filter(|message| message.end <= cut && !message.is_hole());
             for message in lost {
                 let promise =
                     if message.end <= sure { "was promised" } else { "stands before others in the log" };
                 assert!(
-                    self.is_explained(message),
+                    self.is_harmed_in_log(),
                     "{queue:?} ends at {n}: {message:?} {promise} and is gone (all before {sure} was promised)"
                 );
                 self.harmed += u64::from(message.end <= sure);
             }
             self.forget_from(index, n);
         }
+        self.waiting.cut(committed);
+        if self.is_harmed_in_log() {
+            self.waiting.lose();
+        }
         (self.acked, self.flushed, self.loss) = (committed, committed, Loss::Nothing);
         self.groups.retain(|end| *end <= committed);
         self.groups.push(committed);
     }
 
-    /// Whether harm to the log or its tail journal can have taken the message. Whatever happens to the index takes
-    /// nothing.
-    fn is_explained(&self, message: &Message) -> bool {
+    /// Whether harm to the log or its tail journal can have taken messages. Whatever happens to the index takes none.
+    fn is_harmed_in_log(&self) -> bool {
         let is_of_log =
             |path: &Path| path.ends_with("tail") || path.parent().is_some_and(|p| p.ends_with("log"));
-        message.end > 0 && self.harm.iter().any(|harm| is_of_log(&harm.path))
+        self.harm.iter().any(|harm| is_of_log(&harm.path))
     }
 
     /// Whether confirmed bytes were harmed so far, so that something may not be there.
@@ -292,7 +373,9 @@ impl Model {
     pub fn seen(&mut self, queue: Queue, record: &RecordView<'_>) {
         let offset = record.queue_offset;
         let known = self.queues[queue.index()].get(offset as usize).copied();
-        let Some(message) = known else { panic!("{queue:?} offset {offset}: nothing was sent there") };
+        let Some(message) = known.filter(|message| !message.is_hole()) else {
+            panic!("{queue:?} offset {offset}: nothing was sent there")
+        };
         self.check(queue, &message, record);
         if message.end > self.acked {
             self.committed(message.end);
@@ -303,7 +386,9 @@ impl Model {
     pub fn check(&self, queue: Queue, message: &Message, record: &RecordView<'_>) {
         let place = (record.topic, record.queue_id as u32, record.physical_offset, record.store_timestamp);
         assert_eq!(place, (queue.topic(), queue.id, message.physical, message.store_ms), "{message:?}");
-        assert_eq!(record.properties, Message::properties(message.id), "{message:?}");
+        assert_eq!(record.properties, Message::properties(message.id, message.relation), "{message:?}");
+        let settles = message.relation.settles.map_or(0, |(field, _)| field);
+        assert_eq!(record.prepared_transaction_offset, settles, "{message:?}");
         assert!(record.body == Message::body(message.id, message.len), "{queue:?} {message:?}: wrong bytes");
     }
 
@@ -313,7 +398,8 @@ impl Model {
         let known = &self.queues[queue.index()];
         let sure = known.partition_point(|message| message.end <= self.acked) as u64;
         let offset = (random >> 8).checked_rem(sure)?;
-        Some((queue, offset as i64, known[offset as usize]))
+        let message = known[offset as usize];
+        (!message.is_hole()).then_some((queue, offset as i64, message))
     }
 
     /// Topic and number of a message that is gone, by a random number.

@@ -1,0 +1,130 @@
+//! Records that wait, and what becomes of them: due, settled once, put off, and back after a crash.
+
+use std::time::Duration;
+
+use ringmq_engine::*;
+use ringmq_env::Env;
+use ringmq_env::sim::Fault;
+use ringmq_protocol::record::RecordView;
+
+use super::life::{Life, SHARD};
+use super::model::{Queue, Relation};
+use super::waiting::KINDS;
+use super::work::message;
+
+/// Records that are settled at once, at most.
+const AT_ONCE: usize = 8;
+/// Longest time that a record waits, in ms; most wait for far less.
+const LONGEST_WAIT_MS: u64 = 100_000;
+
+impl Life {
+    /// Holds what recovery found to wait against the model.
+    pub(super) async fn check_waiting(&self) {
+        if !self.world.model.borrow().waiting.is_known() {
+            return;
+        }
+        for kind in KINDS {
+            let waiting = self.world.model.borrow().waiting.count(kind);
+            let count = self.shard.pending_stats(kind).count;
+            assert_eq!(count, waiting as u64, "{kind:?}: so many wait");
+            let Some(found) = self.due(kind, i64::MAX - 1, usize::MAX).await else { continue };
+            found.iter().for_each(|record| self.world.model.borrow().waiting.check(record));
+            let all = found.len() == waiting || self.world.plan.harms();
+            assert!(all, "{kind:?}: {} of {waiting} are found", found.len());
+        }
+    }
+
+    /// What is due; `None` if the device's error is to be expected.
+    async fn due(&self, kind: PendingKind, now_ms: i64, max: usize) -> Option<Vec<PendingRecord>> {
+        match self.shard.due(kind, now_ms, max).await {
+            Ok(due) => {
+                assert!(due.iter().all(|record| record.due_ms <= now_ms), "before its time: {due:?}");
+                Some(due)
+            }
+            Err(error) => {
+                let expected = self.world.plan.harms() || self.world.may(&[Fault::ReadError]);
+                assert!(expected, "what is due cannot be found out: {error}");
+                None
+            }
+        }
+    }
+
+    /// Stores a record that waits.
+    pub(super) fn append_waiting(&self) {
+        let random = self.env.random();
+        let kind = KINDS[(random % 2) as usize];
+        let wait = (random >> 32) % (1 + (LONGEST_WAIT_MS >> ((random >> 8) % 17)));
+        let due_ms = self.env.wall_ms() + wait as i64;
+        let draft = self.draft(Relation { due: Some((due_ms, None)), settles: None });
+        let queue = Queue::waiting(kind);
+        match self.shard.append(&[message(queue, &draft.body, &[draft.properties.as_bytes()])]) {
+            Ok(appended) => self.staged(queue, &[draft], &appended),
+            Err(error) => self.refused_append(&error),
+        }
+    }
+
+    /// Settles some of the records that are due, or, as a recall or a commit does, some that are not.
+    pub(super) async fn settle_some(&self) {
+        let random = self.env.random();
+        let kind = KINDS[(random % 2) as usize];
+        let now_ms = if (random >> 8).is_multiple_of(3) { i64::MAX - 1 } else { self.env.wall_ms() };
+        for record in self.due(kind, now_ms, AT_ONCE).await.unwrap_or_default() {
+            self.read_waiting(&record).await;
+            self.settle(&record);
+        }
+    }
+
+    /// Settles everything, while nothing goes wrong.
+    pub(super) async fn settle_all(&self) {
+        for kind in KINDS {
+            while self.shard.pending_stats(kind).next_due_ms.is_some() {
+                let due = self.due(kind, i64::MAX - 1, AT_ONCE).await.unwrap_or_default();
+                if due.is_empty() {
+                    // Harm to the table: the rest waits until the next start.
+                    assert!(self.world.plan.harms(), "{kind:?}: some wait and are never due");
+                    break;
+                }
+                due.iter().for_each(|record| self.settle(record));
+                self.env.sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    async fn read_waiting(&self, record: &PendingRecord) {
+        match self.shard.read_pending(record, self.env.random().is_multiple_of(2)).await {
+            Ok(bytes) => {
+                assert_eq!(PendingRecord::read(record.position, &bytes), Some(*record));
+                assert!(RecordView::decode(&bytes).is_ok(), "{record:?}");
+            }
+            Err(error) => drop(self.failed_read::<()>(&error)),
+        }
+    }
+
+    /// Stages the outcome of a record, or puts it off.
+    fn settle(&self, record: &PendingRecord) {
+        let random = self.env.random();
+        let is_put_off = !self.world.is_calm() && random.is_multiple_of(8);
+        let later = record.due_ms.saturating_add(20).min(i64::MAX - 1);
+        let due = is_put_off.then_some((later, Some(record.order)));
+        let queue = if is_put_off { Queue::waiting(record.kind) } else { Queue::plain(random >> 8) };
+        if self.world.model.borrow().half_deleted() == Some(queue.topic) {
+            return;
+        }
+        let physical = PhysicalOffset::new(SHARD, record.position).get();
+        let field = if record.kind == PendingKind::Half { physical } else { !physical };
+        let draft = self.draft(Relation { due, settles: Some((field, record.position.0)) });
+        let properties = [draft.properties.as_bytes()];
+        let outcome = message(queue, &draft.body, &properties);
+        match self.shard.append_settling(&outcome, record) {
+            Ok(appended) => {
+                self.staged(queue, std::slice::from_ref(&draft), &appended);
+                if (random >> 40).is_multiple_of(4) {
+                    let twice = self.shard.append_settling(&outcome, record);
+                    assert!(matches!(twice, Err(SettleError::NotPending { .. })), "{record:?}: {twice:?}");
+                }
+            }
+            Err(SettleError::Refused(error)) => self.refused_append(&error),
+            Err(error) => self.world.model.borrow().waiting.refused(record, &error),
+        }
+    }
+}
