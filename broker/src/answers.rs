@@ -32,8 +32,16 @@ impl Identity {
     /// Appends the answer to the request with the number `opaque`.
     pub fn write_answer(&self, out: &mut Outgoing, opaque: i32, body: AnswerBody) {
         match body {
-            AnswerBody::Sent { physical_offsets, queue_id, queue_offset, uniq_key, recall_handle } => {
-                let names = (&uniq_key[..], recall_handle.as_deref());
+            AnswerBody::Sent {
+                physical_offsets,
+                queue_id,
+                queue_offset,
+                uniq_key,
+                recall_handle,
+                is_inner_batch,
+            } => {
+                let names =
+                    SentNames { uniq_key: &uniq_key, recall: recall_handle.as_deref(), is_inner_batch };
                 self.write_sent(out.tail(), opaque, &physical_offsets, (queue_id, queue_offset), names);
             }
             AnswerBody::Replied(queue_id) => self.write_replied(out.tail(), opaque, queue_id),
@@ -71,6 +79,7 @@ impl Identity {
             queue_offset: 0,
             transaction_id: None,
             recall_handle: None,
+            batch_uniq_id: None,
             region: &self.config.region_id,
             trace_on: self.config.trace_on,
         };
@@ -83,7 +92,7 @@ impl Identity {
         opaque: i32,
         physical_offsets: &[PhysicalOffset],
         (queue_id, queue_offset): (QueueId, QueueOffset),
-        (uniq_key, recall_handle): (&[u8], Option<&str>),
+        names: SentNames<'_>,
     ) {
         let id = |offset: &PhysicalOffset| {
             OffsetMessageId { store_host: self.store_host, physical_offset: offset.get() }.encode()
@@ -99,6 +108,7 @@ impl Identity {
                 many.as_str()
             }
         };
+        let uniq_key = text::utf8(names.uniq_key).ok().filter(|key| !key.is_empty());
         let response = SendResponse {
             opaque,
             code: response::SUCCESS,
@@ -106,13 +116,22 @@ impl Identity {
             msg_id,
             queue_id: queue_id.0 as i32,
             queue_offset: queue_offset.0,
-            transaction_id: text::utf8(uniq_key).ok().filter(|key| !key.is_empty()),
-            recall_handle,
+            transaction_id: uniq_key,
+            recall_handle: names.recall,
+            batch_uniq_id: uniq_key.filter(|_| names.is_inner_batch),
             region: &self.config.region_id,
             trace_on: self.config.trace_on,
         };
         response.write(out);
     }
+}
+
+/// Names that the answer to a send gives back.
+struct SentNames<'a> {
+    uniq_key: &'a [u8],
+    recall: Option<&'a str>,
+    /// The key is that of a batch that is stored as one.
+    is_inner_batch: bool,
 }
 
 /// A header without ext fields and without a body.

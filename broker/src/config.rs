@@ -180,6 +180,10 @@ pub struct BrokerConfig {
     pub default_topic_queues: u32,
     /// Consumers may filter by SQL92.
     pub property_filter: bool,
+    /// Topics named `%LMQ%…` are LMQs.
+    pub lmq: bool,
+    /// Most LMQs that messages may be dispatched to; `None`: messages are not dispatched.
+    pub lmq_limit: Option<usize>,
     /// Messages are held to their topic's attribute message.type.
     pub message_type_check: bool,
     /// Retry messages are held to the filter of their original topic.
@@ -219,7 +223,12 @@ impl BrokerConfig {
     pub fn from_settings(settings: &Settings, machine: &Machine) -> Result<BrokerConfig, ConfigError> {
         let cores =
             settings.maybe_integer("cores").map_or(default_cores(machine), |cores| cores as usize).max(1);
-        let shards = settings.maybe_integer("shards").map_or(cores.min(MAX_SHARDS), |n| n as usize);
+        let lmq = settings.switch("lmq");
+        let shards = match settings.maybe_integer("shards") {
+            Some(shards) => shards as usize,
+            None if lmq => 1,
+            None => cores.min(MAX_SHARDS),
+        };
         let (memory, memory_origin) = memory_limit(settings, machine)?;
         let sync_flush = settings.choice("flush") == "sync";
         let bind = settings.maybe_ip("bind").unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -267,6 +276,8 @@ impl BrokerConfig {
             auto_create_group: settings.switch("auto-create-group"),
             default_topic_queues: settings.integer("default-topic-queues"),
             property_filter: settings.switch("property-filter"),
+            lmq,
+            lmq_limit: (lmq && settings.switch("multi-dispatch")).then(|| settings.integer("max-lmqs")),
             message_type_check: settings.switch("message-type-check"),
             filter_retry: settings.switch("filter-retry"),
             max_message_size: settings.size("max-message-size") as usize,

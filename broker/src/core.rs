@@ -81,7 +81,7 @@ impl<E: Env> Core<E> {
         let unique_keys = UniqueKeys::new(identity.store_host.ip(), random as u32, (random >> 32) as u32);
         Rc::new(Core {
             id: mailbox.core(),
-            metadata: RefCell::default(),
+            metadata: RefCell::new(MetadataCopy::new(identity.config.lmq)),
             unique_keys: RefCell::new(unique_keys),
             filters: RefCell::default(),
             complaints: Complaints::default(),

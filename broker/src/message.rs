@@ -133,8 +133,10 @@ pub struct SendRequest {
     pub properties: SmallVec<[Span; 2]>,
     /// What the edge adds to the properties of this message, with the separator in front if it needs one.
     pub added: Vec<u8>,
-    /// Whether the body holds several messages (320).
+    /// Whether the body holds several messages (320), each of which is stored as one.
     pub batch: bool,
+    /// How many messages the body holds that are stored as one, an inner batch; 0: it is none.
+    pub inner: u32,
     /// For the answer's transactionId; empty when the message has none.
     pub uniq_key: UniqKey,
     /// The message is stored once within its topic's window.
@@ -255,6 +257,8 @@ pub enum AnswerBody {
         uniq_key: UniqKey,
         /// By which a timer message may be recalled.
         recall_handle: Option<Box<str>>,
+        /// It is a batch stored as one.
+        is_inner_batch: bool,
     },
     /// A reply was handed to who waited for it, and is not stored: the queue that it would have gone to.
     Replied(QueueId),

@@ -329,6 +329,14 @@ async fn prepare<E: Env>(env: &E, config: &BrokerConfig) -> Result<Prepared<E>, 
     let shards =
         u16::try_from(config.shards).map_err(|_| format!("{} shards are too many", config.shards))?;
     let meta = StoreMeta::open(env, &config.data, shards).await.map_err(|error| error.to_string())?;
+    if config.lmq && meta.shards != 1 {
+        return Err(format!(
+            "the store in {} has {} shards: LMQs need a store of one, because a message is in one log with all of its \
+             queues; start without --lmq, or with a new store",
+            config.data.display(),
+            meta.shards
+        ));
+    }
     if config.shards_given && meta.shards != shards {
         return Err(format!(
             "the store in {} has {} shards, and keeps them: start without --shards, or with --shards {}",
@@ -433,6 +441,7 @@ fn shard_options(config: &BrokerConfig, store_id: u64, id: ShardId, dir: &Path) 
         staged_limit: STAGED_LIMIT.min(config.tail_memory).max(2 * max_record_size),
         disk_watermark_percent: config.disk_watermark_percent,
         strict: config.strict,
+        lmq_limit: config.lmq_limit,
     }
 }
 

@@ -110,6 +110,13 @@ pub fn append_refused(error: &AppendError, max_message_size: usize) -> Refusal {
         }
         AppendError::PropertiesNotText => Refusal::new(response::MESSAGE_ILLEGAL, error.to_string()),
         AppendError::Busy { .. } => busy(error),
+        AppendError::TooManyLmqs { limit, .. } => Refusal::new(
+            response::SYSTEM_ERROR,
+            format!(
+                "[LMQ_CONSUME_QUEUE_NUM_EXCEEDED]broker config enableLmq and enableMultiDispatch, lmq consumeQueue num \
+                 exceed maxLmqConsumeQueueNum config num, default limit 2w. {error} (--max-lmqs {limit})"
+            ),
+        ),
         AppendError::DiskFull { .. } | AppendError::Closed => Refusal::new(
             response::SERVICE_NOT_AVAILABLE,
             format!(
@@ -123,6 +130,12 @@ pub fn append_refused(error: &AppendError, max_message_size: usize) -> Refusal {
 /// Why a shard could not read.
 pub fn read_failed(error: &ReadError) -> Refusal {
     Refusal::new(response::SYSTEM_ERROR, error.to_string())
+}
+
+/// A message of an inner batch is sent back: the record that it names is the whole batch. As Java's store; clients send
+/// the message itself then.
+pub fn inner_batch_sent_back() -> Refusal {
+    Refusal::new(response::SYSTEM_ERROR, "MESSAGE_ILLEGAL".to_owned())
 }
 
 /// MESSAGE_ILLEGAL and PROPERTIES_SIZE_EXCEEDED.

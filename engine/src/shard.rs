@@ -2,6 +2,7 @@
 
 mod append;
 mod commit;
+mod lmq;
 mod message;
 mod pending;
 mod read;
@@ -54,6 +55,8 @@ pub struct ShardOptions {
     pub disk_watermark_percent: u8,
     /// Damage that could be worked around is an error.
     pub strict: bool,
+    /// Most LMQs that messages may be dispatched to; `None`: none are.
+    pub lmq_limit: Option<usize>,
 }
 
 /// One shard's storage on its core. Cheap to clone: clones are the same shard.
@@ -240,6 +243,7 @@ impl<E: Env> Shard<E> {
             log_staged: shard.log.staged().0,
             log_flushed: shard.log.flushed().0,
             queues: shard.index.queues() as u64,
+            lmqs: shard.index.lmqs() as u64,
             commits: log.commits,
             flushes: log.flushes,
             log_bytes_written: log.bytes_written,

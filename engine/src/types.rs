@@ -139,6 +139,14 @@ pub enum AppendError {
         /// Watermark in percent.
         limit_percent: u8,
     },
+    /// The message wants an LMQ that is new, and there are as many as there may be.
+    #[error("there are {known} LMQs, the limit is {limit}")]
+    TooManyLmqs {
+        /// LMQs there are.
+        known: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The shard is closing.
     #[error("the shard is shutting down")]
     Closed,
@@ -356,6 +364,8 @@ pub struct ShardStats {
     pub log_flushed: u64,
     /// Queues known.
     pub queues: u64,
+    /// Of these, LMQs.
+    pub lmqs: u64,
     /// Messages appended since start.
     pub messages_appended: u64,
     /// Bytes of records appended since start.

@@ -70,6 +70,7 @@ pub fn encode_answer(out: &mut BytesMut) {
         queue_offset: 1_000_000,
         transaction_id: Some("7F0000010000018B0000000000000042"),
         recall_handle: None,
+        batch_uniq_id: None,
         region: "DefaultRegion",
         trace_on: true,
     };
@@ -143,6 +144,7 @@ impl SimShard {
                 staged_limit: 64 << 20,
                 disk_watermark_percent: 95,
                 strict: true,
+                lmq_limit: None,
             };
             Shard::open(sim.node("bench"), options).await.expect("a new shard opens")
         });

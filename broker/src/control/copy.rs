@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ringmq_protocol::body::{SubscriptionData, SubscriptionGroupConfig, TopicConfig};
+use ringmq_protocol::names;
 use rustc_hash::FxBuildHasher;
 
 use super::change::{Change, Update};
@@ -19,12 +20,15 @@ pub struct MetadataCopy {
     groups: HashMap<Arc<str>, Arc<SubscriptionGroupConfig>, FxBuildHasher>,
     forbidden: HashMap<Arc<str>, Arc<Forbidden>, FxBuildHasher>,
     subscriptions: HashMap<Arc<str>, Arc<GroupView>, FxBuildHasher>,
+    /// What every LMQ has for a configuration; `None`: there are no LMQs.
+    lmq: Option<Arc<TopicConfig>>,
 }
 
 impl MetadataCopy {
-    /// A copy that knows nothing yet.
-    pub fn new() -> MetadataCopy {
-        MetadataCopy::default()
+    /// A copy that knows nothing yet, on a broker with LMQs or without.
+    pub fn new(has_lmqs: bool) -> MetadataCopy {
+        let one_queue = || TopicConfig { read_queue_nums: 1, write_queue_nums: 1, ..TopicConfig::default() };
+        MetadataCopy { lmq: has_lmqs.then(|| Arc::new(one_queue())), ..MetadataCopy::default() }
     }
 
     /// Takes in an update; one that is not newer than the copy is dropped, and `false` returned.
@@ -47,9 +51,19 @@ impl MetadataCopy {
         self.revision
     }
 
-    /// The topic's configuration, with its shared name.
-    pub fn topic(&self, topic: &str) -> Option<(&Arc<str>, &Arc<TopicConfig>)> {
-        self.topics.get_key_value(topic)
+    /// The topic's configuration, with its shared name. An LMQ needs none: every name of one is a topic of one queue.
+    pub fn topic(&self, topic: &str) -> Option<(Arc<str>, Arc<TopicConfig>)> {
+        let known = self.topics.get_key_value(topic).map(|(name, config)| (name.clone(), config.clone()));
+        known.or_else(|| {
+            let config =
+                self.lmq.as_ref().filter(|_| names::is_lmq(topic) && topic.len() <= names::LMQ_MAX_LENGTH)?;
+            Some((topic.into(), config.clone()))
+        })
+    }
+
+    /// Whether there is such a topic.
+    pub fn has_topic(&self, topic: &str) -> bool {
+        self.topic(topic).is_some()
     }
 
     /// Every topic's configuration.
@@ -95,12 +109,21 @@ mod tests {
 
     #[test]
     fn stale_updates_are_dropped() {
-        let mut copy = MetadataCopy::new();
+        let mut copy = MetadataCopy::new(false);
         assert!(copy.apply(update(2, Some(TopicConfig::default()))));
         assert!(!copy.apply(update(2, None)) && !copy.apply(update(1, None)));
         assert!(copy.topic("t").is_some());
         assert!(copy.apply(update(3, None)));
         assert!(copy.topic("t").is_none());
         assert_eq!(copy.revision(), 3);
+    }
+
+    #[test]
+    fn every_name_of_an_lmq_is_a_topic_where_there_are_lmqs() {
+        assert!(!MetadataCopy::new(false).has_topic("%LMQ%a"));
+        let copy = MetadataCopy::new(true);
+        let (name, config) = copy.topic("%LMQ%a").unwrap();
+        assert_eq!((&*name, config.read_queue_nums, config.write_queue_nums), ("%LMQ%a", 1, 1));
+        assert!(!copy.has_topic("a") && !copy.has_topic(&format!("%LMQ%{}", "a".repeat(251))));
     }
 }

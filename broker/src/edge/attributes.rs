@@ -22,6 +22,11 @@ pub fn check_type(config: &TopicConfig, properties: &str) -> Result<(), Refusal>
     }
 }
 
+/// Whether batches are stored as one record each in the topic.
+pub fn is_batch_cq(config: &TopicConfig) -> bool {
+    config.attributes.get("queue.type").is_some_and(|kind| kind == "BatchCQ")
+}
+
 /// The type of a message, as Java's `TopicMessageType.parseFromMessageProperty`.
 pub fn message_type(text: &str) -> &'static str {
     let has = |name| properties::find(text, name).is_some();

@@ -132,7 +132,7 @@ fn check<E: Env>(
         return Err(remarks::group_not_permitted(group));
     }
     let (topic, topic_config) =
-        metadata.topic(header.topic).ok_or_else(|| remarks::no_topic_to_pull(header.topic))?;
+        &metadata.topic(header.topic).ok_or_else(|| remarks::no_topic_to_pull(header.topic))?;
     if topic_config.perm & perm::READ == 0 {
         return Err(remarks::topic_not_readable(topic));
     }

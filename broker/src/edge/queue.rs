@@ -46,8 +46,8 @@ fn committed_offset<E: Env>(core: &Core<E>, header: &Header<'_>) -> Asked {
     let metadata = core.metadata.borrow();
     let known = metadata.topic(wanted.topic).zip(metadata.group(wanted.consumer_group));
     let (topic, group) = match known {
-        Some(((topic, _), (group, _))) => (topic.clone(), group.clone()),
-        None if metadata.topic(wanted.topic).is_none() => return Err(remarks::offset_not_found(set_zero)),
+        Some(((topic, _), (group, _))) => (topic, group.clone()),
+        None if !metadata.has_topic(wanted.topic) => return Err(remarks::offset_not_found(set_zero)),
         None => (wanted.topic.into(), wanted.consumer_group.into()),
     };
     let queue = queue_ref(topic, wanted.queue_id)?;
@@ -62,7 +62,7 @@ fn commit_offset<E: Env>(core: &Core<E>, header: &Header<'_>) -> Asked {
         .ok_or_else(|| remarks::no_group_for_offset(commit.consumer_group))?;
     let (topic, _) =
         metadata.topic(commit.topic).ok_or_else(|| remarks::no_topic_for_offset(commit.topic))?;
-    let queue = queue_ref(topic.clone(), commit.queue_id)?;
+    let queue = queue_ref(topic, commit.queue_id)?;
     Ok((queue.clone(), ShardRequest::CommitOffset(group.clone(), queue, QueueOffset(commit.commit_offset))))
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringmq_engine::QueueId;
 use ringmq_env::Env;
+use ringmq_protocol::batch::Batch;
 use ringmq_protocol::body::{TopicConfig, TopicFilterType, perm};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::frame::Frame;
@@ -24,23 +25,33 @@ use super::reply::Reply;
 use super::*;
 use crate::config::BrokerConfig as Config;
 use crate::delay::When;
+use crate::shard_service::MAX_BATCH;
 use crate::transaction::{self, HalfTimes};
 
 /// Longest topic name of a batch.
 const MAX_BATCH_TOPIC: usize = 127;
 /// Bits of a producer's sysFlag that the broker sets itself.
 const BROKERS_FLAGS: i32 = sys_flag::TRANSACTION_TYPE | sys_flag::BORN_HOST_V6 | sys_flag::STORE_HOST_V6;
+/// Flags of a batch that is stored as one.
+const INNER: i32 = sys_flag::INNER_BATCH | sys_flag::NEED_UNWRAP;
 /// Properties that the broker sets or removes itself, whatever the producer says.
-const BROKERS_PROPERTIES: [&str; 5] =
-    [property::POP_CK, property::MSG_REGION, property::TRACE_SWITCH, property::CLUSTER, property::DUE];
-
-/// The same, and the priority of a message that has none.
-const DROPPED: [&str; 6] = [
+const BROKERS_PROPERTIES: [&str; 6] = [
     property::POP_CK,
     property::MSG_REGION,
     property::TRACE_SWITCH,
     property::CLUSTER,
     property::DUE,
+    property::INNER_MULTI_QUEUE_OFFSET,
+];
+
+/// The same, and the priority of a message that has none.
+const DROPPED: [&str; 7] = [
+    property::POP_CK,
+    property::MSG_REGION,
+    property::TRACE_SWITCH,
+    property::CLUSTER,
+    property::DUE,
+    property::INNER_MULTI_QUEUE_OFFSET,
     property::PRIORITY,
 ];
 
@@ -63,6 +74,8 @@ pub struct Fields {
     max_reconsume_times: Option<i32>,
     unit_mode: bool,
     body: Span,
+    /// The body holds several messages.
+    is_batch: bool,
 }
 
 impl Fields {
@@ -89,11 +102,12 @@ impl Fields {
                 .filter(|_| frame.header.version >= version::V3_4_9),
             unit_mode: header.unit_mode.unwrap_or(false),
             body: Span { start: frame.body_at as u32, end: (frame.body_at + frame.body.len()) as u32 },
+            is_batch: frame.header.code == request::SEND_BATCH_MESSAGE || header.batch == Some(true),
         })
     }
 
     fn is_batch(&self) -> bool {
-        self.code == request::SEND_BATCH_MESSAGE
+        self.is_batch
     }
 
     fn is_reply(&self) -> bool {
@@ -217,14 +231,15 @@ impl Draft {
         let (topic, metadata) = (self.topic(), core.metadata.borrow());
         let found = metadata.topic(topic);
         let config = &core.identity.config;
-        if config.permission & perm::WRITE as u32 == 0 && found.is_some_and(|(_, topic)| topic.order) {
+        if config.permission & perm::WRITE as u32 == 0 && found.as_ref().is_some_and(|(_, topic)| topic.order)
+        {
             return Topic::Refused(remarks::broker_not_writable(config.advertise));
         }
         if let Some((name, found)) = found {
             if names::is_not_for_clients(topic) {
                 return Topic::Refused(remarks::topic_forbidden(topic));
             }
-            return Topic::Found(name.clone(), found.clone());
+            return Topic::Found(name, found);
         }
         if let Err(error) = names::validate_topic(topic) {
             return Topic::Refused(Refusal::invalid(error.to_string()));
@@ -262,6 +277,7 @@ impl Draft {
         let text = self.text(self.fields.properties);
         let seen = Seen::of(text);
         let once = self.check_attributes(core, config, &seen)?;
+        let inner = self.inner_batch(core, config, &seen)?;
         if let Some(once) = &once {
             queue_id = QueueId(attributes::queue_of(once, config.write_queue_nums));
         } else if let Some(priority) = seen.priority {
@@ -291,6 +307,9 @@ impl Draft {
             uniq_key.extend_from_slice(id.as_bytes());
             push_property(&mut added, property::UNIQ_KEY, &id);
         }
+        if inner > 0 {
+            push_property(&mut added, property::INNER_NUM, &inner.to_string());
+        }
         let waits_in = match is_half {
             true => Some(self.half(core, &topic, queue_id, &uniq_key, &seen, &mut added)?),
             false => delay::put_off(when, &topic, queue_id, &mut added),
@@ -308,14 +327,15 @@ impl Draft {
             queue_id,
             waits_in,
             flag: fields.flag,
-            sys_flag: (fields.sys_flag & !BROKERS_FLAGS) | multi_tags,
+            sys_flag: (fields.sys_flag & !BROKERS_FLAGS) | multi_tags | if inner > 0 { INNER } else { 0 },
             born_timestamp: fields.born_timestamp,
             born_host: connection.address,
             reconsume_times: fields.reconsume_times,
             body: fields.body,
             properties: kept,
             added,
-            batch: fields.is_batch(),
+            batch: fields.is_batch() && inner == 0,
+            inner,
             uniq_key,
             once,
             recall_handle,
@@ -343,6 +363,30 @@ impl Draft {
             return Ok(None);
         }
         seen.dedupe_key.map_or(Ok(None), |key| attributes::once(config, key, text))
+    }
+
+    /// How many messages a batch has that is stored as one: in a BatchCQ topic one with an id of its own is. 0: it is none.
+    fn inner_batch<E: Env>(
+        &self,
+        core: &Core<E>,
+        config: &TopicConfig,
+        seen: &Seen<'_>,
+    ) -> Result<u32, Refusal> {
+        let illegal = || remarks::message_illegal(core.identity.config.max_message_size);
+        if seen.inner_num {
+            return Err(illegal());
+        }
+        if !self.fields.is_batch() || seen.uniq_key.is_none() || !attributes::is_batch_cq(config) {
+            return Ok(0);
+        }
+        let mut count = 0;
+        for message in Batch::new(&self.frame[self.fields.body.range()], MAX_BATCH).map_err(|_| illegal())? {
+            if message.map_err(|_| illegal())?.body.is_empty() {
+                return Err(illegal());
+            }
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// A half message: what it says while it waits for the outcome, and where.
@@ -453,6 +497,8 @@ struct Seen<'a> {
     overridden: bool,
     /// TRAN_MSG.
     transaction: bool,
+    /// INNER_NUM.
+    inner_num: bool,
     /// CHECK_IMMUNITY_TIME_IN_SECONDS.
     immunity: Option<&'a str>,
     wish: Wish<'a>,
@@ -475,9 +521,11 @@ impl<'a> Seen<'a> {
                 | property::MSG_REGION
                 | property::TRACE_SWITCH
                 | property::CLUSTER
-                | property::DUE => {
+                | property::DUE
+                | property::INNER_MULTI_QUEUE_OFFSET => {
                     seen.overridden = true;
                 }
+                property::INNER_NUM => seen.inner_num = true,
                 property::TRANSACTION_PREPARED => seen.transaction = value.eq_ignore_ascii_case("true"),
                 property::CHECK_IMMUNITY_TIME => seen.immunity = Some(value),
                 _ => {

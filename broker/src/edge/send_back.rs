@@ -91,13 +91,16 @@ impl SentBack {
     /// The message to store.
     async fn store<E: Env>(&self, core: &Rc<Core<E>>) -> Result<SendRequest, Refusal> {
         let retry_topic = names::retry_topic(&self.group);
-        if core.metadata.borrow().topic(&retry_topic).is_none() {
+        if !core.metadata.borrow().has_topic(&retry_topic) {
             self.make_topic(core, Returned::ForRetry { unit_mode: self.unit_mode }).await?;
         }
         self.check_writable(core, &retry_topic)?;
         let record = self.look_up(core).await?;
         let failed = || remarks::look_up_failed(self.offset);
         let view = RecordView::decode(&record).map_err(|_| failed())?;
+        if view.sys_flag & sys_flag::INNER_BATCH != 0 {
+            return Err(remarks::inner_batch_sent_back());
+        }
         let is_dead = view.reconsume_times >= self.max_reconsume_times || self.delay_level < 0;
         let (topic, queues) = match is_dead {
             true => {
@@ -173,6 +176,7 @@ impl SentBack {
             properties,
             added,
             batch: false,
+            inner: 0,
             uniq_key: UniqKey::new(),
             once: None,
             recall_handle: None,

@@ -101,6 +101,7 @@ fn store_figures(figures: &mut Figures, shard: u16, stats: &ShardStats) {
         stats.messages_damaged,
     );
     figures.gauge("ringmq_store_queues", "Queues with messages.", &of, stats.queues as f64);
+    figures.gauge("ringmq_store_lmqs", "Queues with messages that are LMQs.", &of, stats.lmqs as f64);
     figures.gauge(
         "ringmq_store_log_bytes",
         "Bytes of log kept.",

@@ -37,6 +37,7 @@ use crate::remarks;
 use crate::resets::PendingResets;
 use group_reads::GroupReads;
 use once::OnceTable;
+pub use send::MAX_BATCH;
 use send::PendingAcks;
 use transaction::{Outcomes, PutOff};
 

@@ -40,6 +40,7 @@ impl Stored {
             queue_offset: self.queue_offset,
             uniq_key: self.uniq_key,
             recall_handle: None,
+            is_inner_batch: false,
         }
     }
 }

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use ringmq_engine::{AppendError, Arrival, Commit, NewMessage, QueueId};
 use ringmq_protocol::batch::{Batch, BatchMessage};
 use ringmq_protocol::names::topics;
-use ringmq_protocol::properties::MAX_LEN;
+use ringmq_protocol::properties::{self, MAX_LEN, names as property};
+use ringmq_protocol::text;
 use smallvec::SmallVec;
 
 use super::once::OnceId;
@@ -41,6 +42,8 @@ pub(super) enum Then {
         uniq_key: UniqKey,
         /// For the answer's recallHandle.
         recall_handle: Option<Box<str>>,
+        /// It is a batch stored as one.
+        is_inner_batch: bool,
         /// It is the message that repeats of its key wait for.
         once: Option<OnceId>,
     },
@@ -68,7 +71,7 @@ impl<E: Env> ShardService<E> {
         };
         match appended {
             Ok(appended) => {
-                let messages = appended.physical_offsets.len() as u64;
+                let messages = u64::from(send.inner).max(appended.physical_offsets.len() as u64);
                 let bytes = send.body.len() as u64;
                 match send.waits_in.map(|waits_in| waits_in.topic) {
                     Some(topics::TRANS_HALF_TOPIC) => {}
@@ -76,10 +79,13 @@ impl<E: Env> ShardService<E> {
                     None => self.meters.borrow_mut().staged(&send.topic, messages, bytes),
                 }
                 let (end, staged_ms) = (appended.end, appended.store_timestamp);
-                let SendRequest { queue_id, uniq_key, recall_handle, .. } = send;
+                let SendRequest { queue_id, uniq_key, recall_handle, inner, .. } = send;
+                let is_inner_batch = inner > 0;
                 let then = match send.plain_answer {
                     true => Then::Done(to),
-                    false => Then::Sent { to, queue_id, appended, uniq_key, recall_handle, once },
+                    false => {
+                        Then::Sent { to, queue_id, appended, uniq_key, recall_handle, is_inner_batch, once }
+                    }
                 };
                 self.when_durable(end, staged_ms, then);
             }
@@ -113,14 +119,19 @@ impl<E: Env> ShardService<E> {
         let messages: Vec<BatchMessage<'_>> = batch.collect::<Result<_, _>>().map_err(|_| illegal())?;
         // Java stores a batch's messages with their own properties alone: those of the request's header, the batch's own
         // UNIQ_KEY among them, and those that the broker adds to a single message are dropped.
-        let properties: Vec<[&[u8]; 1]> =
-            messages.iter().map(|message| [message.properties.as_bytes()]).collect();
+        let parts: Vec<[&[u8]; 1]> = messages.iter().map(|message| [message.properties.as_bytes()]).collect();
         let messages: Vec<NewMessage<'_>> = messages
             .iter()
-            .zip(&properties)
-            .map(|(message, properties)| new_message(core, send, message.flag, message.body, properties))
+            .zip(&parts)
+            .map(|(message, parts)| new_message(core, send, message.flag, message.body, parts))
             .collect();
-        if messages.iter().any(|message| message.body.is_empty()) {
+        let dispatches = core.identity.config.lmq_limit.is_some();
+        let forged = |part: &str| properties::find(part, property::INNER_MULTI_QUEUE_OFFSET).is_some();
+        let is_forged = |message: &NewMessage<'_>| {
+            let mut parts = message.properties.iter().filter_map(|part| text::utf8(part).ok());
+            dispatches && parts.any(forged)
+        };
+        if messages.iter().any(|message| message.body.is_empty() || is_forged(message)) {
             return Err(illegal());
         }
         self.append(core, &messages)
@@ -168,7 +179,7 @@ impl<E: Env> ShardService<E> {
             let ms = now_ms.saturating_sub(staged_ms).max(0) as u64;
             self.meters.borrow_mut().stored(ms);
             match then {
-                Then::Sent { to, queue_id, appended, uniq_key, recall_handle, once } => {
+                Then::Sent { to, queue_id, appended, uniq_key, recall_handle, is_inner_batch, once } => {
                     if let Some(id) = once {
                         let (physical, offset) = (appended.physical_offsets[0], appended.first_queue_offset);
                         self.once_stored(core, &id, physical, queue_id, offset, &uniq_key);
@@ -179,6 +190,7 @@ impl<E: Env> ShardService<E> {
                         queue_offset: appended.first_queue_offset,
                         uniq_key,
                         recall_handle,
+                        is_inner_batch,
                     };
                     to.answer(core, body);
                 }

@@ -188,9 +188,6 @@ const GROUPS: &[Group] = &[
             "enableRetryTopicV2",
             "initPopOffsetByCheckMsgInMem",
             "enableMixedMessageType",
-            "enableLmq",
-            "enableMultiDispatch",
-            "maxLmqConsumeQueueNum",
         ],
     },
     Group {

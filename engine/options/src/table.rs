@@ -404,6 +404,32 @@ pub static OPTIONS: &[OptionDef] = &[
         "Producers get a handle for each timer message, by which they may take it back before it is delivered.",
     )
     .java(&["recallMessageEnable"]),
+    // --- light message queues ---
+    OptionDef::new(
+        "lmq",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Topics whose names begin with %LMQ% are light message queues: they need no configuration. A store with LMQs has \
+         one shard.",
+    )
+    .java(&["enableLmq"]),
+    OptionDef::new(
+        "multi-dispatch",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "With --lmq: messages are readable from the LMQs that their property INNER_MULTI_DISPATCH names, too.",
+    )
+    .java(&["enableMultiDispatch"]),
+    OptionDef::new(
+        "max-lmqs",
+        Roles::BROKER,
+        Kind::Integer { min: 1, max: 10_000_000 },
+        "20000",
+        "Most LMQs; a message for a new one beyond is refused.",
+    )
+    .java(&["maxLmqConsumeQueueNum"]),
     // --- connections and time-outs ---
     OptionDef::new(
         "max-frame-size",

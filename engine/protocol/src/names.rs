@@ -10,6 +10,10 @@ pub const GROUP_MAX_LENGTH: usize = 120;
 pub const RETRY_PREFIX: &str = "%RETRY%";
 /// What the dead-letter topic of a group starts with.
 pub const DLQ_PREFIX: &str = "%DLQ%";
+/// What a light message queue (LMQ) starts with.
+pub const LMQ_PREFIX: &str = "%LMQ%";
+/// Longest name of an LMQ.
+pub const LMQ_MAX_LENGTH: usize = 255;
 /// What further system topics start with.
 pub const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
 /// What further system groups start with.
@@ -184,6 +188,11 @@ pub fn is_retry_topic(topic: &str) -> bool {
 /// Whether a topic is the dead-letter topic of some group.
 pub fn is_dlq_topic(topic: &str) -> bool {
     topic.starts_with(DLQ_PREFIX)
+}
+
+/// Whether a topic is an LMQ: one that messages of other topics are dispatched to.
+pub fn is_lmq(topic: &str) -> bool {
+    topic.starts_with(LMQ_PREFIX)
 }
 
 /// The retry topic of a group.

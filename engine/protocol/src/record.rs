@@ -48,6 +48,12 @@ pub mod sys_flag {
     pub const COMPRESSION_TYPE: i32 = 7 << 8;
 }
 
+/// The sysFlag of a record; `None` when there is not so much of it.
+pub fn sys_flag_of(record: &[u8]) -> Option<i32> {
+    let bytes = record.get(SYS_FLAG_AT..)?.first_chunk()?;
+    Some(i32::from_be_bytes(*bytes))
+}
+
 /// Why a record cannot be written or read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {

@@ -28,6 +28,8 @@ pub struct SendResponse<'a> {
     pub transaction_id: Option<&'a str>,
     /// By which a timer message may be recalled.
     pub recall_handle: Option<&'a str>,
+    /// The UNIQ_KEY of an inner batch.
+    pub batch_uniq_id: Option<&'a str>,
     /// The broker's region.
     pub region: &'a str,
     /// Whether clients shall trace.
@@ -49,6 +51,7 @@ impl SendResponse<'_> {
         let texts = [self.msg_id, self.transaction_id.unwrap_or_default(), self.region];
         let is_usual = self.remark.is_none()
             && self.recall_handle.is_none()
+            && self.batch_uniq_id.is_none()
             && texts.iter().all(|text| text.len() <= MAX_USUAL_TEXT && write::is_plain(text));
         if !is_usual {
             return None;
@@ -83,6 +86,9 @@ impl SendResponse<'_> {
         }
         if let Some(handle) = self.recall_handle {
             writer.ext_str("recallHandle", handle);
+        }
+        if let Some(id) = self.batch_uniq_id {
+            writer.ext_str("batchUniqId", id);
         }
         writer.ext_str("msgId", self.msg_id);
         writer.ext_str("TRACE_ON", if self.trace_on { "true" } else { "false" });
@@ -119,6 +125,7 @@ mod tests {
             transaction_id in prop::option::of("[0-9A-F]{0,40}|.{0,8}"),
             region in "[a-zA-Z\"]{0,10}",
             remark in prop::option::weighted(0.1, "[a-z]{0,5}"),
+            batch_id in prop::option::weighted(0.1, "[0-9A-F]{32}"),
         ) {
             let (opaque, queue_id, queue_offset, code, trace_on) = numbers;
             let response = SendResponse {
@@ -130,6 +137,7 @@ mod tests {
                 queue_offset,
                 transaction_id: transaction_id.as_deref(),
                 recall_handle: None,
+                batch_uniq_id: batch_id.as_deref(),
                 region: &region,
                 trace_on,
             };

@@ -158,6 +158,7 @@ fn the_hot_answers_are_javas_byte_for_byte() {
             queue_offset: typed.queue_offset,
             transaction_id: typed.transaction_id,
             recall_handle: typed.recall_handle,
+            batch_uniq_id: None,
             region: "DefaultRegion",
             trace_on: true,
         }

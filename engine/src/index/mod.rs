@@ -102,10 +102,25 @@ impl<E: Env> Index<E> {
         (Rc::clone(topic), queue)
     }
 
-    /// Assigns the next offset of the queue to a message that is staged. Use the slot at once: after a deletion of
-    /// its topic it cannot be staged any more.
-    pub(crate) fn stage(&self, slot: QueueSlot) -> QueueOffset {
-        self.0.state.borrow_mut().table.stage(slot)
+    /// Assigns the next `count` offsets of the queue to a record that is staged, and returns the first. Use the slot
+    /// at once: after a deletion of its topic it cannot be staged any more.
+    pub(crate) fn stage(&self, slot: QueueSlot, count: u32) -> QueueOffset {
+        self.0.state.borrow_mut().table.stage(slot, count)
+    }
+
+    /// The offset that [`Index::stage`] will assign next.
+    pub(crate) fn peek(&self, slot: QueueSlot) -> QueueOffset {
+        self.0.state.borrow().table.peek(slot)
+    }
+
+    /// Whether there is such a queue, with or without messages.
+    pub(crate) fn knows(&self, topic: &str, queue: QueueId) -> bool {
+        self.0.state.borrow().table.find(topic, queue).is_some()
+    }
+
+    /// LMQs there are.
+    pub(crate) fn lmqs(&self) -> usize {
+        self.0.state.borrow().table.lmqs()
     }
 
     /// Takes back all offsets that were staged and not pushed; the log goes on at `end`.
@@ -113,10 +128,10 @@ impl<E: Env> Index<E> {
         self.0.state.borrow_mut().table.unstage_all(end.0);
     }
 
-    /// Adds a committed message, in log order, with the offset it was staged with. Dropped if its topic was deleted
-    /// since.
-    pub(crate) fn push(&self, slot: QueueSlot, offset: QueueOffset, entry: IndexEntry) {
-        self.0.state.borrow_mut().table.push(slot, offset, entry);
+    /// Adds a committed record, in log order, with the `count` offsets it was staged with: an entry for each. Dropped
+    /// if its topic was deleted since.
+    pub(crate) fn push(&self, slot: QueueSlot, offset: QueueOffset, count: u32, entry: IndexEntry) {
+        self.0.state.borrow_mut().table.push(slot, offset, count, entry);
     }
 
     /// Adds a key, by its [`key_hash`], of a committed message, in log order.
@@ -125,17 +140,18 @@ impl<E: Env> Index<E> {
         self.0.state.borrow_mut().keys.push(key);
     }
 
-    /// Adds a message that recovery found in the log, scanning from [`Index::indexed_upto`]. False: it is not
+    /// Adds a record of `count` offsets that recovery found in the log, scanning from [`Index::indexed_upto`]. False: it is not
     /// wanted (deleted, or known), and neither are its keys.
     pub(crate) fn recover(
         &self,
         topic: &str,
         queue: QueueId,
         offset: QueueOffset,
+        count: u32,
         entry: IndexEntry,
     ) -> bool {
         let mut state = self.0.state.borrow_mut();
-        entry.position.0 >= state.indexed && state.table.recover(topic, queue, offset, entry)
+        entry.position.0 >= state.indexed && state.table.recover(topic, queue, offset, count, entry)
     }
 
     /// The readable range; `None` when the queue never had a message.

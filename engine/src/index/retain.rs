@@ -10,9 +10,12 @@ use super::run::{Run, RunError};
 use super::table::{QueueSlot, Table, queue_hash};
 use super::{Index, State};
 use crate::bytes::array;
-use crate::log::MIN_RECORD_LEN;
 use crate::meta::MetaLog;
 use crate::types::{LogPosition, QueueId, QueueOffset};
+
+/// Fewest bytes of the log that one queue offset takes: a message of an inner batch, with a body of one byte. A record
+/// of its own takes more.
+const MIN_OFFSET_LEN: u64 = 22 + 1;
 
 /// Queues looked at between two yields.
 const SLICE: u32 = 4096;
@@ -329,7 +332,7 @@ impl Table {
         }
         let queue = self.queue_mut(slot);
         if queue.seen <= to {
-            let most = to.saturating_sub(from.max(queue.seen)) / MIN_RECORD_LEN as u64;
+            let most = to.saturating_sub(from.max(queue.seen)) / MIN_OFFSET_LEN;
             queue.next = queue.next.saturating_add(most as i64 + 1);
         }
     }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use hashbrown::HashTable;
+use ringmq_protocol::names::{self, is_lmq};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::types::{LogPosition, QueueId, QueueOffset, QueueRange};
@@ -31,7 +32,7 @@ pub(crate) struct QueueSlot(pub(super) u32);
 const CHUNK_MAX: usize = 512;
 const CHUNK_MIN: usize = 4;
 /// Longest topic, in bytes.
-const MAX_TOPIC: usize = 255;
+const MAX_TOPIC: usize = names::LMQ_MAX_LENGTH;
 
 /// Contiguous entries of one queue, allocated once and never copied.
 struct Chunk {
@@ -103,6 +104,8 @@ pub(super) struct Table {
     last_deletion: u64,
     chunk_memory: usize,
     name_memory: usize,
+    /// Live queues that are LMQs.
+    lmqs: usize,
 }
 
 /// The stable hash of a queue's name, in memory and in runs.
@@ -163,6 +166,7 @@ impl Table {
             chunks: Vec::new(),
         };
         let slot = place(&mut self.queues, &mut self.free_queues, fresh);
+        self.lmqs += usize::from(is_lmq(topic));
         self.topics[owner as usize].queues.push(slot);
         let (queues, topics) = (&self.queues, &self.topics);
         self.queue_lookup.insert_unique(queue_hash(topic, queue), slot, |other| {
@@ -191,6 +195,11 @@ impl Table {
         self.queues.len() as u32
     }
 
+    /// LMQs known.
+    pub(super) fn lmqs(&self) -> usize {
+        self.lmqs
+    }
+
     /// Queues known.
     pub(super) fn len(&self) -> usize {
         self.queue_lookup.len()
@@ -209,8 +218,14 @@ impl Table {
         topics + queues + lookups + self.chunk_memory
     }
 
-    /// Assigns the next offset of the queue.
-    pub(super) fn stage(&mut self, slot: QueueSlot) -> QueueOffset {
+    /// The offset that [`Table::stage`] will assign next.
+    pub(super) fn peek(&self, slot: QueueSlot) -> QueueOffset {
+        let queue = self.queue(slot);
+        QueueOffset(if queue.staging == self.stagings { queue.staged.max(queue.next) } else { queue.next })
+    }
+
+    /// Assigns the next `count` offsets of the queue; returns the first.
+    pub(super) fn stage(&mut self, slot: QueueSlot, count: u32) -> QueueOffset {
         let stagings = self.stagings;
         let queue = self.queue_mut(slot);
         assert!(!queue.dead, "a slot is staged right after it was resolved");
@@ -219,7 +234,7 @@ impl Table {
             queue.staged = queue.next;
         }
         let offset = queue.staged.max(queue.next);
-        queue.staged = offset + 1;
+        queue.staged = offset + i64::from(count);
         QueueOffset(offset)
     }
 
@@ -238,18 +253,18 @@ impl Table {
         self.dying.iter_mut().for_each(|(_, at)| *at = end.min(*at));
     }
 
-    /// Adds a committed message, in log order.
-    pub(super) fn push(&mut self, slot: QueueSlot, offset: QueueOffset, entry: IndexEntry) {
+    /// Adds a committed record, in log order, that takes `count` offsets: an entry for each.
+    pub(super) fn push(&mut self, slot: QueueSlot, offset: QueueOffset, count: u32, entry: IndexEntry) {
         let queue = &mut self.queues[slot.0 as usize];
         if queue.dead {
             return;
         }
         assert!(offset.0 == queue.next, "offset {} is pushed, {} comes next", offset.0, queue.next);
         assert!(entry.position.0 >= queue.seen, "entries come in log order");
-        self.put(slot, offset.0, entry);
+        self.put_all(slot, offset.0, count, entry);
     }
 
-    /// Adds a message that recovery found in the log, unless it is known or deleted. Offsets that are missing
+    /// Adds a record that recovery found in the log, unless it is known or deleted. Offsets that are missing
     /// (damage) stay a hole. An offset that comes again at a later position is that of a queue made anew whose
     /// deletion did not get durable: it takes the place of the old one.
     pub(super) fn recover(
@@ -257,6 +272,7 @@ impl Table {
         topic: &str,
         id: QueueId,
         offset: QueueOffset,
+        count: u32,
         entry: IndexEntry,
     ) -> bool {
         let gone =
@@ -283,7 +299,7 @@ impl Table {
         if queue.min == queue.next {
             queue.min = offset.0;
         }
-        self.put(slot, offset.0, entry);
+        self.put_all(slot, offset.0, count, entry);
         true
     }
 
@@ -293,6 +309,10 @@ impl Table {
         self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
         (queue.min, queue.next, queue.staged) = (0, 0, 0);
         queue.since = position;
+    }
+
+    fn put_all(&mut self, slot: QueueSlot, offset: i64, count: u32, entry: IndexEntry) {
+        (offset..offset + i64::from(count)).for_each(|offset| self.put(slot, offset, entry));
     }
 
     fn put(&mut self, slot: QueueSlot, offset: i64, entry: IndexEntry) {
@@ -421,6 +441,7 @@ impl Table {
             self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
             queue.chunks = Vec::new();
             queue.dead = true;
+            self.lmqs -= usize::from(is_lmq(name));
             if queue.marked > 0 {
                 marked.push(queue.id);
             }

@@ -168,8 +168,8 @@ impl<E: Env> Harness<E> {
             Step::StageAndTakeBack(number) => {
                 let (topic, queue) = queue_of(number);
                 let slot = self.index.slot(topic, queue);
-                self.index.stage(slot);
-                self.index.stage(slot);
+                self.index.stage(slot, 1);
+                self.index.stage(slot, 1);
                 self.index.unstage_all(LogPosition(self.model.end));
             }
             Step::Flush(share) => {
@@ -195,12 +195,12 @@ impl<E: Env> Harness<E> {
     fn push(&mut self, number: usize, count: u16, ms: u8) {
         let (topic, queue) = queue_of(number);
         let slot = self.index.slot(topic, queue);
-        let staged: Vec<_> = (0..count).map(|_| self.index.stage(slot)).collect();
+        let staged: Vec<_> = (0..count).map(|_| self.index.stage(slot, 1)).collect();
         self.model.ms += i64::from(ms) * 700;
         for offset in staged {
             let (expected, entry) = self.model.next(topic, queue);
             assert_eq!(offset.0, expected);
-            self.index.push(slot, offset, entry);
+            self.index.push(slot, offset, 1, entry);
             self.index.push_key(keys::key_hash(topic, &key_of(&entry)), entry.position, entry.store_ms);
             self.model.push(topic, queue);
         }
@@ -225,7 +225,7 @@ impl<E: Env> Harness<E> {
         for (topic, queue, offset, entry) in &self.model.log {
             let (topic, entry) = (*topic, *entry);
             if (from..to).contains(&entry.position)
-                && index.recover(topic, *queue, QueueOffset(*offset), entry)
+                && index.recover(topic, *queue, QueueOffset(*offset), 1, entry)
             {
                 index.push_key(keys::key_hash(topic, &key_of(&entry)), entry.position, entry.store_ms);
             }
@@ -445,7 +445,7 @@ fn an_idle_queue_takes_little_memory() {
         for number in 0..100_000u64 {
             let slot =
                 index.slot(&format!("a topic of usual length {}", number / 8), QueueId(number as u32 % 8));
-            let offset = index.stage(slot);
+            let offset = index.stage(slot, 1);
             let entry = IndexEntry {
                 position: LogPosition(number * 100),
                 size: 90,
@@ -453,7 +453,7 @@ fn an_idle_queue_takes_little_memory() {
                 tags_code: 2,
                 store_ms: 3,
             };
-            index.push(slot, offset, entry);
+            index.push(slot, offset, 1, entry);
         }
         index.flush(LogPosition(100_000 * 100)).await.unwrap();
         assert_eq!(index.queues(), 100_000);

@@ -28,7 +28,7 @@ use crate::damage::DamageReport;
 use crate::signal::Signal;
 use crate::types::{LogPosition, ShardId};
 
-pub(crate) use frame::{MIN_RECORD_LEN, record_len};
+pub(crate) use frame::record_len;
 pub(crate) use group_commit::CommitStep;
 pub(crate) use replay::ScannedRecord;
 

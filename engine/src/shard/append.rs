@@ -1,12 +1,12 @@
 //! Appends: a message becomes a record, in place, in the tail of the log.
 
 use ringmq_env::Env;
-use ringmq_protocol::record::{MAX_PROPERTIES, RecordError, RecordFields};
+use ringmq_protocol::record::{MAX_PROPERTIES, RecordError, RecordFields, sys_flag};
 use ringmq_protocol::text;
 use smallvec::SmallVec;
 
 use super::commit::StagedMessage;
-use super::message::Indexed;
+use super::message::{Indexed, offsets_of};
 use super::{Inner, Shard};
 use crate::index::{IndexEntry, QueueSlot, key_hash};
 use crate::pending::kind_of;
@@ -49,6 +49,17 @@ impl<E: Env> Inner<E> {
         let first = messages.first().expect("an append has messages");
         assert!(messages.iter().all(|m| m.queue_id == first.queue_id && m.topic == first.topic));
         shard.admit()?;
+        let lmqs = shard.lmqs_of(messages, matches!(relation, Relation::Settles(_)))?;
+        let (parts, widened);
+        let messages = match &lmqs {
+            None => messages,
+            Some(lmqs) => {
+                let last = std::iter::once(&lmqs.property[..]);
+                parts = first.properties.iter().copied().chain(last).collect::<SmallVec<[&[u8]; 5]>>();
+                widened = [NewMessage { properties: &parts, ..*first }];
+                &widened[..]
+            }
+        };
         let limit = shard.options.max_record_size.min(shard.log.max_unit());
         let sizes = messages.iter().map(|message| record_size(message, limit));
         let sizes: SmallVec<[usize; 1]> = sizes.collect::<Result<_, _>>()?;
@@ -63,6 +74,9 @@ impl<E: Env> Inner<E> {
             .zip(&sizes)
             .map(|(message, size)| shard.stage(slot, message, *size, store_timestamp, relation));
         let staged: SmallVec<[_; 1]> = staged.collect();
+        if let Some(lmqs) = &lmqs {
+            shard.stage_lmqs(lmqs);
+        }
         shard.log.kick();
         Ok(Appended {
             first_queue_offset: staged[0].0,
@@ -95,7 +109,8 @@ impl<E: Env> Inner<E> {
         store_ms: i64,
         relation: Relation,
     ) -> (QueueOffset, PhysicalOffset) {
-        let offset = self.index.stage(slot);
+        let count = inner_count(message);
+        let offset = self.index.stage(slot, count);
         let properties_len = properties_len(message);
         let mut staged = self.staged.borrow_mut();
         let mut tags_code = 0;
@@ -119,13 +134,22 @@ impl<E: Env> Inner<E> {
             Relation::Settles(record) => Some(record),
         };
         let mark = (waits.is_some() || settles.is_some()).then(|| Box::new(PendingMark { waits, settles }));
-        staged.messages.push_back(StagedMessage { slot, offset, entry, mark });
+        staged.messages.push_back(StagedMessage { slot, offset, count, entry, mark });
         self.count(|stats| {
-            stats.messages_appended += 1;
+            stats.messages_appended += u64::from(count);
             stats.bytes_appended += size as u64;
         });
         (offset, PhysicalOffset::new(self.options.id, position))
     }
+}
+
+/// How many offsets the message takes.
+fn inner_count(message: &NewMessage<'_>) -> u32 {
+    if message.sys_flag & sys_flag::INNER_BATCH == 0 {
+        return 1;
+    }
+    let parts = message.properties.iter().filter_map(|part| std::str::from_utf8(part).ok());
+    parts.map(|part| offsets_of(part, message.sys_flag)).max().unwrap_or(1)
 }
 
 fn properties_len(message: &NewMessage<'_>) -> usize {

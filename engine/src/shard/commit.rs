@@ -26,7 +26,9 @@ const INDEX_RETRY: Duration = Duration::from_secs(5);
 /// A message that is staged.
 pub(super) struct StagedMessage {
     pub slot: QueueSlot,
+    /// First of its offsets, and their number.
     pub offset: QueueOffset,
+    pub count: u32,
     pub entry: IndexEntry,
     /// What it has to do with waiting records, if anything.
     pub mark: Option<Box<PendingMark>>,
@@ -124,11 +126,11 @@ impl<E: Env> Inner<E> {
             commit.arrivals.push(Arrival {
                 topic,
                 queue_id,
-                queue_offset: message.offset,
+                queue_offset: QueueOffset(message.offset.0 + i64::from(message.count) - 1),
                 tags_code: entry.tags_code,
                 store_timestamp: entry.store_ms,
             });
-            self.index.push(slot, message.offset, entry);
+            self.index.push(slot, message.offset, message.count, entry);
             if let Some(mark) = message.mark {
                 self.publish_mark(&mark);
             }

@@ -1,8 +1,11 @@
 //! What the index needs to know of a message, taken from its properties in one pass.
 
-use ringmq_protocol::properties;
+use ringmq_protocol::properties::{self, names};
 use ringmq_protocol::record::sys_flag;
 use smallvec::SmallVec;
+
+/// Most messages of an inner batch: Java's index counts them in 16 bits.
+const MAX_INNER: u32 = i16::MAX as u32;
 
 /// The properties that are indexed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,6 +48,15 @@ impl<'a> Indexed<'a> {
     }
 }
 
+/// How many queue offsets a record takes: an inner batch (of a BatchCQ topic) one for each of its messages.
+pub(super) fn offsets_of(properties: &str, sys_flag: i32) -> u32 {
+    if sys_flag & sys_flag::INNER_BATCH == 0 {
+        return 1;
+    }
+    let count = properties::find(properties, names::INNER_NUM).and_then(|count| count.parse().ok());
+    count.unwrap_or(1).clamp(1, MAX_INNER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +70,16 @@ mod tests {
         assert!(indexed.has_key("k2") && !indexed.has_key("old"));
         let indexed = Indexed::of("KEYS\u{1}k\u{2}DEDUPE_KEY\u{1}d 1\u{2}", 0);
         assert_eq!(indexed.keys[..], ["DEDUPE_KEY\u{1}d 1", "k"]);
+    }
+
+    #[test]
+    fn an_inner_batch_takes_an_offset_for_each_message() {
+        let text = "INNER_NUM\u{1}12\u{2}";
+        assert_eq!((offsets_of(text, 0), offsets_of(text, sys_flag::INNER_BATCH)), (1, 12));
+        for bad in ["", "INNER_NUM\u{1}0\u{2}", "INNER_NUM\u{1}-4\u{2}", "INNER_NUM\u{1}x\u{2}"] {
+            assert_eq!(offsets_of(bad, sys_flag::INNER_BATCH), 1, "{bad:?}");
+        }
+        assert_eq!(offsets_of("INNER_NUM\u{1}4000000\u{2}", sys_flag::INNER_BATCH), MAX_INNER);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::io;
 
 use ringmq_env::{Env, IoSlice};
-use ringmq_protocol::record::RecordView;
+use ringmq_protocol::record::{RecordView, sys_flag, sys_flag_of};
 
-use super::message::Indexed;
+use super::message::{Indexed, offsets_of};
 use super::{Inner, Shard};
 use crate::damage::Damage;
 use crate::index::{IndexEntry, KeySearch};
@@ -37,8 +37,8 @@ impl<E: Env> Shard<E> {
         let first =
             shard.index.entries_hot(request.topic, request.queue_id, request.offset, max, &mut entries)?;
         let mut reading = Reading::new(request, range, first);
-        for entry in &entries {
-            match reading.step(entry) {
+        for (offset, entry) in (first.0..).zip(&entries) {
+            match reading.step(offset, entry) {
                 Step::Skip => continue,
                 Step::Stop => break,
                 Step::Take => {}
@@ -67,8 +67,8 @@ impl<E: Env> Shard<E> {
             return Ok(result);
         }
         let mut reading = Reading::new(request, range, found.first);
-        for entry in &found.entries {
-            match reading.step(entry) {
+        for (offset, entry) in (found.first.0..).zip(&found.entries) {
+            match reading.step(offset, entry) {
                 Step::Skip => continue,
                 Step::Stop => break,
                 Step::Take => {}
@@ -322,8 +322,12 @@ impl<'r> Reading<'r> {
         Reading { request, result: empty(range, first), last: (LogPosition(0), 0) }
     }
 
-    fn step(&mut self, entry: &IndexEntry) -> Step {
+    fn step(&mut self, offset: i64, entry: &IndexEntry) -> Step {
         let (request, result) = (self.request, &self.result);
+        if offset < result.next_offset.0 {
+            // Of an inner batch that is in the answer already.
+            return Step::Skip;
+        }
         if result.messages >= request.max_messages.max(1) {
             return Step::Stop;
         }
@@ -341,8 +345,10 @@ impl<'r> Reading<'r> {
 
     /// Adds the entry's record, if it is wanted; one that lies right behind the last in memory prolongs its part.
     fn take<E: Env>(&mut self, shard: &Inner<E>, entry: &IndexEntry, record: IoSlice) {
+        let next_offset = self.behind(&record);
         if self.request.record_filter.is_some_and(|filter| !(filter.matches)(&record)) {
-            return self.skip();
+            self.result.next_offset = next_offset;
+            return;
         }
         let (start, len) = self.last;
         let size = entry.size as usize;
@@ -363,6 +369,16 @@ impl<'r> Reading<'r> {
         result.status = ReadStatus::Found;
         result.messages += 1;
         result.bytes += size;
-        result.next_offset.0 += 1;
+        result.next_offset = next_offset;
+    }
+
+    /// Where to go on behind a record: behind all messages of an inner batch, also when it is read from its middle.
+    fn behind(&self, record: &[u8]) -> QueueOffset {
+        let next = QueueOffset(self.result.next_offset.0 + 1);
+        if sys_flag_of(record).is_none_or(|flag| flag & sys_flag::INNER_BATCH == 0) {
+            return next;
+        }
+        let Ok(view) = RecordView::decode(record) else { return next };
+        next.max(QueueOffset(view.queue_offset + i64::from(offsets_of(view.properties, view.sys_flag))))
     }
 }

@@ -4,7 +4,8 @@ use ringmq_env::Env;
 use ringmq_protocol::record::RecordView;
 
 use super::OpenError;
-use super::message::Indexed;
+use super::lmq;
+use super::message::{Indexed, offsets_of};
 use crate::index::{Index, IndexEntry, Opening, key_hash};
 use crate::log::{Log, ScannedRecord};
 use crate::pending::{Pending, kind_of, settled_by};
@@ -107,7 +108,11 @@ impl<E: Env> Recovery<'_, E> {
             store_ms: view.store_timestamp,
         };
         let queue = QueueId(view.queue_id as u32);
-        if index.recover(view.topic, queue, QueueOffset(view.queue_offset), entry) {
+        let count = offsets_of(view.properties, view.sys_flag);
+        for (lmq, offset) in lmq::dispatched(view.topic, view.properties) {
+            index.recover(lmq, lmq::QUEUE, offset, 1, entry);
+        }
+        if index.recover(view.topic, queue, QueueOffset(view.queue_offset), count, entry) {
             for key in &indexed.keys {
                 index.push_key(key_hash(view.topic, key), position, view.store_timestamp);
             }

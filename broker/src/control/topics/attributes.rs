@@ -34,7 +34,7 @@ struct Attribute {
 
 /// The attributes of RocketMQ's `TopicAttributes`, with what this broker can keep of each.
 const ATTRIBUTES: [Attribute; 6] = [
-    Attribute { name: "queue.type", changeable: false, values: Values::OneOf(&["SimpleCQ"]) },
+    Attribute { name: "queue.type", changeable: false, values: Values::OneOf(&["SimpleCQ", "BatchCQ"]) },
     Attribute { name: "cleanup.policy", changeable: false, values: Values::OneOf(&["DELETE"]) },
     Attribute {
         name: MESSAGE_TYPE,

@@ -1,5 +1,6 @@
 mod crash;
 mod damage;
+mod entries;
 mod faults;
 mod pending;
 mod reads;
@@ -35,6 +36,7 @@ fn shard_options(dir: &Path, sync_flush: bool) -> ShardOptions {
         staged_limit: 1 << 20,
         disk_watermark_percent: 95,
         strict: false,
+        lmq_limit: None,
     }
 }
 

@@ -86,6 +86,7 @@ fn options(plan: &Plan) -> ShardOptions {
         staged_limit: if plan.small { 4 << 10 } else { 1 << 20 },
         disk_watermark_percent: 100,
         strict: false,
+        lmq_limit: None,
     }
 }
 
