@@ -18,7 +18,7 @@ func consume(a args) {
 	if a["from"] == "last" {
 		from = consumer.ConsumeFromLastOffset
 	}
-	c, err := rocketmq.NewPushConsumer(
+	options := []consumer.Option{
 		consumer.WithNameServer(primitive.NamesrvAddr{a["namesrv"]}),
 		consumer.WithGroupName(a["group"]),
 		consumer.WithInstance(a["instance"]),
@@ -26,20 +26,40 @@ func consume(a args) {
 		consumer.WithConsumeFromWhere(from),
 		consumer.WithConsumerOrder(a["order"] == "orderly"),
 		consumer.WithRebalanceLockInterval(time.Second),
-	)
+		consumer.WithMaxReconsumeTimes(int32(a.number("max-reconsume", -1))),
+		consumer.WithSuspendCurrentQueueTimeMillis(50 * time.Millisecond),
+	}
+	if topic, ok := a["trace"]; ok {
+		options = append(options, consumer.WithTrace(traceTo(a, topic)))
+	}
+	c, err := rocketmq.NewPushConsumer(options...)
 	check(err)
 	selector := consumer.MessageSelector{Type: consumer.TAG, Expression: a.text("tags", "*")}
 	if sql := a.text("sql", ""); sql != "" {
 		selector = consumer.MessageSelector{Type: consumer.SQL92, Expression: sql}
 	}
 	check(c.Subscribe(a["topic"], selector,
-		func(_ context.Context, list ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
+		func(ctx context.Context, list ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
 			messages(list)
-			return consumer.ConsumeSuccess, nil
+			return verdict(ctx, a, list[0]), nil
 		}))
 	check(c.Start())
 	event("ready", nil)
 	<-endOfInput()
 	check(c.Shutdown())
 	event("stopped", nil)
+}
+
+// verdict fails the first --failures deliveries of each message.
+func verdict(ctx context.Context, a args, m *primitive.MessageExt) consumer.ConsumeResult {
+	if int(m.ReconsumeTimes) >= a.number("failures", 0) {
+		return consumer.ConsumeSuccess
+	}
+	if a["order"] == "orderly" {
+		return consumer.SuspendCurrentQueueAMoment
+	}
+	if concurrently, ok := primitive.GetConcurrentlyCtx(ctx); ok {
+		concurrently.DelayLevelWhenNextConsume = a.number("retry-level", 0)
+	}
+	return consumer.ConsumeRetryLater
 }

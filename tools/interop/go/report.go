@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/apache/rocketmq-client-go/v2/primitive"
 )
@@ -44,7 +45,8 @@ func messages(list []*primitive.MessageExt) {
 	for _, m := range list {
 		event("message", fields{"topic": m.Topic, "body": string(m.Body), "tag": m.GetTags(), "keys": m.GetKeys(),
 			"color": m.GetProperty("color"), "id": m.MsgId, "broker": m.Queue.BrokerName, "queue": m.Queue.QueueId,
-			"offset": m.QueueOffset})
+			"offset": m.QueueOffset, "born": m.BornTimestamp, "due": m.GetProperty("TIMER_DELIVER_MS"),
+			"now": time.Now().UnixMilli()})
 	}
 }
 

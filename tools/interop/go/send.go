@@ -23,6 +23,9 @@ func send(a args) {
 	if a.number("sharding", 0) > 0 {
 		options = append(options, producer.WithQueueSelector(shardingSelector{}))
 	}
+	if topic, ok := a["trace"]; ok {
+		options = append(options, producer.WithTrace(traceTo(a, topic)))
+	}
 	p, err := rocketmq.NewProducer(options...)
 	check(err)
 	check(p.Start())
@@ -36,7 +39,19 @@ func send(a args) {
 		sendOneByOne(p, a)
 	}
 	event("done", nil)
+	if _, ok := a["trace"]; ok { // traces are sent aside, and those not yet sent are lost in the shutdown
+		<-endOfInput()
+	}
 	check(p.Shutdown())
+}
+
+// traceTo has traces written to the topic ("default": the system's).
+func traceTo(a args, topic string) *primitive.TraceConfig {
+	if topic == "default" {
+		topic = ""
+	}
+	return &primitive.TraceConfig{Access: primitive.Local, TraceTopic: topic, GroupName: a["group"],
+		Resolver: primitive.NewPassthroughResolver([]string{a["namesrv"]})}
 }
 
 // shardingSelector picks the queue from the number that stands in the sharding key.
@@ -63,6 +78,12 @@ func message(a args, n int) *primitive.Message {
 	m.WithKeys([]string{key})
 	m.WithProperty("color", "blågrønn 青")
 	m.WithProperty("n", fmt.Sprint(n))
+	if level := a.number("delay-level", 0); level > 0 {
+		m.WithDelayTimeLevel(level)
+	}
+	if delay := a.number("delay-ms", 0); delay > 0 { // the client has no call for it, its users set the property
+		m.WithProperty("TIMER_DELIVER_MS", fmt.Sprint(time.Now().UnixMilli()+int64(delay)))
+	}
 	if keys := a.number("sharding", 0); keys > 0 {
 		m.WithShardingKey(fmt.Sprint(n % keys))
 	}

@@ -15,6 +15,12 @@ function message(a, n) {
   const m = new Message(a.topic, tags[n % tags.length] || undefined, body);
   m.keys = [ key ];
   m.properties.color = 'blågrønn 青';
+  if (a['delay-level']) {
+    m.delayTimeLevel = Number(a['delay-level']);
+  }
+  if (a['delay-ms']) { // the client has no call for it, its users set the property
+    m.properties.TIMER_DELIVER_MS = String(Date.now() + Number(a['delay-ms']));
+  }
   return { body, m };
 }
 

@@ -2,6 +2,7 @@
 import json
 import os
 import sys
+import time
 
 # The C++ library prints to standard output itself: keep the real one for the report, give the library standard error.
 _OUT = os.fdopen(os.dup(1), "w")
@@ -29,7 +30,8 @@ def text(value):
 
 def message(m):
     event("message", topic=m.topic, body=text(m.body), tag=text(m.tags), keys=text(m.keys),
-          color=text(m.get_property("color")), id=m.id, queue=m.queue_id, offset=m.queue_offset)
+          color=text(m.get_property("color")), id=m.id, queue=m.queue_id, offset=m.queue_offset,
+          born=m.born_timestamp, due=text(m.get_property("TIMER_DELIVER_MS")), now=int(time.time() * 1000))
 
 
 def leave():

@@ -19,6 +19,10 @@ def make(a, n):
     if tags[n % len(tags)]:
         m.set_tags(tags[n % len(tags)])
     m.set_property("color", "blågrønn 青")
+    if "delay-level" in a:
+        m.set_delay_time_level(int(a["delay-level"]))
+    if "delay-ms" in a:  # the client has no call for it, its users set the property
+        m.set_property("TIMER_DELIVER_MS", str(int(time.time() * 1000) + int(a["delay-ms"])))
     m.set_body(body)
     return body, m
 

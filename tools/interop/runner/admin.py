@@ -4,6 +4,7 @@ Each case runs its commands in one JVM, through mqadmin's own entry point, and c
 """
 import re
 
+from .clients import CLIENTS
 from .context import COLOR, check, got
 
 CASES = []
@@ -22,7 +23,7 @@ class Shell:
 
     def __init__(self, t):
         self.t = t
-        self.program = t.start("admin").wait_for("ready")
+        self.program = t.start("admin", client=CLIENTS["java-5.5.0"]).wait_for("ready")
 
     def run(self, verb, *arguments):
         before = len(self.program.all("output"))

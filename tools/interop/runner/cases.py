@@ -1,16 +1,15 @@
 """The cases that every client takes part in, as far as it has the ability."""
 import time
-from collections import Counter
 
 from . import remoting
 from .context import check, check_content, check_once, check_sent, got
 
-CASES = []  # (name, ability it needs, function)
+CASES = []  # (name, ability it needs, function, whether it mostly waits)
 
 
-def case(name, needs):
+def case(name, needs, waits=False):
     def register(function):
-        CASES.append((name, needs, function))
+        CASES.append((name, needs, function, waits))
         return function
     return register
 
@@ -201,47 +200,6 @@ def warm(t, members):
         t.quiet(0.4)
 
 
-@case("delay", "retry")
-def delay(t):
-    """Each message comes once, and not before its time."""
-    t.create_topic()
-    consumer = t.consumer()
-    producer = t.producer(count=20, **{"delay-level": 2}).wait_for("done")
-    t.until_consumed(producer.all("sent"), consumer)
-    sent = {m["body"]: at for at, m in producer.timed("sent")}
-    least = min(at - sent[m["body"]] for at, m in consumer.timed("message"))
-    check(least > 4, "a message of level 2 (5 s) came %.1f s after it was sent" % least)
-    t.quiet()
-    bodies = [m["body"] for m in got(consumer)]
-    check(len(bodies) == len(set(bodies)) == 20, "%d messages came for 20" % len(bodies))
-
-
-@case("retry", "retry")
-def retry(t):
-    """What a consumer sends back comes again after its delay, under its own topic, and then is done with."""
-    t.create_topic()
-    consumer = t.consumer(failures=2, **{"retry-level": 1})
-    sent = t.send(count=20)
-    t.until(lambda: len(got(consumer)) >= 60, "each message to come three times")
-    t.quiet(3)
-    counts = Counter(m["body"] for m in got(consumer))
-    check(set(counts) == {m["body"] for m in sent} and set(counts.values()) == {3}, "deliveries: %s" % counts)
-
-
-@case("dead-letters", "retry")
-def dead_letters(t):
-    """What fails too often stands in the group's dead letter topic, once."""
-    t.create_topic()
-    consumer = t.consumer(failures=9, **{"retry-level": 1, "max-reconsume": 1})
-    t.send(count=10)
-    t.until(lambda: len(got(consumer)) >= 20, "each message to come twice")
-    address = next(iter(t.cluster.addresses().values()))
-    dead = "%DLQ%" + t.group
-    t.until(lambda: remoting.max_offset(address, dead, 0) == 10, "ten dead letters")
-    t.quiet(2)
-    check(len(got(consumer)) == 20 and remoting.max_offset(address, dead, 0) == 10, "more came than was due")
-
-
 @case("resume", "clustering")
 def resume(t):
     """A group goes on where it stopped: no message twice, none lost."""
@@ -355,37 +313,3 @@ def query(t):
         check([m["body"] for m in found] == [wanted["body"]], "%s found %s" % (kind, [m["body"] for m in found]))
         check_content(sent, [dict(m, broker=None) for m in found])
     check(not answers.all("found-absent-key"), "an absent key was found")
-
-
-@case("transactions", "transactions")
-def transactions(t):
-    """Of four messages two are ended at once and two when the broker asks; what is committed is seen once."""
-    t.create_topic()
-    producer = t.start("transact", group=t.group + "-P", count=8).wait_for("done")
-    sent = producer.all("sent")
-    check(len(sent) == 8, "%d of 8 sent" % len(sent))
-    committed = [m for m in sent if m["n"] % 2 == 0]
-    consumer = t.consumer(**{"from": "first"})
-    t.until_consumed([m for m in committed if m["n"] % 4 == 0], consumer)
-    t.until_consumed(committed, consumer, seconds=50)
-    asked = {m["body"] for m in producer.all("checked")}
-    unknown = {m["body"] for m in sent if m["n"] % 4 >= 2}
-    t.until(lambda: {m["body"] for m in producer.all("checked")} >= unknown, "the checks")
-    check(asked <= unknown, "asked for %s" % sorted(asked - unknown))
-    t.quiet()
-    # Where a message lies is known when it is committed, not when it is sent.
-    check_once([dict(m, offset=None) for m in committed], consumer)
-
-
-@case("request-reply", "request-reply")
-def request_reply(t):
-    """Each requester gets the replies to its own requests."""
-    t.create_topic()
-    responder = t.start("respond").wait_for("ready")
-    requesters = [t.start("request", group=t.group + "-P", count=10).wait_for("ready") for _ in range(2)]
-    for requester in requesters:
-        requester.wait_for("done")
-        check(not requester.all("failed"), "requests failed: %s" % requester.all("failed")[:1])
-        replies = [(m["n"], m["body"]) for m in requester.all("reply")]
-        check(replies == [(n, "re: request-%d" % n) for n in range(10)], "replies: %s" % replies)
-    check(not responder.all("failed"), "replies failed: %s" % responder.all("failed")[:1])

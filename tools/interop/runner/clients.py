@@ -23,7 +23,8 @@ class Client:
 class JavaClient(Client):
     def command(self, verb, home):
         main = {"send": "Send", "consume": "Consume", "pull": "LitePull", "query": "Query", "admin": "Admin",
-                "transact": "Transact", "request": "Request", "respond": "Respond"}[verb]
+                "transact": "Transact", "request": "Request", "respond": "Respond", "recall": "Recall",
+                "pull-lmq": "PullLmq"}[verb]
         jars = "%s:%s" % (place(self.name, "classes"), place(self.name, "lib", "*"))
         return JVM + ["-Duser.home=" + home, "-Drocketmq.client.localOffsetStoreDir=" + home, "-cp", jars,
                       "interop." + main]
@@ -57,13 +58,18 @@ class CppClient(Client):
 # - cpp: a batch is sent as request 10 with batch="1", which the Java broker takes for one message; and an ordered
 #   member that leaves does not unlock its queues, so the others get them when the broker's locks expire (60 s).
 # - go: an ordered member unlocks its queues when it leaves, but not when a new member is to get some of them.
-JAVA = {"retry", "auto-create", "sql", "oneway", "batch", "orderly", "share-ordered", "leave-ordered", "first", "lite-pull", "query",
-        "transactions", "request-reply"}
+# - node, cpp: they leave the delay of a retry to the broker (10 s for the first), and cpp how often there is one.
+# - go: replies do not reach its requests; and it does not make the system's trace topic, which a Java broker has not from the start.
+# - cpp: its C interface, which the binding uses, has no transactions; SQL92, traces and requests neither has node.
+JAVA = {"auto-create", "sql", "oneway", "batch", "orderly", "share-ordered", "leave-ordered", "first", "lite-pull",
+        "query", "transactions", "request-reply", "retry", "retry-level", "dead-letters", "orderly-retry", "trace",
+        "system-trace", "priority", "lmq", "inner-batch"}
 CLIENTS = {client.name: client for client in (
-    JavaClient("java-5.5.0", JAVA),
+    JavaClient("java-5.5.0", JAVA | {"recall"}),
     JavaClient("java-4.9.8", JAVA),
-    GoClient("go", {"auto-create", "sql", "oneway", "batch", "orderly", "leave-ordered", "first", "pull"}),
-    NodeClient("node", {"first"}),
-    CppClient("cpp", {"auto-create", "oneway", "orderly", "share-ordered", "pull"}),
+    GoClient("go", {"auto-create", "sql", "oneway", "batch", "orderly", "leave-ordered", "first", "pull", "retry",
+                    "retry-level", "dead-letters", "orderly-retry", "transactions", "trace"}),
+    NodeClient("node", {"first", "retry", "dead-letters"}),
+    CppClient("cpp", {"auto-create", "oneway", "orderly", "share-ordered", "pull", "retry"}),
 )}
 ADMIN, ALL = "mqadmin", "all"  # names of what is no single client

@@ -124,9 +124,10 @@ class RingMQ(Cluster):
         return commands
 
     def options(self, name):
-        options = ["--name", name, "--port", str(self.ports[name]),
+        options = ["--name", name, "--port", str(self.ports[name]), "--recall", "true",
                    "--data", os.path.join(self.directory, name, "data")]
-        return options + (["--cores", str(self.cores)] if self.cores else [])
+        lmqs = ["--lmq", "true", "--multi-dispatch", "true"]
+        return options + (["--cores", str(self.cores)] if self.cores else lmqs)
 
     def brokers(self):
         return self.names
@@ -152,6 +153,7 @@ class Java(Cluster):
                 "haListenPort": self.ports[name] + 1, "flushDiskType": "SYNC_FLUSH", "storePathRootDir": store,
                 "storePathCommitLog": os.path.join(store, "commitlog"), "mappedFileSizeCommitLog": 64 << 20,
                 "autoCreateTopicEnable": "true", "enablePropertyFilter": "true", "flushConsumerOffsetInterval": 1000,
+                "recallMessageEnable": "true", "enableLmq": "true", "enableMultiDispatch": "true",
                 "waitTimeMillsInSendQueue": 10000})  # on a busy machine 200 ms are soon over
         return commands
 

@@ -36,6 +36,16 @@ class Context:
         self.until(lambda: remoting.route(self.cluster.namesrv, self.topic) == dict.fromkeys(names, queues),
                    "the route of " + self.topic)
 
+    def create_retry_topic(self):
+        """As the group's first heartbeat does: clients learn of a topic that comes later after half a minute only."""
+        for address in self.cluster.addresses().values():
+            remoting.create_topic(address, "%RETRY%" + self.group, 1)
+        self.until(lambda: remoting.route(self.cluster.namesrv, "%RETRY%" + self.group), "the retry topic's route")
+
+    def depth(self, topic):
+        """Messages in the first queue of a topic, on all brokers."""
+        return sum(remoting.max_offset(address, topic, 0) for address in self.cluster.addresses().values())
+
     def queues(self):
         return [(broker, queue) for broker, count in sorted(remoting.route(self.cluster.namesrv, self.topic).items())
                 for queue in range(count)]

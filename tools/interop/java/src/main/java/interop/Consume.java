@@ -17,7 +17,7 @@ public final class Consume {
     }
 
     private static void scenario(Args args) throws Exception {
-        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(args.get("group"));
+        DefaultMQPushConsumer consumer = Trace.consumer(args);
         consumer.setNamesrvAddr(args.get("namesrv"));
         // MessageModel moved to another package in 5.x: its name stays out of this source.
         var model = consumer.getMessageModel().getDeclaringClass();
@@ -40,7 +40,9 @@ public final class Consume {
         if (args.get("order", "concurrent").equals("orderly")) {
             consumer.registerMessageListener((MessageListenerOrderly) (messages, context) -> {
                 Report.messages("message", messages);
-                return ConsumeOrderlyStatus.SUCCESS;
+                context.setSuspendCurrentQueueTimeMillis(50);
+                return messages.get(0).getReconsumeTimes() < args.number("failures", 0)
+                    ? ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT : ConsumeOrderlyStatus.SUCCESS;
             });
         } else {
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {

@@ -46,7 +46,8 @@ final class Report {
             event(event, "topic", m.getTopic(), "body", new String(m.getBody(), StandardCharsets.UTF_8),
                 "tag", m.getTags(), "keys", m.getKeys(), "color", m.getUserProperty("color"),
                 "id", MessageClientIDSetter.getUniqID(m), "broker", m.getBrokerName(), "queue", m.getQueueId(),
-                "offset", m.getQueueOffset());
+                "offset", m.getQueueOffset(), "born", m.getBornTimestamp(), "due", m.getProperty("TIMER_DELIVER_MS"),
+                "now", System.currentTimeMillis());
         }
     }
 

@@ -11,6 +11,7 @@ import org.apache.rocketmq.client.producer.MessageQueueSelector;
 import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.message.MessageAccessor;
 
 /** Sends {@code --count} messages (0: until standard input ends) as {@code --mode} sync, async, oneway or batch. */
 public final class Send {
@@ -27,7 +28,7 @@ public final class Send {
         mode = args.get("mode", "sync");
         keys = args.number("sharding", 0);
         tags = args.get("tags", "").split(",");
-        producer = new DefaultMQProducer(args.get("group"));
+        producer = Trace.producer(args);
         producer.setNamesrvAddr(args.get("namesrv"));
         producer.setSendMsgTimeout(10_000); // several virtual machines start at once on few cores
     }
@@ -41,6 +42,9 @@ public final class Send {
         Report.event("ready");
         send.run();
         Report.event("done");
+        if (!send.args.get("trace", "").isEmpty()) { // those that are not sent yet may be lost in the shutdown
+            Report.waitForEndOfInput();
+        }
         send.producer.shutdown();
     }
 
@@ -65,8 +69,17 @@ public final class Send {
         }
         m.setKeys("key-" + body.substring(0, Math.min(body.length(), 60)));
         m.putUserProperty("color", "blågrønn 青");
-        m.setDelayTimeLevel(args.number("delay-level", 0));
+        if (args.number("delay-level", 0) > 0) {
+            m.setDelayTimeLevel(args.number("delay-level", 0));
+        }
         m.putUserProperty("n", Integer.toString(n));
+        Timers.set(m, args);
+        if (args.number("priorities", 0) > 0) { // Message.setPriority of 5.4
+            MessageAccessor.putProperty(m, "_SYS_MSG_PRIORITY_", Integer.toString(n % args.number("priorities", 0)));
+        }
+        if (!args.get("dispatch", "").isEmpty()) {
+            MessageAccessor.putProperty(m, "INNER_MULTI_DISPATCH", args.get("dispatch", ""));
+        }
         return m;
     }
 
@@ -132,7 +145,7 @@ public final class Send {
         SendResult result = producer.send(messages);
         String[] ids = result.getMsgId().split(",");
         for (int n = 0; n < count; n++) {
-            Report.event("sent", "n", n, "body", body(messages.get(n)), "id", ids[n],
+            Report.event("sent", "n", n, "body", body(messages.get(n)), "id", ids.length == count ? ids[n] : null,
                 "broker", result.getMessageQueue().getBrokerName(), "queue", result.getMessageQueue().getQueueId(),
                 "offset", result.getQueueOffset() + n);
         }
