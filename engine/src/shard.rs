@@ -30,6 +30,11 @@ pub use retain::{DeleteReason, Retained, RetentionPolicy, TopicRetention};
 /// Directory of the tables of waiting records in the shard's directory.
 const PENDING_DIR: &str = "pending";
 
+/// What reads from disk may keep of the log, as a part of the hot tail's memory, and its bounds in bytes.
+const COLD_SHARE: usize = 4;
+const MIN_COLD: usize = 2 << 20;
+const MAX_COLD: usize = 64 << 20;
+
 /// How a shard is opened.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
@@ -249,6 +254,7 @@ impl<E: Env> Shard<E> {
             log_bytes_written: log.bytes_written,
             index_bytes_written: shard.index.bytes_written(),
             tail_memory: shard.log.tail_memory() as u64,
+            cold_memory: shard.log.cold_memory(),
             index_memory: shard.index.memory() as u64,
             earliest_store_ms: shard.earliest_store_ms.get(),
             ..shard.counters.get()
@@ -288,5 +294,6 @@ fn log_options(options: &ShardOptions) -> LogOptions {
         sync_flush: options.sync_flush,
         segment_size: options.segment_size,
         tail_memory: options.tail_memory,
+        cold_memory: (options.tail_memory / COLD_SHARE).clamp(MIN_COLD, MAX_COLD),
     }
 }

@@ -380,6 +380,8 @@ pub struct ShardStats {
     pub index_bytes_written: u64,
     /// Memory held by the hot tail, in bytes.
     pub tail_memory: u64,
+    /// Memory held by what was read from the log's files, or is being read, in bytes.
+    pub cold_memory: u64,
     /// Memory held by the index that is not on disk yet, in bytes.
     pub index_memory: u64,
     /// Messages read since start.

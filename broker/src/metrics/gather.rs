@@ -117,6 +117,7 @@ fn store_figures(figures: &mut Figures, shard: u16, stats: &ShardStats) {
     );
     let memory = "Memory in use, by what for.";
     figures.gauge("ringmq_memory_bytes", memory, &[("for", "tail")], stats.tail_memory as f64);
+    figures.gauge("ringmq_memory_bytes", memory, &[("for", "cold")], stats.cold_memory as f64);
     figures.gauge("ringmq_memory_bytes", memory, &[("for", "index")], stats.index_memory as f64);
 }
 

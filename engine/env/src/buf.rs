@@ -25,7 +25,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Memory with any content: nothing reads it before [`AppendBuf::append`] has zeroed it.
+    /// Memory with any content: nothing reads it before [`AppendBuf::append`] has zeroed it, or the kernel has filled it.
     fn new(len: usize) -> Memory {
         let layout = Memory::layout(len);
         // SAFETY: the layout has a size above zero (`layout` rounds up to a page at least).
@@ -100,6 +100,19 @@ impl AppendBuf {
         unsafe { self.memory.start.as_ptr().add(at).write_bytes(0, len) };
         self.written += len;
         self.unpublished_mut(at, len)
+    }
+
+    /// Appends `len` bytes without zeroing them, and returns where they are. Panics if they do not fit.
+    ///
+    /// # Safety
+    /// What the caller does not write itself, or let the kernel write, it takes back with [`AppendBuf::truncate`] before
+    /// anything else is done with the buffer.
+    pub unsafe fn append_unfilled(&mut self, len: usize) -> *mut u8 {
+        assert!(len <= self.remaining(), "append of {len} bytes into {} remaining", self.remaining());
+        let at = self.written;
+        self.written += len;
+        // SAFETY: within the allocation, by the assertion.
+        unsafe { self.memory.start.as_ptr().add(at) }
     }
 
     /// Appends a copy of `bytes`.

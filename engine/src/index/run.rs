@@ -17,6 +17,9 @@ const BLOCK_CACHE: usize = 4 << 20;
 const OPEN_FILES: usize = 64;
 /// Blocks read at a time when a whole section is read.
 const SECTION_BLOCKS: u32 = 64;
+/// Blocks of entries that are read at a time for a reader who may read on, which is one who wants so many entries.
+const BLOCKS_AHEAD: usize = 16;
+const MIN_AHEAD: usize = 8;
 /// Bits of the filter for each extent.
 const FILTER_BITS: usize = 10;
 
@@ -189,6 +192,29 @@ impl<E: Env> Reader<E> {
         Ok(block)
     }
 
+    /// The first of these blocks, checked. The others are brought along if it comes from disk: a reader who reads on
+    /// finds them in the cache.
+    async fn block_of(&self, run: &Run, blocks: std::ops::RangeInclusive<u32>) -> Result<IoSlice, RunError> {
+        let (first, count) = (*blocks.start(), blocks.count());
+        let cached = self.blocks.borrow_mut().get((run.header.id, first), BLOCK);
+        if let Some(block) = cached {
+            return Ok(block);
+        }
+        if count == 1 {
+            return self.block(run, first).await;
+        }
+        let read = self.file(run).await?.read_at(u64::from(first) * BLOCK as u64, count * BLOCK).await;
+        // Another block than the first may be what cannot be read.
+        let Ok(data) = read else { return self.block(run, first).await };
+        for (number, block) in (first..).zip(data.chunks_exact(BLOCK)) {
+            if is_whole(run.header.id, number, block) {
+                // Copied, so that no block keeps the memory of the others.
+                self.blocks.borrow_mut().insert((run.header.id, number), IoSlice::copy_of(block), BLOCK);
+            }
+        }
+        self.block(run, first).await
+    }
+
     /// Opens the run at `path` and reads its directory; everything but entries and keys is checked.
     pub(super) async fn load(&self, path: &Path) -> Result<(Run, Directory), RunError> {
         let file = self.open(path).await?;
@@ -259,7 +285,10 @@ impl<E: Env> Reader<E> {
         while at < end {
             let (block, within) = (at / ENTRIES_PER_BLOCK, at % ENTRIES_PER_BLOCK);
             let count = (end - at).min(ENTRIES_PER_BLOCK - within);
-            let block = self.block(run, run.layout.entries + block as u32).await?;
+            let last = ((extent.entry + extent.count) as usize - 1) / ENTRIES_PER_BLOCK;
+            let ahead = if max < MIN_AHEAD { block } else { last.min(block + BLOCKS_AHEAD - 1) };
+            let first = run.layout.entries;
+            let block = self.block_of(run, first + block as u32..=first + ahead as u32).await?;
             let bytes = &block[within * ENTRY..(within + count) * ENTRY];
             out.extend(bytes.chunks_exact(ENTRY).map(|entry| extent.decode_entry(entry)));
             at += count;

@@ -3,6 +3,7 @@
 //! It knows records as bytes that begin with their length; what they mean is the shard's affair.
 
 mod allocate;
+mod cold_cache;
 mod frame;
 mod group_commit;
 mod hot_tail;
@@ -32,7 +33,7 @@ pub(crate) use frame::record_len;
 pub(crate) use group_commit::CommitStep;
 pub(crate) use replay::ScannedRecord;
 
-use reader::ColdCache;
+use cold_cache::ColdCache;
 use segment::Segments;
 use staging::{LogEnd, Staging};
 use tail_journal::TailJournal;
@@ -55,6 +56,8 @@ pub(crate) struct LogOptions {
     pub segment_size: u64,
     /// Bytes that the hot tail may hold.
     pub tail_memory: usize,
+    /// Bytes of the log that reads from disk may keep.
+    pub cold_memory: usize,
 }
 
 /// What the log has done since it was opened.
@@ -200,6 +203,11 @@ impl<E: Env> Log<E> {
     /// Memory that the hot tail holds, in bytes.
     pub(crate) fn tail_memory(&self) -> usize {
         self.0.staging.borrow().memory()
+    }
+
+    /// Memory that reads from disk hold, in bytes.
+    pub(crate) fn cold_memory(&self) -> u64 {
+        self.0.cold.memory()
     }
 
     /// The committed bytes at `position` if the hot tail has them.

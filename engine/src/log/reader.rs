@@ -1,46 +1,20 @@
 //! Reads from segment files, with read-ahead.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 
 use ringmq_env::{AppendBuf, Env, IoSlice};
 
+use super::cold_cache::Look;
 use super::{Inner, Log};
 use crate::types::LogPosition;
 
-/// Bytes that a sequential read brings in at once: a consumer that reads on finds the next messages there.
-const CHUNK: u64 = 128 << 10;
-
-/// Chunks that are kept: the read-ahead of so many consumers at once.
-const CHUNKS: usize = 64;
-
-/// Chunks read from disk lately, the most recently used last.
-#[derive(Default)]
-pub(crate) struct ColdCache(RefCell<VecDeque<(u64, IoSlice)>>);
-
-impl ColdCache {
-    fn get(&self, start: u64, at: usize, len: usize) -> Option<IoSlice> {
-        let mut chunks = self.0.borrow_mut();
-        let found = chunks.iter().position(|(chunk, data)| *chunk == start && at + len <= data.len())?;
-        let chunk = chunks.remove(found)?;
-        let slice = chunk.1.slice(at, len);
-        chunks.push_back(chunk);
-        Some(slice)
-    }
-
-    fn put(&self, start: u64, data: IoSlice) {
-        let mut chunks = self.0.borrow_mut();
-        chunks.retain(|(chunk, _)| *chunk != start);
-        if chunks.len() == CHUNKS {
-            chunks.pop_front();
-        }
-        chunks.push_back((start, data));
-    }
-}
+/// Longest record that is put together from two blocks; a longer one is read by itself.
+const MAX_JOINED: usize = 256 << 10;
 
 impl<E: Env> Log<E> {
-    /// The `len` committed bytes at `position` as the disk has them, unchecked; with read-ahead if `sequential`.
+    /// The `len` committed bytes at `position` as the disk has them, unchecked. `sequential` readers share large
+    /// blocks, which are read ahead of them.
     pub(crate) async fn read_cold(
         &self,
         position: LogPosition,
@@ -58,22 +32,79 @@ impl<E: Env> Log<E> {
         if end > written {
             return log.read_across(position, end, written, &sector).await;
         }
-        let segment = log.segments.locate(position).ok_or(io::ErrorKind::NotFound)?.range;
-        let chunk = position - (position - segment.start) % CHUNK;
-        if !sequential || end > chunk + CHUNK {
-            return log.read_range(position, len).await;
+        let read_ahead = if sequential { self.read_shared(position, len).await } else { None };
+        match read_ahead {
+            Some(bytes) => Ok(bytes),
+            // Or a sector beside the record is what cannot be read.
+            None => log.read_range(position, len).await,
         }
-        let at = (position - chunk) as usize;
-        if let Some(slice) = log.cold.get(chunk, at, len) {
-            return Ok(slice);
+    }
+
+    /// The bytes from the blocks that readers share; `None` when they cannot be had.
+    async fn read_shared(&self, position: u64, len: usize) -> Option<IoSlice> {
+        let (start, block) = self.block_at(position).await?;
+        let at = (position - start) as usize;
+        if at + len <= block.len() {
+            return Some(block.slice(at, len));
         }
-        let until = (chunk + CHUNK).min(written).min(segment.end());
-        let Ok(data) = log.read_range(chunk, (until - chunk) as usize).await else {
-            // A sector beside the record may be what cannot be read.
-            return log.read_range(position, len).await;
-        };
-        log.cold.put(chunk, data.clone());
-        Ok(data.slice(at, len))
+        if len > MAX_JOINED {
+            return None;
+        }
+        let mut joined = AppendBuf::with_capacity(len);
+        joined.extend(&block[at..]);
+        while joined.len() < len {
+            let next = position + joined.len() as u64;
+            let (start, block) = self.block_at(next).await?;
+            let part = &block[(next - start) as usize..];
+            joined.extend(&part[..part.len().min(len - joined.len())]);
+        }
+        joined.publish();
+        Some(joined.slice(0, len))
+    }
+
+    /// The block that holds `position`, and its start.
+    async fn block_at(&self, position: u64) -> Option<(u64, IoSlice)> {
+        let cold = &self.0.cold;
+        let mut has_waited = false;
+        loop {
+            match cold.look(position) {
+                (Look::Ready(start, data), is_first) => {
+                    if is_first {
+                        self.read_ahead(position);
+                    }
+                    return Some((start, data));
+                }
+                (Look::Loading, _) => {}
+                // It could not be read, or had to go at once.
+                (Look::Missing, _) if has_waited => return None,
+                (Look::Missing, _) => self.load(cold.begin(position, self.limits(position)?)?),
+            }
+            cold.loaded(position).await;
+            has_waited = true;
+        }
+    }
+
+    fn read_ahead(&self, position: u64) {
+        let Some(limits) = self.limits(position) else { return };
+        for stretch in self.0.cold.begin_ahead(position, limits.end) {
+            self.load(stretch);
+        }
+    }
+
+    /// What may be read at once around `position`: whole sectors on disk, in one file.
+    fn limits(&self, position: u64) -> Option<Range<u64>> {
+        let segment = self.0.segments.locate(position)?.range;
+        Some(segment.start..segment.end().min(self.0.committed.borrow().sector_start()))
+    }
+
+    /// Reads into the cache, in a task of its own: whoever waits for it may be many.
+    fn load(&self, stretch: Range<u64>) {
+        let log = self.clone();
+        self.0.env.spawn(async move {
+            let len = (stretch.end - stretch.start) as usize;
+            let read = log.0.segments.read(stretch.start, len).await;
+            log.0.cold.finish(stretch.start, read.ok());
+        });
     }
 }
 

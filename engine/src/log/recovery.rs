@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use ringmq_env::{Env, IoSlice};
 
+use super::cold_cache::ColdCache;
 use super::hot_tail::HotTail;
-use super::reader::ColdCache;
 use super::replay::{ScanEnd, follows};
 use super::scan::Scanner;
 use super::segment::{SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments};
@@ -75,7 +75,7 @@ fn assemble<E: Env>(
     opened: &Opened,
     report: &DamageReport,
 ) -> Log<E> {
-    let hot = HotTail::new(options.tail_memory);
+    let (hot, cold_memory) = (HotTail::new(options.tail_memory), options.cold_memory);
     let staging = Staging::new(journal.alignment(), options.segment_size, opened.epoch, &opened.end, hot);
     Log(Rc::new(Inner {
         env,
@@ -88,7 +88,7 @@ fn assemble<E: Env>(
         committed: RefCell::new(opened.end.clone()),
         last_store_ms: Cell::new(opened.store_ms),
         opened_end: opened.end.position,
-        cold: ColdCache::default(),
+        cold: ColdCache::new(cold_memory),
         counters: Cell::new(LogCounters::default()),
         flushing: Cell::new(false),
         closing: Cell::new(false),

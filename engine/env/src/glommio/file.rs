@@ -111,7 +111,9 @@ impl File for GlommioFile {
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<IoSlice> {
         let mut buffer = AppendBuf::with_capacity(len);
-        let start = buffer.append(len).as_mut_ptr();
+        // SAFETY: the kernel fills the first `done` bytes; the others are taken back below, and on an error the buffer
+        // is dropped.
+        let start = unsafe { buffer.append_unfilled(len) };
         let mut done = 0;
         while done < len {
             let wanted = (len - done).min(MAX_TRANSFER);

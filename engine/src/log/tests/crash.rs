@@ -26,6 +26,7 @@ fn sim_options(sync_flush: bool) -> LogOptions {
     LogOptions {
         segment_size: 64 << 10,
         tail_memory: 2 << 20,
+        cold_memory: 4 << 20,
         ..options(Path::new("/store/000"), sync_flush)
     }
 }

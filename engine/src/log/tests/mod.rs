@@ -26,6 +26,7 @@ fn options(dir: &Path, sync_flush: bool) -> LogOptions {
         sync_flush,
         segment_size: SEGMENT,
         tail_memory: 3 << 20,
+        cold_memory: 4 << 20,
     }
 }
 

@@ -1,0 +1,243 @@
+//! What was read from segment files lately, and what sequential readers will want next: large blocks that all readers
+//! of a stretch of the log share, whichever queue they read.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use ringmq_env::IoSlice;
+
+use crate::signal::Signal;
+
+/// Bytes that are read where nobody has read before: the reader may want one record only.
+const FIRST_READ: u64 = 128 << 10;
+
+/// Most bytes of one read ahead.
+const MAX_WINDOW: u64 = 1 << 20;
+
+/// Reads that are kept ahead of a sequential reader.
+const READS_AHEAD: usize = 3;
+
+/// Bytes by which the window grows for each block that was of use.
+const WINDOW_STEP: u64 = 64 << 10;
+
+/// A stretch of the log in memory, or on its way there.
+struct Block {
+    end: u64,
+    /// `None` while it is being read.
+    data: Option<IoSlice>,
+    /// Read because the one before was: whoever gets here reads on.
+    sequential: bool,
+    touched: bool,
+    /// When it was used last, in looks at the cache.
+    used: u64,
+}
+
+/// What the cache has at a position.
+pub(super) enum Look {
+    /// Here it is: the block's start and its bytes.
+    Ready(u64, IoSlice),
+    /// Somebody reads it already.
+    Loading,
+    /// It has to be read: the largest stretch around the position that no block covers.
+    Missing,
+}
+
+/// Blocks by the position of their first byte; they do not overlap. What is being read counts like what is there, so
+/// that the budget holds; only the readers' own slices may outlive it.
+pub(crate) struct ColdCache {
+    blocks: RefCell<BTreeMap<u64, Block>>,
+    memory: Cell<u64>,
+    budget: u64,
+    /// Bytes of one read ahead: fewer once blocks had to go before anybody used them, because too many readers are
+    /// at too many places.
+    window: Cell<u64>,
+    looks: Cell<u64>,
+    /// Told when a block has come, or has failed to.
+    changed: Signal,
+}
+
+impl ColdCache {
+    /// Holds up to `budget` bytes.
+    pub(crate) fn new(budget: usize) -> ColdCache {
+        ColdCache {
+            blocks: RefCell::default(),
+            memory: Cell::new(0),
+            budget: budget as u64,
+            window: Cell::new(MAX_WINDOW.min(budget as u64 / 8).max(FIRST_READ)),
+            looks: Cell::new(0),
+            changed: Signal::default(),
+        }
+    }
+
+    /// Bytes held, those on their way included.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory.get()
+    }
+
+    /// What there is at `position`; and whether the reader is the first to get to a block that was read ahead.
+    pub(super) fn look(&self, position: u64) -> (Look, bool) {
+        let mut blocks = self.blocks.borrow_mut();
+        let found = blocks.range_mut(..=position).next_back().filter(|(_, block)| position < block.end);
+        let Some((start, block)) = found else { return (Look::Missing, false) };
+        let Some(data) = &block.data else { return (Look::Loading, false) };
+        self.looks.set(self.looks.get() + 1);
+        block.used = self.looks.get();
+        let is_first = block.sequential && !std::mem::replace(&mut block.touched, true);
+        (Look::Ready(*start, data.clone()), is_first)
+    }
+
+    /// Waits until nobody reads the block at `position`.
+    pub(super) async fn loaded(&self, position: u64) {
+        let is_loading = || {
+            let blocks = self.blocks.borrow();
+            let block = blocks.range(..=position).next_back();
+            block.is_some_and(|(_, block)| position < block.end && block.data.is_none())
+        };
+        self.changed.until(|| !is_loading()).await;
+    }
+
+    /// The stretch to read for `position`, which is missing, within `limits`; it is marked as on its way. `None` when
+    /// there is no room for it.
+    pub(super) fn begin(&self, position: u64, limits: Range<u64>) -> Option<Range<u64>> {
+        let before = self.blocks.borrow().range(..=position).next_back().map(|(_, block)| block.end);
+        let sequential = before == Some(position);
+        let aligned = position - (position - limits.start) % FIRST_READ;
+        let start = aligned.max(before.unwrap_or(0)).max(limits.start);
+        let len = if sequential { self.window.get() } else { FIRST_READ };
+        self.mark(start, len, sequential, limits.end)
+    }
+
+    /// The stretches to read so that the reader who has come to the block at `position` finds the next ones there.
+    pub(super) fn begin_ahead(&self, position: u64, end: u64) -> Vec<Range<u64>> {
+        let mut next = self.end_of(position);
+        let mut begun = Vec::new();
+        for _ in 0..READS_AHEAD {
+            let Some(at) = next.filter(|at| *at < end) else { break };
+            next = self.end_of(at).or_else(|| {
+                let stretch = self.mark(at, self.window.get(), true, end)?;
+                begun.push(stretch.clone());
+                Some(stretch.end)
+            });
+        }
+        begun
+    }
+
+    /// Puts the bytes that were read from `start` on in their place; `None` takes the mark away again.
+    pub(super) fn finish(&self, start: u64, data: Option<IoSlice>) {
+        let mut blocks = self.blocks.borrow_mut();
+        let Some(block) = blocks.get_mut(&start) else { return };
+        let is_whole = data.as_ref().is_some_and(|data| start + data.len() as u64 == block.end);
+        block.data = data.filter(|_| is_whole);
+        if !is_whole {
+            self.memory.set(self.memory.get() - (block.end - start));
+            blocks.remove(&start);
+        }
+        drop(blocks);
+        self.changed.notify();
+    }
+
+    fn end_of(&self, position: u64) -> Option<u64> {
+        let blocks = self.blocks.borrow();
+        let block = blocks.range(..=position).next_back().map(|(_, block)| block.end);
+        block.filter(|end| position < *end)
+    }
+
+    fn mark(&self, start: u64, len: u64, sequential: bool, end: u64) -> Option<Range<u64>> {
+        let behind = self.blocks.borrow().range(start..).next().map_or(end, |(start, _)| *start);
+        let end = (start + len).min(end).min(behind);
+        if start >= end || !self.make_room(end - start) {
+            return None;
+        }
+        self.memory.set(self.memory.get() + end - start);
+        self.looks.set(self.looks.get() + 1);
+        let block = Block { end, data: None, sequential, touched: false, used: self.looks.get() };
+        self.blocks.borrow_mut().insert(start, block);
+        Some(start..end)
+    }
+
+    /// Drops what was not used for the longest time.
+    fn make_room(&self, len: u64) -> bool {
+        let mut blocks = self.blocks.borrow_mut();
+        while self.memory.get() + len > self.budget {
+            let loaded = blocks.iter().filter(|(_, block)| block.data.is_some());
+            let Some(start) = loaded.min_by_key(|(_, block)| block.used).map(|(start, _)| *start) else {
+                return false;
+            };
+            let Some(block) = blocks.remove(&start) else { return false };
+            self.memory.set(self.memory.get() - (block.end - start));
+            let window = self.window.get();
+            self.window.set(match block.touched || !block.sequential {
+                true => (window + WINDOW_STEP).min(MAX_WINDOW).min((self.budget / 8).max(FIRST_READ)),
+                false => (window / 2).max(FIRST_READ),
+            });
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Range<u64> = 0..1 << 40;
+
+    fn load(cache: &ColdCache, stretch: &Range<u64>) {
+        cache.finish(stretch.start, Some(IoSlice::copy_of(&vec![7; (stretch.end - stretch.start) as usize])));
+    }
+
+    #[test]
+    fn a_reader_who_reads_on_finds_the_next_blocks_there() {
+        let cache = ColdCache::new(64 << 20);
+        let first = cache.begin(FIRST_READ + 5, ALL).unwrap();
+        assert_eq!(first, FIRST_READ..2 * FIRST_READ);
+        assert!(matches!(cache.look(FIRST_READ), (Look::Loading, false)));
+        load(&cache, &first);
+        assert!(
+            matches!(cache.look(FIRST_READ), (Look::Ready(FIRST_READ, _), false)),
+            "one record is no sequence"
+        );
+        let second = cache.begin(first.end, ALL).unwrap();
+        assert_eq!(second, first.end..first.end + MAX_WINDOW);
+        load(&cache, &second);
+        assert!(cache.look(second.start).1);
+        assert!(!cache.look(second.start).1, "once for each block");
+        let ahead = cache.begin_ahead(second.start, ALL.end);
+        assert_eq!(ahead.len(), READS_AHEAD);
+        assert_eq!((ahead[0].start, ahead[1].start), (second.end, ahead[0].end));
+        assert!(cache.begin_ahead(second.start, ALL.end).is_empty(), "they are on their way");
+        assert_eq!(cache.memory(), FIRST_READ + (1 + READS_AHEAD as u64) * MAX_WINDOW);
+    }
+
+    #[test]
+    fn the_budget_holds_and_the_window_shrinks_when_blocks_go_unused() {
+        let cache = ColdCache::new(4 << 20);
+        let window = cache.window.get();
+        for reader in 0..100 {
+            let at = reader << 30;
+            for position in [at, at + FIRST_READ] {
+                if let Some(stretch) = cache.begin(position, ALL) {
+                    load(&cache, &stretch);
+                }
+                cache.look(position);
+            }
+            cache.begin_ahead(at + FIRST_READ, ALL.end).iter().for_each(|stretch| load(&cache, stretch));
+            assert!(cache.memory() <= 4 << 20);
+        }
+        assert!(cache.window.get() < window);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_forgotten_and_what_is_being_read_is_not_dropped() {
+        let cache = ColdCache::new(FIRST_READ as usize);
+        let stretch = cache.begin(0, ALL).unwrap();
+        assert!(cache.begin(1 << 30, ALL).is_none(), "no room");
+        cache.finish(stretch.start, None);
+        assert_eq!(cache.memory(), 0);
+        assert!(matches!(cache.look(0).0, Look::Missing));
+        assert_eq!(
+            cache.begin(1 << 30, (1 << 30) - 10..(1 << 30) + 4096),
+            Some((1 << 30) - 10..(1 << 30) + 4096)
+        );
+    }
+}
