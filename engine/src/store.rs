@@ -80,14 +80,15 @@ impl StoreMeta {
         if bytes[..MAGIC.len()] != MAGIC {
             return Err(DecodeError::Damaged("not a store.meta"));
         }
-        let format = u32::from_le_bytes(crate::bytes::array(&bytes, FORMAT_AT));
-        if format > STORE_FORMAT {
-            return Err(DecodeError::Newer(format));
-        }
+        // Every format keeps the checksum's place, so that damage never looks like a newer format.
         let crc = u32::from_le_bytes(crate::bytes::array(&bytes, CRC_AT));
         bytes[CRC_AT..][..4].fill(0);
         if crc32fast::hash(&bytes) != crc {
             return Err(DecodeError::Damaged("checksum mismatch"));
+        }
+        let format = u32::from_le_bytes(crate::bytes::array(&bytes, FORMAT_AT));
+        if format > STORE_FORMAT {
+            return Err(DecodeError::Newer(format));
         }
         let meta = StoreMeta {
             store_id: u64::from_le_bytes(crate::bytes::array(&bytes, STORE_ID_AT)),
@@ -142,7 +143,8 @@ mod tests {
         for at in 0..META_LEN {
             let mut damaged = bytes;
             damaged[at] ^= 0x40;
-            assert!(StoreMeta::decode(&damaged).is_err(), "byte {at}");
+            let error = StoreMeta::decode(&damaged).unwrap_err();
+            assert!(matches!(error, DecodeError::Damaged(_)), "byte {at}: {error:?}");
         }
     }
 
@@ -150,6 +152,9 @@ mod tests {
     fn a_newer_format_is_named() {
         let mut bytes = META.encode();
         bytes[FORMAT_AT] = 9;
+        bytes[CRC_AT..][..4].fill(0);
+        let crc = crc32fast::hash(&bytes);
+        bytes[CRC_AT..][..4].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(StoreMeta::decode(&bytes), Err(DecodeError::Newer(9)));
     }
 }

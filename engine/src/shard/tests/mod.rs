@@ -2,6 +2,7 @@ mod crash;
 mod damage;
 mod entries;
 mod faults;
+mod golden;
 mod pending;
 mod reads;
 mod retain;
