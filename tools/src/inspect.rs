@@ -1,5 +1,6 @@
 //! `ringmq inspect`: looks at a store that no process uses.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -118,6 +119,14 @@ fn show(out: &mut String, id: ShardId, dir: &Path, found: &Inspection) -> std::f
         writeln!(out, "    {} start {} length {}", segment.path.display(), segment.start, segment.len)?;
     }
     writeln!(out, "  {runs} index runs, {entries} entries of marks and consumer offsets")?;
+    let mut topics: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for ((topic, _), facts) in queues {
+        let counts = topics.entry(topic).or_default();
+        *counts = (counts.0 + facts.messages, counts.1 + facts.bytes);
+    }
+    for (topic, (messages, bytes)) in topics {
+        writeln!(out, "  {topic}: {messages} messages, {bytes} bytes")?;
+    }
     for ((topic, queue), facts) in queues {
         let (first, last, messages, bytes) = (facts.first, facts.last, facts.messages, facts.bytes);
         writeln!(

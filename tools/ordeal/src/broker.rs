@@ -3,10 +3,10 @@
 use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::wire::Client;
 
@@ -127,6 +127,18 @@ impl Broker {
             format!("{name} {} {wchan}", state.chars().next().unwrap_or('?'))
         };
         tasks.into_iter().flatten().flatten().map(describe).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(begun.elapsed() < limit, "the broker runs on after {limit:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// kill -9. Says so when the broker had already ended by itself.

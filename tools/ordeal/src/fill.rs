@@ -3,15 +3,13 @@
 //! is left; once there is space again sends are taken without a restart; and after a kill everything is there. Then a
 //! broker that deletes what is oldest goes on for ever on a disk that is smaller than what is sent.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
 use crate::broker::{Broker, BrokerCommand};
+use crate::disk::{MIB, SmallDisk};
 use crate::wire::{Client, Refused};
 
 const TOPIC: &str = "FillLoop";
@@ -19,7 +17,6 @@ const TOPIC: &str = "FillLoop";
 const SERVICE_NOT_AVAILABLE: i64 = 14;
 /// Bytes of a message's body.
 const BODY: usize = 100_000;
-const MIB: usize = 1 << 20;
 /// How long healing may take.
 const HEAL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -42,82 +39,13 @@ pub fn run(args: &FillArgs) -> anyhow::Result<()> {
     let _ = std::fs::remove_dir_all(&args.dir);
     std::fs::create_dir_all(args.dir.join("data"))?;
     let dir = args.dir.canonicalize()?;
-    let disk = SmallDisk::mount(&dir.join("data"), args.size)?;
+    let disk = SmallDisk::tmpfs(&dir.join("data"), args.size)?;
     fill_and_heal(args, &dir, &disk)?;
     drop(disk);
-    let disk = SmallDisk::mount(&dir.join("data"), args.size)?;
+    let disk = SmallDisk::tmpfs(&dir.join("data"), args.size)?;
     outlive_the_disk(args, &dir, &disk)?;
     drop(disk);
     std::fs::remove_dir_all(&args.dir).context("removing the directory")
-}
-
-/// A tmpfs that one process holds; gone with it.
-struct SmallDisk {
-    holder: Child,
-    dir: PathBuf,
-    is_user: bool,
-}
-
-impl SmallDisk {
-    fn mount(dir: &Path, mib: usize) -> anyhow::Result<SmallDisk> {
-        // Without root's rights the namespace needs a user namespace around it.
-        let is_user = !Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status()?.success();
-        let script = format!("mount -t tmpfs -o size={mib}m tmpfs \"$0\" && echo mounted && exec sleep 3600");
-        let mut holder = Command::new("unshare")
-            .args([if is_user { "-Urm" } else { "-m" }, "sh", "-c", &script])
-            .arg(dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("starting unshare")?;
-        let mut line = String::new();
-        if let Some(out) = holder.stdout.take() {
-            BufReader::new(out).read_line(&mut line)?;
-        }
-        let disk = SmallDisk { holder, dir: dir.to_owned(), is_user };
-        ensure!(line == "mounted\n", "this machine lets nobody mount a tmpfs in a namespace");
-        Ok(disk)
-    }
-
-    /// What runs a program on it.
-    fn prefix(&self) -> Vec<String> {
-        let target = self.holder.id().to_string();
-        let user: &[&str] = if self.is_user { &["-U", "--preserve-credentials"] } else { &[] };
-        let enter = ["nsenter", "-m", "-t", &target];
-        enter.iter().chain(user).map(|part| (*part).to_owned()).collect()
-    }
-
-    /// Takes space, `bytes` or all there is; given back by [`SmallDisk::free`].
-    fn take(&self, bytes: usize) -> anyhow::Result<usize> {
-        let mut file = File::options().create(true).append(true).open(self.filler())?;
-        let mut taken = 0;
-        while taken < bytes {
-            let part = (bytes - taken).min(MIB);
-            match file.write(&vec![1; part]) {
-                Ok(0) => break,
-                Ok(n) => taken += n,
-                Err(error) if error.kind() == ErrorKind::StorageFull => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(taken)
-    }
-
-    fn free(&self) -> anyhow::Result<()> {
-        Ok(std::fs::remove_file(self.filler())?)
-    }
-
-    fn filler(&self) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
-        root.join(self.dir.strip_prefix("/").unwrap_or(&self.dir)).join("filler")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Already gone is as good.
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
-    }
 }
 
 fn command(args: &FillArgs, dir: &Path, disk: &SmallDisk, extra: &[&str]) -> anyhow::Result<BrokerCommand> {

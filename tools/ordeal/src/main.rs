@@ -1,9 +1,11 @@
 //! What a RingMQ broker must survive: `kill` kills it at random moments under load and looks for everything that it
-//! acknowledged; `fill` fills its disk up; `hostile` sends it everything that a client must not send, and watches a well-behaved one.
+//! acknowledged; `fill` fills its disk up; `io-error` lets its file system fail; `hostile` sends it everything that a client must not send, and watches a well-behaved one.
 
 mod broker;
+mod disk;
 mod fill;
 mod hostile;
+mod io_error;
 mod kill;
 mod random;
 mod wire;
@@ -23,6 +25,8 @@ enum Ordeal {
     Kill(kill::KillArgs),
     /// A small file system fills up; sends are refused, everything else goes on, and it heals by itself.
     Fill(fill::FillArgs),
+    /// The file system fails; the broker ends with the status that says so, and what it acknowledged is there afterwards.
+    IoError(io_error::IoErrorArgs),
     /// Garbage, truncated and oversized frames, slow senders, idle and vanishing connections; nobody else may notice.
     Hostile(hostile::HostileArgs),
 }
@@ -31,6 +35,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().ordeal {
         Ordeal::Kill(args) => kill::run(&args),
         Ordeal::Fill(args) => fill::run(&args),
+        Ordeal::IoError(args) => io_error::run(&args),
         Ordeal::Hostile(args) => hostile::run(&args),
     }
 }
