@@ -100,9 +100,9 @@ fn pack(store: &Path, to: &Path) {
     files(store, Path::new(""), &mut |path, below| {
         let target = to.join(format!("{}.gz", below.display()));
         fs::create_dir_all(target.parent().unwrap()).unwrap();
-        let mut packed = GzEncoder::new(fs::File::create(target).unwrap(), Compression::best());
+        let mut packed = GzEncoder::new(Vec::new(), Compression::best());
         packed.write_all(&fs::read(path).unwrap()).unwrap();
-        packed.finish().unwrap();
+        fs::write(target, packed.finish().unwrap()).unwrap();
     });
 }
 
@@ -111,7 +111,7 @@ fn unpack(from: &Path, store: &Path) {
         let target = store.join(below.with_extension(""));
         fs::create_dir_all(target.parent().unwrap()).unwrap();
         let mut bytes = Vec::new();
-        GzDecoder::new(fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+        GzDecoder::new(&*fs::read(path).unwrap()).read_to_end(&mut bytes).unwrap();
         fs::write(target, bytes).unwrap();
     });
 }
