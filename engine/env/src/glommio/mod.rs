@@ -118,11 +118,7 @@ impl Env for GlommioEnv {
     }
 
     fn wall_ms(&self) -> i64 {
-        let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
-        match SystemTime::now().duration_since(UNIX_EPOCH) {
-            Ok(since) => ms(since),
-            Err(before) => -ms(before.duration()),
-        }
+        self.core.tasks.wall_ms(wall_ms)
     }
 
     async fn sleep(&self, delay: Duration) {
@@ -152,6 +148,15 @@ fn spawn_scheduled(task: impl Future<Output = ()> + 'static) {
 /// Now on the monotonic clock.
 fn now() -> Instant {
     Instant(u64::try_from(started().elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The wall clock in ms since 1970.
+fn wall_ms() -> i64 {
+    let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => ms(since),
+        Err(before) => -ms(before.duration()),
+    }
 }
 
 /// The start of this process's monotonic clock, the same for all cores.

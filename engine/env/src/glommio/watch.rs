@@ -142,6 +142,8 @@ pub(crate) struct CoreTasks {
     /// Wakers of the tasks that have been polled.
     wakers: RefCell<Slab<Waker>>,
     ending: Cell<bool>,
+    /// What the wall clock said, in ms, if the running task has looked at it since it was polled.
+    wall_ms: Cell<Option<i64>>,
     /// What they do I/O with.
     ring: Option<Rc<Ring>>,
 }
@@ -150,7 +152,14 @@ impl CoreTasks {
     /// No tasks yet; `ring` is what they will do I/O with.
     pub(crate) fn new(watch: Arc<CoreWatch>, ring: Option<Rc<Ring>>) -> Rc<CoreTasks> {
         let (live, ending) = (Cell::new(0), Cell::new(false));
-        Rc::new(CoreTasks { watch, live, wakers: RefCell::default(), ending, ring })
+        Rc::new(CoreTasks { watch, live, wakers: RefCell::default(), ending, wall_ms: Cell::new(None), ring })
+    }
+
+    /// The wall clock in ms, which `look` looks at: once for each poll of a task, not for each message of a batch.
+    pub(crate) fn wall_ms(&self, look: impl FnOnce() -> i64) -> i64 {
+        let now = self.wall_ms.get().unwrap_or_else(look);
+        self.wall_ms.set(Some(now));
+        now
     }
 
     /// What the watchdog sees of this core.
@@ -206,6 +215,7 @@ impl<F: Future<Output = ()>> Watched<F> {
             core.watch.answered();
         }
         core.watch.polled();
+        core.wall_ms.set(None);
         registered.waker.clone()
     }
 }
