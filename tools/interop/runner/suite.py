@@ -13,7 +13,7 @@ from .install import place
 from .processes import Failure, Group
 
 JAVA, MIXED, RINGMQ = "java", "mixed", "ringmq"
-WAITING_JOBS = 4  # cases that wait for delays, beside the others
+WAITING_JOBS = 3  # cases that wait for delays, beside the others
 WAITING_SECONDS = 120  # what such a case may take
 MOST_REPEATED = 2  # cases that may fail once: a busy machine delays one or two, a fault of ours more
 
