@@ -213,6 +213,7 @@ impl<E: Env> Shard<E> {
     /// Forgets the topic's queues on this shard: a queue made anew starts at offset 0. Durable when it returns.
     pub async fn delete_topic(&self, topic: &str) -> Result<(), std::io::Error> {
         let shard = &*self.0;
+        let _pass = shard.index.hold_runs().await;
         let expired = shard.index.forget_topic(topic, shard.log.staged());
         // A mark ahead of what a crash leaves of the log would delete what is stored there next.
         shard.log.until_committed(|| shard.index.deleted_at(topic)).await;

@@ -25,7 +25,7 @@ use std::rc::Rc;
 
 use ringmq_env::{Env, mutant};
 
-use crate::gate::Gate;
+use crate::gate::{Gate, Pass};
 use crate::meta::MetaLog;
 use crate::types::{LogPosition, QueueId, QueueOffset, QueueRange};
 use keys::{HotKey, HotKeys};
@@ -76,6 +76,8 @@ struct State {
     log_min: u64,
     /// Stretches (from, to) of the log that could not be read back when it was opened.
     lost: Vec<(u64, u64)>,
+    /// Deleted topics whose marks are not durable: a run leaves out what they had, so none is written before them.
+    unmarked: Vec<String>,
     bytes_written: u64,
 }
 
@@ -176,11 +178,20 @@ impl<E: Env> Index<E> {
         is_hot.then(|| QueueOffset(state.table.entries(slot, offset.0, max, out)))
     }
 
+    /// While the pass is held no run is written and none is removed. To be held from [`Index::forget_topic`] until
+    /// [`Index::mark_deleted`] is done: a run does not have what is deleted, whatever becomes of the deletion.
+    pub(crate) async fn hold_runs(&self) -> Pass {
+        self.0.changing_runs.enter().await
+    }
+
     /// Forgets the topic's queues. Its messages before `at`, the end of what is staged, are gone at once, and a queue
     /// made from now on starts at 0; until the next opening, unless [`Index::mark_deleted`] makes it durable. Returns
     /// the queues that were marked as expired.
     pub(crate) fn forget_topic(&self, topic: &str, at: LogPosition) -> Vec<QueueId> {
-        self.0.state.borrow_mut().table.delete_topic(topic, at.0).unwrap_or_default()
+        let mut state = self.0.state.borrow_mut();
+        let Some(expired) = state.table.delete_topic(topic, at.0) else { return Vec::new() };
+        state.unmarked.push(topic.to_owned());
+        expired
     }
 
     /// Where in the log the topic was deleted; its start if it was not.
@@ -195,7 +206,19 @@ impl<E: Env> Index<E> {
         if mutant!("deletion-not-durable") {
             return Ok(());
         }
-        self.0.marks.flush().await
+        self.0.marks.flush().await?;
+        self.0.state.borrow_mut().unmarked.retain(|unmarked| unmarked != topic);
+        Ok(())
+    }
+
+    /// Makes durable the deletions for which there was no space. Whoever deletes holds the runs, as the caller does.
+    async fn mark_all_deleted(&self) -> io::Result<()> {
+        if self.0.state.borrow().unmarked.is_empty() {
+            return Ok(());
+        }
+        self.0.marks.flush().await?;
+        self.0.state.borrow_mut().unmarked.clear();
+        Ok(())
     }
 
     /// Queues known.

@@ -53,6 +53,7 @@ impl<E: Env> Index<E> {
             indexed: log_min.0,
             log_min: log_min.0,
             lost: Vec::new(),
+            unmarked: Vec::new(),
             bytes_written: 0,
         };
         let ahead: Vec<_> =

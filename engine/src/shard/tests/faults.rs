@@ -174,3 +174,32 @@ fn reads_that_fail_for_a_moment_cost_nothing_at_the_start() {
         shard.close().await;
     });
 }
+
+/// A deletion that has no space for its mark happens as a whole or not at all, whatever the index writes meanwhile.
+#[test]
+fn a_deletion_without_space_is_whole_or_not_at_all() {
+    for heals in [false, true] {
+        let sim = Sim::new(16);
+        sim.run(async {
+            let shard = opened(&sim.node("a")).await;
+            committed(&shard, send(&shard, "T", 0, b"in a run").end).await;
+            assert!(shard.checkpoint().await);
+            committed(&shard, send(&shard, "T", 1, b"in memory").end).await;
+            sim.on_disk("a", |op| {
+                let is_mark = op.path.to_string_lossy().contains("marks") && op.kind == DiskOpKind::Write;
+                if is_mark { DiskFault::Fail(std::io::ErrorKind::StorageFull) } else { DiskFault::None }
+            });
+            assert!(shard.delete_topic("T").await.is_err());
+            assert!(!shard.checkpoint().await, "no run without what came back");
+            sim.heal_disk("a");
+            if heals {
+                assert!(shard.checkpoint().await);
+            }
+            sim.crash("a", ringmq_env::sim::Crash::Process);
+            let shard = opened(&sim.node("a")).await;
+            let found = [whole_queue(&shard, "T", 0).await.len(), whole_queue(&shard, "T", 1).await.len()];
+            assert_eq!(found, if heals { [0, 0] } else { [1, 1] });
+            shard.close().await;
+        });
+    }
+}

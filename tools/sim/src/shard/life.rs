@@ -95,6 +95,7 @@ pub async fn live(env: SimEnv, world: Rc<World>) -> End {
     let opened = Shard::open(env.clone(), options(&world.plan)).await;
     world.look_at_harm(&env);
     let shard = match opened {
+        Ok(_) if world.model.borrow().is_beyond_knowledge() => return End::NotOpened,
         Ok(shard) => shard,
         Err(error) => return refused(&world, &error),
     };

@@ -40,11 +40,16 @@ pub fn run(plan: &Plan, sim: &Sim) -> Outcome {
     sim.run(async {
         for _ in 0..plan.lives {
             one_life(sim, &world, plan.faults).await;
+            if world.model.borrow().is_beyond_knowledge() {
+                break;
+            }
         }
         // Nothing goes wrong any more: it opens, it works, and it closes.
         let calm = Faults::none();
         for _ in 0..2 {
-            one_life(sim, &world, calm).await;
+            if !world.model.borrow().is_beyond_knowledge() {
+                one_life(sim, &world, calm).await;
+            }
         }
     });
     let model = world.model.borrow();

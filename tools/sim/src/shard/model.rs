@@ -162,6 +162,8 @@ pub struct Model {
     loss: Loss,
     /// Ends of group commits, the newest last.
     groups: Vec<u64>,
+    /// A topic was deleted once.
+    has_deleted: bool,
     /// A topic that was being deleted when the process ended.
     deleting: Option<usize>,
     /// Messages that will never be there (again).
@@ -188,6 +190,7 @@ impl Model {
             flushed: 0,
             loss: Loss::Nothing,
             groups: Vec::new(),
+            has_deleted: false,
             deleting: None,
             gone: Vec::new(),
             harm: Vec::new(),
@@ -286,6 +289,7 @@ impl Model {
     /// A topic is about to be deleted.
     pub fn begin_delete(&mut self, topic: usize) {
         self.deleting = Some(topic);
+        self.has_deleted = true;
     }
 
     /// It is deleted for good.
@@ -345,6 +349,12 @@ impl Model {
         (self.acked, self.flushed, self.loss) = (committed, committed, Loss::Nothing);
         self.groups.retain(|end| *end <= committed);
         self.groups.push(committed);
+    }
+
+    /// Whether nobody knows what is deleted: harm has hit the only record of that.
+    pub fn is_beyond_knowledge(&self) -> bool {
+        let is_of_marks = |path: &Path| path.file_stem().is_some_and(|stem| stem == "marks");
+        self.has_deleted && self.harm.iter().any(|harm| is_of_marks(&harm.path))
     }
 
     /// Whether harm to the log or its tail journal can have taken messages. Whatever happens to the index takes none.
