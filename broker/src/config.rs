@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::delay::{DelayConfig, parse_levels};
+use crate::mailbox::LaneCapacity;
 use crate::transaction::TransactionConfig;
 use ringmq_engine::RetentionPolicy;
 use ringmq_options::{MIN_MEMORY, Settings, Source, show_size};
@@ -208,6 +209,8 @@ pub struct BrokerConfig {
     pub max_long_poll: Duration,
     /// How often the broker registers with the name servers.
     pub register_period: Duration,
+    /// What there may be between two cores. No option: the simulator makes it small.
+    pub lanes: LaneCapacity,
 }
 
 const MIB: u64 = 1 << 20;
@@ -290,6 +293,7 @@ impl BrokerConfig {
             lock_expiry: settings.duration("lock-expiry"),
             max_long_poll: settings.duration("max-long-poll"),
             register_period: settings.duration("register-period"),
+            lanes: LaneCapacity::default(),
         })
     }
 

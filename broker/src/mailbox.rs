@@ -9,22 +9,34 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use flume::{Receiver, Sender, TrySendError};
+use ringmq_env::mutant;
 use smallvec::SmallVec;
 
 /// One of the node's executors, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CoreId(pub u16);
 
-/// Batches that a ring holds.
-pub const RING_BATCHES: usize = 1024;
-/// Requests that one core may have in flight to another.
-pub const LANE_REQUESTS: usize = 8192;
-/// Bytes of the requests that one core may have in flight to another.
-pub const LANE_BYTES: usize = 64 << 20;
+/// How much there may be between two cores, in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneCapacity {
+    /// Batches that the ring holds.
+    pub batches: usize,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Their bytes.
+    pub bytes: usize,
+}
+
+impl Default for LaneCapacity {
+    fn default() -> LaneCapacity {
+        LaneCapacity { batches: 1024, requests: 8192, bytes: 64 << 20 }
+    }
+}
 
 /// One core's ends of the mesh; made outside of the cores and sent to them.
 pub struct Ports<M> {
     core: CoreId,
+    capacity: LaneCapacity,
     outgoing: Vec<Option<Sender<Vec<M>>>>,
     incoming: Vec<Option<Receiver<Vec<M>>>>,
 }
@@ -35,7 +47,8 @@ pub type Incoming<M> = Vec<(CoreId, Receiver<Vec<M>>)>;
 impl<M> Ports<M> {
     /// The sending ends as a mailbox, and the receiving ends with the core that sends to each.
     pub fn split(self) -> (Mailbox<M>, Incoming<M>) {
-        let lanes = self.outgoing.into_iter().map(|ring| ring.map(Lane::new)).collect();
+        let lane = |ring| Lane::new(ring, self.capacity);
+        let lanes = self.outgoing.into_iter().map(|ring| ring.map(lane)).collect();
         let incoming = (0u16..).map(CoreId).zip(self.incoming);
         let incoming = incoming.filter_map(|(core, ring)| ring.map(|ring| (core, ring))).collect();
         (Mailbox { core: self.core, lanes }, incoming)
@@ -43,18 +56,19 @@ impl<M> Ports<M> {
 }
 
 /// The ports of `cores` cores, each connected with each other one.
-pub fn mesh<M>(cores: u16) -> Vec<Ports<M>> {
+pub fn mesh<M>(cores: u16, capacity: LaneCapacity) -> Vec<Ports<M>> {
     let count = usize::from(cores);
     let mut ports: Vec<Ports<M>> = (0..cores)
         .map(|core| Ports {
             core: CoreId(core),
+            capacity,
             outgoing: (0..count).map(|_| None).collect(),
             incoming: (0..count).map(|_| None).collect(),
         })
         .collect();
     for from in 0..count {
         for to in (0..count).filter(|to| *to != from) {
-            let (sender, receiver) = flume::bounded(RING_BATCHES);
+            let (sender, receiver) = flume::bounded(capacity.batches);
             ports[from].outgoing[to] = Some(sender);
             ports[to].incoming[from] = Some(receiver);
         }
@@ -97,6 +111,7 @@ pub struct Mailbox<M> {
 }
 
 struct Lane<M> {
+    capacity: LaneCapacity,
     ring: Sender<Vec<M>>,
     outbox: RefCell<Vec<M>>,
     /// A drain is waiting for room: messages queue up behind it, so that none overtakes.
@@ -107,8 +122,9 @@ struct Lane<M> {
 }
 
 impl<M> Lane<M> {
-    fn new(ring: Sender<Vec<M>>) -> Lane<M> {
+    fn new(ring: Sender<Vec<M>>, capacity: LaneCapacity) -> Lane<M> {
         Lane {
+            capacity,
             ring,
             outbox: RefCell::default(),
             blocked: Cell::new(false),
@@ -121,11 +137,12 @@ impl<M> Lane<M> {
     /// Whether the request fits: what runs out otherwise, its value and its limit.
     fn check(&self, bytes: usize) -> Result<(), (&'static str, usize, usize)> {
         let (requests, total) = (self.requests.get() + 1, self.bytes.get() + bytes);
-        if requests > LANE_REQUESTS {
-            return Err(("requests", requests, LANE_REQUESTS));
+        let limit = self.capacity;
+        if requests > limit.requests {
+            return Err(("requests", requests, limit.requests));
         }
-        if total > LANE_BYTES {
-            return Err(("bytes", total, LANE_BYTES));
+        if total > limit.bytes {
+            return Err(("bytes", total, limit.bytes));
         }
         Ok(())
     }
@@ -138,6 +155,7 @@ impl<M> Lane<M> {
         let batch = self.outbox.take();
         match self.ring.try_send(batch) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => false,
+            Err(TrySendError::Full(_)) if mutant!("mailbox-drops-when-full") => false,
             Err(TrySendError::Full(batch)) => {
                 *self.outbox.borrow_mut() = batch;
                 self.blocked.set(true);
@@ -231,7 +249,7 @@ mod tests {
     use super::*;
 
     fn pair() -> (Rc<Mailbox<u32>>, Incoming<u32>) {
-        let mut ports = mesh::<u32>(2);
+        let mut ports = mesh::<u32>(2, LaneCapacity::default());
         let second = ports.remove(1).split().1;
         (Rc::new(ports.remove(0).split().0), second)
     }
@@ -251,26 +269,24 @@ mod tests {
     #[test]
     fn without_credits_the_request_comes_back() {
         let (mailbox, _incoming) = pair();
-        mailbox.request(CoreId(1), 1, LANE_BYTES).unwrap();
+        let LaneCapacity { requests, bytes, .. } = LaneCapacity::default();
+        mailbox.request(CoreId(1), 1, bytes).unwrap();
         let full = mailbox.request(CoreId(1), 2, 1).unwrap_err();
-        assert_eq!(
-            (full.message, full.what, full.value, full.limit),
-            (2, "bytes", LANE_BYTES + 1, LANE_BYTES)
-        );
-        mailbox.release(CoreId(1), 1, LANE_BYTES);
-        for n in 0..LANE_REQUESTS {
+        assert_eq!((full.message, full.what, full.value, full.limit), (2, "bytes", bytes + 1, bytes));
+        mailbox.release(CoreId(1), 1, bytes);
+        for n in 0..requests {
             mailbox.request(CoreId(1), n as u32, 1).unwrap();
         }
         let full = mailbox.request(CoreId(1), 7, 0).unwrap_err();
-        assert_eq!((full.message, full.what, full.limit), (7, "requests", LANE_REQUESTS));
+        assert_eq!((full.message, full.what, full.limit), (7, "requests", requests));
         let gauge = mailbox.gauge(CoreId(1));
-        assert_eq!((gauge.requests, gauge.bytes, gauge.refused), (LANE_REQUESTS, LANE_REQUESTS, 2));
+        assert_eq!((gauge.requests, gauge.bytes, gauge.refused), (requests, requests, 2));
     }
 
     #[test]
     fn what_finds_the_ring_full_arrives_later_and_in_order() {
         let (mailbox, incoming) = pair();
-        let total = RING_BATCHES as u32 + 50;
+        let total = LaneCapacity::default().batches as u32 + 50;
         let mut drains = 0;
         for n in 0..total {
             mailbox.post(CoreId(1), n);

@@ -105,7 +105,7 @@ pub fn plan(config: BrokerConfig, config_text: &str) -> (BrokerPlan, BrokerHandl
         give.send(ports).expect("the receiver is here");
         take
     };
-    let seats = mesh(cores).into_iter().map(seat).collect();
+    let seats = mesh(cores, config.lanes).into_iter().map(seat).collect();
     let plan = BrokerPlan {
         config: Arc::new(config),
         config_text: config_text.into(),

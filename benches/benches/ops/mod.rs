@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
-use ringmq_broker::mailbox::{CoreId, Incoming, Mailbox, mesh};
+use ringmq_broker::mailbox::{CoreId, Incoming, LaneCapacity, Mailbox, mesh};
 use ringmq_engine::*;
 use ringmq_env::sim::{Sim, SimEnv};
 use ringmq_protocol::command::Command;
@@ -219,7 +219,7 @@ pub struct Hop {
 impl Hop {
     /// The sending end of core 0, the receiving end of core 1.
     pub fn new() -> Hop {
-        let mut ports = mesh::<u64>(2);
+        let mut ports = mesh::<u64>(2, LaneCapacity::default());
         let incoming = ports.pop().expect("two cores").split().1;
         Hop { mailbox: ports.pop().expect("two cores").split().0, incoming }
     }

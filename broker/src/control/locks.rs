@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmq_env::Instant;
+use ringmq_env::{Instant, mutant};
 use ringmq_protocol::body::MessageQueue;
 use rustc_hash::FxBuildHasher;
 
@@ -53,7 +53,7 @@ impl LockTable {
             let free = locks
                 .get(queue)
                 .is_none_or(|lock| lock.client_id == client_id || lock.is_expired(now, self.expiry));
-            if free {
+            if free && !(mutant!("lock-with-two-holders") && locks.contains_key(queue)) {
                 locks.insert(queue.clone(), Lock { client_id: client_id.clone(), renewed: now });
             }
             free

@@ -17,7 +17,6 @@ use crate::control::requests::Question;
 use crate::control::runtime_info::{RuntimeInputs, runtime_info};
 use crate::control::stats::{DailyTotals, PutLatency, StatsKind, StoreRates, Totals};
 use crate::core::Core;
-use crate::mailbox::LANE_REQUESTS;
 use crate::message::*;
 use crate::meters::ShardReport;
 
@@ -193,7 +192,7 @@ impl<E: Env> ControlPlane<E> {
             put_failed: reports.iter().map(|report| report.put_failed).sum(),
             get_max_ms: 0,
             queued_requests: core.lane_gauges().map(|gauge| gauge.requests).sum(),
-            queue_capacity: LANE_REQUESTS,
+            queue_capacity: config.lanes.requests,
             delayed: &delayed,
             deliveries: reports.iter().map(|report| report.deliveries).sum(),
             version: version::CURRENT,

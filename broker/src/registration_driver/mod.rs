@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future;
-use ringmq_env::{Env, Instant};
+use ringmq_env::{Env, Instant, mutant};
 use ringmq_protocol::command::Command;
 
 use crate::control::registration::{AnswerError, Schedule, Turn, ordered_topics};
@@ -187,6 +187,9 @@ impl<E: Env> Link<E> {
                 }
             }
             Err(error) => {
+                if mutant!("registration-given-up") {
+                    self.stopping.set(true);
+                }
                 if self.schedule.borrow_mut().failed(now) == Some(Turn::Down) {
                     tracing::warn!(server = self.server, %error, "not registered with the name server, trying again");
                 }

@@ -21,7 +21,7 @@ use ringmq_engine::{
     Appended, Boundary, LogPosition, MetaLog, OpenError, PhysicalOffset, QueueOffset, ReadRequest, Shard,
     ShardId,
 };
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 use ringmq_protocol::codes::response;
 
 use crate::control::Refusal;
@@ -264,6 +264,9 @@ impl<E: Env> ShardService<E> {
         self.begin_stop(core);
         self.shard.close().await;
         self.drained.wait().await;
+        if mutant!("offsets-lost-at-stop") {
+            return;
+        }
         if let Err(error) = self.flush_offsets().await {
             tracing::error!(shard = self.id.0, %error, "committed offsets could not be made durable");
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringmq_engine::{QueueId, ReadResult, ReadStatus, RecordFilter};
+use ringmq_env::mutant;
 
 use super::*;
 use crate::long_poll::Parked;
@@ -156,6 +157,9 @@ impl<E: Env> ShardService<E> {
     fn expire(self: &Rc<Self>, core: &Rc<Core<E>>) {
         let mut expired = Vec::new();
         self.long_polls.borrow_mut().expire(core.env.now(), &mut expired);
+        if mutant!("held-pull-forgotten") {
+            return;
+        }
         self.answer_now(core, expired);
     }
 

@@ -1,7 +1,7 @@
 //! Recalls: a timer message is settled without any message to its topic.
 
 use ringmq_engine::{KeyQuery, NewMessage, PendingRecord, PhysicalOffset, QueueId, SettleError};
-use ringmq_env::IoSlice;
+use ringmq_env::{IoSlice, mutant};
 use ringmq_protocol::names::topics;
 use ringmq_protocol::properties::{self, names as property};
 use ringmq_protocol::record::RecordView;
@@ -49,7 +49,9 @@ impl<E: Env> ShardService<E> {
         found: Option<PendingRecord>,
         recall: &Recall,
     ) -> Option<CallAnswer> {
-        let Some(record) = found else { return Some(CallAnswer::Done) };
+        let Some(record) = found.filter(|_| !mutant!("recall-without-effect")) else {
+            return Some(CallAnswer::Done);
+        };
         match self.settle_recalled(core, &record, recall) {
             Ok(appended) => {
                 let then = Then::Call(caller, CallAnswer::Done);

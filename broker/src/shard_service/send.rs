@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use ringmq_engine::{AppendError, Arrival, Commit, NewMessage, QueueId};
+use ringmq_env::mutant;
 use ringmq_protocol::batch::{Batch, BatchMessage};
 use ringmq_protocol::names::topics;
 use ringmq_protocol::properties::{self, MAX_LEN, names as property};
@@ -81,6 +82,9 @@ impl<E: Env> ShardService<E> {
                 let (end, staged_ms) = (appended.end, appended.store_timestamp);
                 let SendRequest { queue_id, uniq_key, recall_handle, inner, .. } = send;
                 let is_inner_batch = inner > 0;
+                if send.plain_answer && mutant!("retry-dropped") {
+                    return to.answer(core, AnswerBody::Success);
+                }
                 let then = match send.plain_answer {
                     true => Then::Done(to),
                     false => {

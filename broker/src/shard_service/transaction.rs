@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use ringmq_engine::{
     AppendError, LogPosition, NewMessage, PendingKind, PendingRecord, QueueId, ReadError, SettleError,
 };
+use ringmq_env::mutant;
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::headers::CheckTransactionStateHeader;
@@ -171,7 +172,10 @@ impl<E: Env> ShardService<E> {
             sys_flag: sys_flag | sys_flag::TRANSACTION_COMMIT,
             ..stored_again(view, half.topic, half.queue_id, &parts)
         };
-        let appended = self.shard.append_settling(&message, record)?;
+        let appended = match mutant!("commit-settles-nothing") {
+            true => self.shard.append(&[message]).map_err(SettleError::Refused)?,
+            false => self.shard.append_settling(&message, record)?,
+        };
         let mut meters = self.meters.borrow_mut();
         meters.staged(&half.topic.into(), 1, view.body.len() as u64);
         Ok(appended)
@@ -325,7 +329,11 @@ impl<E: Env> ShardService<E> {
         let kept = properties::without(view.properties, &dropped);
         let mut parts: SmallVec<[&[u8]; 4]> = kept.iter().map(|part| part.as_bytes()).collect();
         parts.push(&added);
-        let message = stored_again(view, view.topic, QueueId(view.queue_id as u32), &parts);
+        let (topic, queue_id) = match mutant!("half-message-leaked") {
+            true => (half.topic, half.queue_id),
+            false => (view.topic, QueueId(view.queue_id as u32)),
+        };
+        let message = stored_again(view, topic, queue_id, &parts);
         let appended = self.shard.append_settling(&message, record)?;
         self.count_outcome(|outcomes| outcomes.checks += 1);
         self.ask_when_durable(core, view, half, &parts.concat(), &appended);

@@ -1,6 +1,6 @@
 //! Bringing what is derived from the log up to date with it at the start: the index, and the records that wait.
 
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 use ringmq_protocol::record::RecordView;
 
 use super::OpenError;
@@ -113,7 +113,7 @@ impl<E: Env> Recovery<'_, E> {
             index.recover(lmq, lmq::QUEUE, offset, 1, entry);
         }
         if index.recover(view.topic, queue, QueueOffset(view.queue_offset), count, entry) {
-            for key in &indexed.keys {
+            for key in indexed.keys.iter().filter(|_| !mutant!("dedupe-key-forgotten")) {
                 index.push_key(key_hash(view.topic, key), position, view.store_timestamp);
             }
         }
