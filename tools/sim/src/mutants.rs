@@ -85,6 +85,28 @@ const MUTANTS: &[Mutant] = &[
         "committed consumer offsets are durable only after a clean end",
     ),
     Mutant("topics-in-memory-only", Node, &[], "a topic's creation is confirmed before it is durable"),
+    Mutant(
+        "offsets-lost-at-stop",
+        Node,
+        &[],
+        "a broker that stops leaves the last committed offsets in memory",
+    ),
+    Mutant(
+        "settling-not-recovered",
+        Node,
+        &[],
+        "recovery does not see what was settled: a timer fires twice",
+    ),
+    Mutant("recall-without-effect", Node, &[], "a recall is confirmed, and the timer fires"),
+    Mutant("half-message-leaked", Node, &[], "a half message that is put off lands in its real topic"),
+    Mutant("commit-settles-nothing", Node, &[], "a half message goes on waiting when it is committed"),
+    Mutant("retry-dropped", Node, &[], "a message that comes back is acknowledged before it is durable"),
+    Mutant("lock-with-two-holders", Node, &[], "a lock that is renewed, or taken over, is not noted as such"),
+    Mutant("dedupe-key-forgotten", Node, &[], "recovery does not index the keys of messages"),
+    Mutant("mailbox-drops-when-full", Node, &[], "a batch for a full ring between two cores is dropped"),
+    Mutant("busy-unanswered", Node, &[], "a request for which there is no room is dropped without an answer"),
+    Mutant("held-pull-forgotten", Node, &[], "a held pull whose time is up is not answered"),
+    Mutant("registration-given-up", Node, &[], "a broker that loses its name server does not register again"),
 ];
 
 /// Arguments of `mutants`.

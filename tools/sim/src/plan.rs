@@ -35,6 +35,9 @@ pub struct Cuts {
     /// At most so many operations of each client in a life.
     #[arg(long)]
     pub ops: Option<u32>,
+    /// At most so many brokers.
+    #[arg(long)]
+    pub brokers: Option<u32>,
 }
 
 fn fault(name: &str) -> Result<Fault, String> {
@@ -49,7 +52,9 @@ impl fmt::Display for Cuts {
                 write!(out, " --{name} {}", names.join(","))?;
             }
         }
-        for (name, cut) in [("lives", self.lives), ("clients", self.clients), ("ops", self.ops)] {
+        let numbers =
+            [("lives", self.lives), ("clients", self.clients), ("ops", self.ops), ("brokers", self.brokers)];
+        for (name, cut) in numbers {
             if let Some(most) = cut {
                 write!(out, " --{name} {most}")?;
             }
@@ -77,6 +82,10 @@ pub struct Plan {
     pub clients: u32,
     /// Operations of each client in a life.
     pub ops: u32,
+    /// Brokers.
+    pub brokers: u32,
+    /// Name servers.
+    pub name_servers: u32,
     /// Limits of memory and queues are as small as they may be.
     pub small: bool,
     /// In some lives the disk has a real limit.
@@ -112,6 +121,8 @@ impl Plan {
             ops: cut(ops, cuts.ops),
             small: random.u8(..4) == 0,
             quota: random.u8(..4) == 0,
+            brokers: cut([1, 1, 1, 2, 2, 3][random.usize(..6)], cuts.brokers),
+            name_servers: random.u32(1..3),
         }
     }
 

@@ -8,7 +8,8 @@ use crate::plan::{Cuts, Level, Plan};
 /// A number of the plan that can be lowered: what it is now, and where its cut is kept.
 type Knob = (fn(&Plan) -> u32, fn(&mut Cuts) -> &mut Option<u32>);
 
-const KNOBS: [Knob; 3] = [
+const KNOBS: [Knob; 4] = [
+    (|plan| plan.brokers, |cuts| &mut cuts.brokers),
     (|plan| plan.lives, |cuts| &mut cuts.lives),
     (|plan| plan.clients, |cuts| &mut cuts.clients),
     (|plan| plan.ops, |cuts| &mut cuts.ops),

@@ -123,6 +123,8 @@ struct Node {
     doom: Cell<Option<(u64, Crash)>>,
     clock: WallClock,
     ended_by: RefCell<Option<Fatal>>,
+    /// When it crashed last.
+    ended_at: Cell<Instant>,
 }
 
 /// The simulation: owns the world, and plays fate.
@@ -171,6 +173,7 @@ impl Sim {
             doom: Cell::new(None),
             clock: WallClock::default(),
             ended_by: RefCell::default(),
+            ended_at: Cell::new(Instant(0)),
         });
         nodes.push(Rc::clone(&node));
         node
@@ -293,6 +296,7 @@ impl Sim {
         self.world.tell(|| format!("{name} crashes: {crash:?}"));
         node.life.set(node.life.get() + 1);
         node.doom.set(None);
+        node.ended_at.set(self.now());
         self.world.pause(node.id, Duration::ZERO);
         let noticed = if crash == Crash::Process { KILL_NOTICED } else { POWER_LOSS_NOTICED };
         self.net.crash(node.id, self.world.between(noticed.0, noticed.1));
@@ -303,6 +307,11 @@ impl Sim {
     /// Why the node ended itself ([`crate::fatal`]), if it did; forgets it.
     pub fn ended_by(&self, name: &str) -> Option<Fatal> {
         self.existing(name).ended_by.borrow_mut().take()
+    }
+
+    /// When the node crashed last.
+    pub fn ended_at(&self, name: &str) -> Instant {
+        self.existing(name).ended_at.get()
     }
 
     /// Limits the node's disk to so many bytes; `None` lifts the limit.

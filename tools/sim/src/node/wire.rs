@@ -7,7 +7,6 @@ use bytes::BytesMut;
 use futures_lite::future;
 use ringmq_env::sim::{SimEnv, SimReader, SimWriter};
 use ringmq_env::{Env, Stream, StreamReader, StreamWriter};
-use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Limits, peek};
 
@@ -38,29 +37,51 @@ impl Wire {
 
     /// Sends a request and waits for its answer. After an error the connection is of no more use.
     pub async fn call(&mut self, command: Command, limit: Duration) -> Result<Command, Lost> {
+        let mut answers = self.call_all(vec![command], limit).await?;
+        answers.pop().ok_or(Lost)
+    }
+
+    /// Sends requests in one write and waits for the answers to all of them, each of which must come once. After an
+    /// error the connection is of no more use.
+    pub async fn call_all(&mut self, commands: Vec<Command>, limit: Duration) -> Result<Vec<Command>, Lost> {
         let env = self.env.clone();
         let late = async {
             env.sleep(limit).await;
             Err(Lost)
         };
-        future::or(self.exchange(command), late).await
+        future::or(self.exchange(commands), late).await
     }
 
-    async fn exchange(&mut self, mut command: Command) -> Result<Command, Lost> {
-        self.opaque += 1;
-        command.opaque = self.opaque;
-        let mut bytes = BytesMut::new();
-        command.encode_json(&mut bytes);
-        self.writer.write_all(&[std::io::IoSlice::new(&bytes)]).await.map_err(|_| Lost)?;
-        loop {
+    async fn exchange(&mut self, commands: Vec<Command>) -> Result<Vec<Command>, Lost> {
+        let first = self.opaque + 1;
+        let mut answers: Vec<Option<Command>> = commands.iter().map(|_| None).collect();
+        self.send(commands).await?;
+        let mut missing = answers.len();
+        while missing > 0 {
             let answer = self.next().await?;
-            if answer.is_response() && answer.opaque == self.opaque {
-                return Ok(answer);
-            }
+            let place = answer.opaque - first;
+            assert!(answer.is_response(), "nobody has told the broker to ask this client: {answer:?}");
+            let place = usize::try_from(place).expect("an answer to a request of this call");
+            let known = answers[place].replace(answer);
+            assert!(known.is_none(), "a request is answered twice: {known:?}");
+            missing -= 1;
         }
+        Ok(answers.into_iter().flatten().collect())
     }
 
-    async fn next(&mut self) -> Result<Command, Lost> {
+    /// Sends requests in one write.
+    pub async fn send(&mut self, commands: Vec<Command>) -> Result<(), Lost> {
+        let mut bytes = BytesMut::new();
+        for mut command in commands {
+            self.opaque += 1;
+            command.opaque = self.opaque;
+            command.encode_json(&mut bytes);
+        }
+        self.writer.write_all(&[std::io::IoSlice::new(&bytes)]).await.map_err(|_| Lost)
+    }
+
+    /// The next command that comes. A wait that is given up loses nothing.
+    pub async fn next(&mut self) -> Result<Command, Lost> {
         loop {
             let size = peek(&self.buffer, &Limits::default()).expect("what a broker sends are frames");
             if let Some(size) = size.filter(|size| self.buffer.len() >= *size) {
@@ -74,54 +95,4 @@ impl Wire {
             }
         }
     }
-}
-
-/// SEND_MESSAGE_V2.
-pub fn send(topic: &str, queue: u32, body: Vec<u8>) -> Command {
-    let fields =
-        [("a", "producers"), ("b", topic), ("c", "TBW102"), ("i", ""), ("k", "false"), ("m", "false")];
-    let numbers = [("d", 4), ("e", i64::from(queue)), ("f", 0), ("g", 1_700_000_000_000), ("h", 0), ("j", 0)];
-    let command = Command::request(request::SEND_MESSAGE_V2, 0).with_body(body);
-    let command = fields.iter().fold(command, |command, (name, value)| command.with_ext(*name, value));
-    numbers.iter().fold(command, |command, (name, value)| command.with_ext(*name, value))
-}
-
-/// PULL_MESSAGE of everything.
-pub fn pull(group: &str, topic: &str, queue: u32, offset: i64, suspend_ms: u64) -> Command {
-    about_queue(request::PULL_MESSAGE, group, topic, queue)
-        .with_ext("queueOffset", offset)
-        .with_ext("maxMsgNums", 32)
-        .with_ext("sysFlag", if suspend_ms > 0 { 6 } else { 4 })
-        .with_ext("commitOffset", 0)
-        .with_ext("suspendTimeoutMillis", suspend_ms)
-        .with_ext("subscription", "*")
-        .with_ext("subVersion", 0)
-        .with_ext("expressionType", "TAG")
-}
-
-/// A request of a group about a queue.
-pub fn about_queue(code: i32, group: &str, topic: &str, queue: u32) -> Command {
-    Command::request(code, 0)
-        .with_ext("consumerGroup", group)
-        .with_ext("topic", topic)
-        .with_ext("queueId", queue)
-}
-
-/// UPDATE_AND_CREATE_TOPIC.
-pub fn create_topic(topic: &str, queues: u32) -> Command {
-    Command::request(request::UPDATE_AND_CREATE_TOPIC, 0)
-        .with_ext("topic", topic)
-        .with_ext("defaultTopic", "TBW102")
-        .with_ext("readQueueNums", queues)
-        .with_ext("writeQueueNums", queues)
-        .with_ext("perm", 6)
-        .with_ext("topicFilterType", "SINGLE_TAG")
-        .with_ext("topicSysFlag", 0)
-        .with_ext("order", false)
-}
-
-/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP.
-pub fn create_group(group: &str) -> Command {
-    let body = format!("{{\"groupName\":\"{group}\"}}");
-    Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, 0).with_body(body)
 }
