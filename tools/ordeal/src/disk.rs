@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use rustix::ioctl::{self, Setter, opcode};
@@ -14,6 +15,9 @@ pub const MIB: usize = 1 << 20;
 /// EXT4_IOC_SHUTDOWN, and its argument that drops what the journal has not got yet, as a device that goes away does.
 const EXT4_SHUTDOWN: ioctl::Opcode = opcode::read::<u32>(b'X', 125);
 const WITHOUT_JOURNAL: u32 = 2;
+
+/// Longest until nothing of an ended process holds its file system any more.
+const UNMOUNT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A file system that one process holds.
 pub struct SmallDisk {
@@ -101,10 +105,17 @@ impl SmallDisk {
     /// who mounts the image again meanwhile gets the same file system once more, broken as it is.
     pub fn unmount(self) -> anyhow::Result<()> {
         let target = self.holder.id().to_string();
-        let unmounted =
-            Command::new("nsenter").args(["-m", "-t", &target, "umount"]).arg(&self.dir).status()?;
-        ensure!(unmounted.success(), "umount failed");
-        Ok(())
+        let begun = Instant::now();
+        loop {
+            let mut command = Command::new("nsenter");
+            command.args(["-m", "-t", &target, "umount"]).arg(&self.dir).stderr(Stdio::null());
+            if command.status().context("starting nsenter")?.success() {
+                return Ok(());
+            }
+            // The kernel closes the files of a process's io_uring some time after its end.
+            ensure!(begun.elapsed() < UNMOUNT_LIMIT, "{} is still in use", self.dir.display());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Where this process finds it.
