@@ -43,7 +43,7 @@ const CONTROLLER: &str = "the controller, which RingMQ does not have";
 const CONTAINER: &str = "the broker container, which RingMQ does not have";
 const NAME_SERVER: &str = "the name server";
 const NO_FILES: &str = "RingMQ keeps no file for each queue and no RocksDB: there is nothing to do";
-const RETENTION: &str = "retention is not served yet";
+const RETENTION: &str = "what has expired is deleted by itself (`retention-interval`)";
 const ADMIN_LATER: &str = "this admin verb is not served yet";
 const COLD: &str = "Java's page cache control, which direct I/O has no use for";
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::delay::{DelayConfig, parse_levels};
 use crate::mailbox::LaneCapacity;
+use crate::quotas::BrokerQuotas;
 use crate::transaction::TransactionConfig;
 use ringmq_engine::RetentionPolicy;
 use ringmq_options::{MIN_MEMORY, Settings, Source, show_size};
@@ -189,6 +190,8 @@ pub struct BrokerConfig {
     pub message_type_check: bool,
     /// Retry messages are held to the filter of their original topic.
     pub filter_retry: bool,
+    /// What may be sent and pulled a second.
+    pub quotas: BrokerQuotas,
     /// Largest message body.
     pub max_message_size: usize,
     /// Largest request frame.
@@ -283,6 +286,12 @@ impl BrokerConfig {
             lmq_limit: (lmq && settings.switch("multi-dispatch")).then(|| settings.integer("max-lmqs")),
             message_type_check: settings.switch("message-type-check"),
             filter_retry: settings.switch("filter-retry"),
+            quotas: BrokerQuotas {
+                send: settings.integer("send-quota"),
+                send_bytes: settings.size("send-quota-bytes"),
+                pull: settings.integer("pull-quota"),
+                pull_bytes: settings.size("pull-quota-bytes"),
+            },
             max_message_size: settings.size("max-message-size") as usize,
             max_frame_size: frame_size(settings)? as usize,
             max_header_size: settings.size("max-header-size") as usize,

@@ -18,12 +18,13 @@ use crate::answers::Identity;
 use crate::calls::{CallTable, Caller};
 use crate::complaints::Complaints;
 use crate::connection::{Connection, ConnectionTable, End, read_requests, write_answers};
-use crate::control::{MetadataCopy, Update};
+use crate::control::{Change, MetadataCopy, Update};
 use crate::control_plane::ControlPlane;
 use crate::event::LocalEvent;
 use crate::mailbox::{CoreId, Full, LaneGauge, Mailbox};
 use crate::message::*;
 use crate::message_filter::FilterCache;
+use crate::quotas::Quotas;
 use crate::remarks;
 use crate::shard_service::ShardService;
 
@@ -51,6 +52,8 @@ pub struct Core<E: Env> {
     pub unique_keys: RefCell<UniqueKeys>,
     /// The expressions that pulls bring along, compiled.
     pub filters: RefCell<FilterCache>,
+    /// What may be sent and pulled.
+    pub quotas: RefCell<Quotas>,
     /// What was refused or closed, counted and told now and then.
     pub complaints: Complaints,
     mailbox: Rc<Mailbox<CoreMessage>>,
@@ -84,6 +87,7 @@ impl<E: Env> Core<E> {
             metadata: RefCell::new(MetadataCopy::new(identity.config.lmq)),
             unique_keys: RefCell::new(unique_keys),
             filters: RefCell::default(),
+            quotas: RefCell::new(Quotas::new(mailbox.core(), identity.routing, config.quotas)),
             complaints: Complaints::default(),
             mailbox: Rc::new(mailbox),
             connections: RefCell::default(),
@@ -306,9 +310,7 @@ impl<E: Env> Core<E> {
                 self.hold_pull_here(connection);
             }
             CoreMessage::Control(request, bytes) => self.control_here().handle(self, *request, Some(bytes)),
-            CoreMessage::Update(update) => {
-                self.metadata.borrow_mut().apply(update);
-            }
+            CoreMessage::Update(update) => self.take_in(update),
             CoreMessage::Push(connection, frame) => self.push_here(connection, &frame),
             CoreMessage::Invoke(connection, number, frame) => self.invoke_here(connection, number, &frame),
             CoreMessage::Invoked(number, answer) => self.control_here().invoked(number, *answer),
@@ -330,11 +332,22 @@ impl<E: Env> Core<E> {
     }
 
     /// Core 0 only: hands a change to every core.
-    pub fn broadcast(&self, update: Update) {
+    pub fn broadcast(self: &Rc<Self>, update: Update) {
         for core in self.mailbox.cores().filter(|core| *core != self.id) {
             self.mailbox.post(core, CoreMessage::Update(update.clone()));
         }
-        self.metadata.borrow_mut().apply(update);
+        self.take_in(update);
+    }
+
+    fn take_in(self: &Rc<Self>, update: Update) {
+        let change = update.change.clone();
+        if !self.metadata.borrow_mut().apply(update) {
+            return;
+        }
+        self.quotas.borrow_mut().apply(&change);
+        if let Change::Subscriptions { group, view: Some(view) } = change {
+            self.shards().for_each(|shard| shard.resubscribed(self, &group, &view));
+        }
     }
 
     /// Sends a frame of this side's own to a connection of any core.

@@ -23,6 +23,7 @@ mod node;
 mod offset_calls;
 mod offsets;
 mod outgoing;
+mod quotas;
 pub mod registration_driver;
 mod remarks;
 mod resets;

@@ -99,6 +99,23 @@ impl LongPolls {
         found.extend(ids.into_iter().map(|id| self.remove(id)));
     }
 
+    /// Moves the pulls of a group in a queue to `found` that are held to another version of its subscription.
+    pub fn outdated(
+        &mut self,
+        group: &str,
+        topic: &str,
+        queue_id: QueueId,
+        version: i64,
+        found: &mut Vec<Parked>,
+    ) {
+        let Some(ids) = self.queues.get(&QueueLookup { topic, queue_id }) else { return };
+        let is_outdated = |pull: &PullRequest| {
+            *pull.group == *group && pull.sub_version.is_some_and(|held| held != version)
+        };
+        let ids: Vec<usize> = ids.iter().copied().filter(|id| is_outdated(&self.parked[*id].pull)).collect();
+        found.extend(ids.into_iter().map(|id| self.remove(id)));
+    }
+
     /// Moves the pulls whose time is up to `expired`.
     pub fn expire(&mut self, now: Instant, expired: &mut Vec<Parked>) {
         while let Some(&(deadline, id)) = self.deadlines.first()
@@ -198,6 +215,7 @@ mod tests {
                 max_messages: 32,
                 max_bytes: 1 << 18,
                 filter: MessageFilter::Tag(TagFilter::parse(expression).unwrap()),
+                sub_version: Some(5),
                 suspend_ms: 1000,
                 commit: None,
                 topic_sys_flag: 0,

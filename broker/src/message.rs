@@ -164,6 +164,8 @@ pub struct PullRequest {
     pub max_bytes: usize,
     /// Which messages match.
     pub filter: MessageFilter,
+    /// Version of the group's subscription that the filter is of; `None` for a filter that the pull brought along.
+    pub sub_version: Option<i64>,
     /// How long it may be held when nothing is there, in ms; 0: not at all.
     pub suspend_ms: u64,
     /// Offset to commit first.

@@ -10,6 +10,7 @@ use ringmq_protocol::command::Command;
 
 use crate::control::{FAQ, Refusal};
 use crate::mailbox::{CoreId, Full};
+use crate::quotas::Over;
 use crate::transaction::NotEnded;
 
 /// DELAY is no number: what Java's parser says.
@@ -99,6 +100,12 @@ pub fn busy(what: impl std::fmt::Display) -> Refusal {
     let remark = format!(
         "[OVERLOAD]system busy, start flow control for a while: {what}: try again in a few milliseconds"
     );
+    Refusal::new(response::SYSTEM_BUSY, remark)
+}
+
+/// A quota is used up for the moment.
+pub fn over_quota(over: &Over) -> Refusal {
+    let remark = format!("[OVER_QUOTA]system busy, start flow control for a while: {over}");
     Refusal::new(response::SYSTEM_BUSY, remark)
 }
 

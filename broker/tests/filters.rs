@@ -96,6 +96,37 @@ fn a_held_pull_is_woken_by_messages_that_match_alone() {
 }
 
 #[test]
+fn a_held_pull_is_answered_when_the_groups_subscription_changes() {
+    let sim = Sim::new(63);
+    sim.run(async {
+        let broker = start(&sim, &["cores=2", "shards=2"]).await;
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        send_prices(&mut client, 0..1).await;
+        client.call(subscribe("g", "orders", "SQL92", "price = 7")).await;
+        client.call(subscribe("h", "orders", "SQL92", "price = 7")).await;
+        let mut other = Client::connect(&sim, "other", broker.address).await;
+        let others = other.send_all(vec![pull_as_subscribed("h", 1, 15_000, 5)]).await[0];
+        let held = client.send_all(vec![pull_as_subscribed("g", 1, 15_000, 5)]).await[0];
+        sim.sleep(Duration::from_secs(1)).await;
+        let changed = sim.now();
+        let mut beat = subscribe("g", "orders", "SQL92", "price = 2");
+        beat.body =
+            String::from_utf8(beat.body.to_vec()).unwrap().replace("Version\":5", "Version\":6").into();
+        client.send_all(vec![beat]).await;
+        let answer = client.answer(held).await;
+        assert_eq!((answer.code, number(&answer, "nextBeginOffset")), (response::PULL_NOT_FOUND, 1));
+        assert!(sim.now().since(changed) < Duration::from_secs(1));
+        // The next one is held to the new expression; the other group still waits for its own.
+        let held = client.send_all(vec![pull_as_subscribed("g", 1, 15_000, 6)]).await[0];
+        let mut producer = Client::connect(&sim, "producer", broker.address).await;
+        send_prices(&mut producer, 1..8).await;
+        assert_eq!(bodies(&client.answer(held).await), ["order 2"]);
+        assert_eq!(bodies(&other.answer(others).await), ["order 7"]);
+        broker.stop().await;
+    });
+}
+
+#[test]
 fn what_cannot_be_filtered_by_is_refused_with_javas_codes() {
     let sim = Sim::new(62);
     sim.run(async {

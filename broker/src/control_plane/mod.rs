@@ -87,7 +87,7 @@ impl<E: Env> ControlPlane<E> {
     }
 
     /// Tells every core what there is, before the first request.
-    pub fn announce(&self, core: &Core<E>) {
+    pub fn announce(&self, core: &Rc<Core<E>>) {
         let snapshot = self.state.borrow_mut().snapshot();
         snapshot.into_iter().for_each(|update| core.broadcast(update));
     }

@@ -141,8 +141,8 @@ fn check<E: Env>(
         .filter(|_| header.queue_id < topic_config.read_queue_nums)
         .ok_or_else(|| remarks::illegal_pull_queue(header.queue_id, topic_config, connection.address))?;
     let has = |flag| header.sys_flag & flag != 0;
-    let filter = match has(pull_sys_flag::SUBSCRIPTION) {
-        true => requested_filter(core, header)?,
+    let (filter, sub_version) = match has(pull_sys_flag::SUBSCRIPTION) {
+        true => (requested_filter(core, header)?, None),
         false => {
             let view = metadata.view(group).ok_or_else(remarks::no_group_info)?;
             if view.message_model == Some(MessageModel::Broadcasting)
@@ -153,7 +153,8 @@ fn check<E: Env>(
             if metadata.is_forbidden(group, topic) {
                 return Err(remarks::topic_forbidden_to_group(group, topic));
             }
-            subscribed_filter(config, view, topic, header)?
+            let (filter, version) = subscribed_filter(config, view, topic, header)?;
+            (filter, Some(version))
         }
     };
     let suspend_ms =
@@ -167,6 +168,7 @@ fn check<E: Env>(
         max_messages: usize::try_from(header.max_msg_nums).unwrap_or(0).clamp(1, MAX_MESSAGES),
         max_bytes: max_bytes(header.max_msg_bytes),
         filter,
+        sub_version,
         suspend_ms: suspend_ms.min(config.max_long_poll.as_millis() as u64),
         commit: commits.then_some(QueueOffset(header.commit_offset)),
         topic_sys_flag: topic_config.topic_sys_flag,
@@ -193,13 +195,13 @@ fn requested_filter<E: Env>(core: &Core<E>, header: &PullHeader<'_>) -> Result<M
     filter.map(MessageFilter::Sql).map_err(|_| remarks::bad_subscription())
 }
 
-/// The filter that the group's heartbeats told.
+/// The filter that the group's heartbeats told, and its version.
 fn subscribed_filter(
     config: &BrokerConfig,
     view: &Arc<GroupView>,
     topic: &str,
     header: &PullHeader<'_>,
-) -> Result<MessageFilter, Refusal> {
+) -> Result<(MessageFilter, i64), Refusal> {
     let data = view.subscriptions.get(topic).ok_or_else(remarks::no_subscription)?;
     if data.sub_version < header.sub_version {
         return Err(remarks::subscription_not_latest());
@@ -208,13 +210,13 @@ fn subscribed_filter(
         return Err(remarks::no_filter_by(CLASS));
     }
     if is_tag_type(&data.expression_type) {
-        return Ok(tag_filter(config, view, data));
+        return Ok((tag_filter(config, view, data), data.sub_version));
     }
     if data.expression_type != SQL92 || !config.property_filter {
         return Err(remarks::no_filter_by(&data.expression_type));
     }
     let filter = view.filters.get(topic).ok_or_else(remarks::no_filter_data)?;
-    Ok(MessageFilter::Sql(filter.clone()))
+    Ok((MessageFilter::Sql(filter.clone()), data.sub_version))
 }
 
 fn tag_filter(config: &BrokerConfig, view: &Arc<GroupView>, data: &SubscriptionData) -> MessageFilter {

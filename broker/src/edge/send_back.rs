@@ -23,7 +23,7 @@ use crate::delay::When;
 /// Level of the first retry, when the consumer leaves it to the broker.
 const FIRST_LEVEL: i32 = 3;
 /// What is set anew in the properties of a message that comes back.
-const REPLACED: [&str; 8] = [
+const REPLACED: [&str; 9] = [
     property::DELAY_TIME_LEVEL,
     property::WAIT_STORE_MSG_OK,
     property::REAL_TOPIC,
@@ -32,6 +32,7 @@ const REPLACED: [&str; 8] = [
     property::TRACE_SWITCH,
     property::CLUSTER,
     property::DUE,
+    property::DEAD_BECAUSE,
 ];
 
 /// A message that comes back, past the checks that need no other core.
@@ -160,6 +161,9 @@ impl SentBack {
         keep_properties(&mut frame, view, is_dead);
         let properties = SmallVec::from_slice(&[Span { start: body.end, end: frame.len() as u32 }]);
         let mut added = added_properties(core, view, level);
+        if is_dead {
+            push_property(&mut added, property::DEAD_BECAUSE, &self.cause_of_death(view));
+        }
         let when = self.when(core, level);
         let waits_in = delay::put_off(when, topic, queue_id, &mut added);
         SendRequest {
@@ -181,6 +185,14 @@ impl SentBack {
             once: None,
             recall_handle: None,
             plain_answer: true,
+        }
+    }
+
+    /// What Java's brokers keep to themselves, for whoever looks at the dead letter.
+    fn cause_of_death(&self, view: &RecordView<'_>) -> String {
+        match self.delay_level {
+            ..0 => format!("given up by its consumer (delayLevel {})", self.delay_level),
+            _ => format!("consumed {} times, the most is {}", view.reconsume_times, self.max_reconsume_times),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
-use ringmq_engine::ShardStats;
+use ringmq_engine::{QueueId, ShardStats};
 use ringmq_env::Env;
+use ringmq_protocol::names::{DLQ_PREFIX, RETRY_PREFIX};
 
 use super::Figures;
 use crate::control::stats::StatsKind;
@@ -44,8 +45,31 @@ impl<E: Env> ShardService<E> {
         self.traffic(&mut figures);
         self.transaction_figures(&mut figures);
         self.delay_figures(core, &mut figures);
+        self.dead_letters(core, &mut figures);
         self.lag(core, &mut figures).await;
         figures
+    }
+
+    /// How many messages this shard's part of each group's dead letters has.
+    fn dead_letters(&self, core: &Core<E>, figures: &mut Figures) {
+        let metadata = core.metadata.borrow();
+        let groups = metadata.topics().filter_map(|(topic, config)| {
+            Some((
+                topic,
+                topic.strip_prefix(DLQ_PREFIX)?,
+                config.read_queue_nums.max(config.write_queue_nums),
+            ))
+        });
+        for (topic, group, queues) in groups {
+            let queues = (0..u32::try_from(queues).unwrap_or(0)).map(QueueId);
+            let depth = queues.filter_map(|queue| self.engine().queue_range(topic, queue));
+            figures.gauge(
+                "ringmq_dlq_messages",
+                "Dead letters of a group that are kept.",
+                &[("group", group)],
+                depth.map(|range| range.max.0 - range.min.0).sum::<i64>() as f64,
+            );
+        }
     }
 
     async fn lag(&self, core: &Core<E>, figures: &mut Figures) {
@@ -136,6 +160,7 @@ impl<E: Env> Core<E> {
                 count,
             );
         }
+        self.quotas.borrow().figures(&mut figures);
         let lanes: usize = self.lane_gauges().map(|gauge| gauge.requests).sum();
         figures.gauge("ringmq_lane_requests", "Requests on their way between cores.", &[], lanes as f64);
         figures
@@ -170,6 +195,14 @@ fn topic_figures(figures: &mut Figures, kind: StatsKind, key: &str, value: u64) 
         StatsKind::TopicPutNums => {
             let help = "Messages stored, by topic; gathered every ten seconds.";
             figures.counter("ringmq_topic_put_messages_total", help, &[("topic", topic)], value);
+            if let Some(group) = topic.strip_prefix(DLQ_PREFIX) {
+                let help = "Messages that became dead letters of a group; gathered every ten seconds.";
+                figures.counter("ringmq_dlq_arrivals_total", help, &[("group", group)], value);
+            }
+            if let Some(group) = topic.strip_prefix(RETRY_PREFIX) {
+                let help = "Messages that were given to a group once more; gathered every ten seconds.";
+                figures.counter("ringmq_group_retries_total", help, &[("group", group)], value);
+            }
         }
         StatsKind::TopicPutSize => {
             let help = "Bytes of bodies stored, by topic; gathered every ten seconds.";

@@ -6,7 +6,9 @@ use ringmq_engine::{QueueId, ReadResult, ReadStatus, RecordFilter};
 use ringmq_env::mutant;
 
 use super::*;
+use crate::control::sessions::GroupView;
 use crate::long_poll::Parked;
+use crate::quotas::Over;
 
 impl<E: Env> ShardService<E> {
     pub(super) fn pull(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, pull: PullRequest) {
@@ -31,13 +33,43 @@ impl<E: Env> ShardService<E> {
         held: Option<ringmq_env::Instant>,
     ) {
         let Some(result) = self.read_hot(&pull) else {
-            return self.read_from_disk(core, to, pull);
+            return match over_quota(core, &pull) {
+                Some(over) => self.put_off(core, to, pull, held, over),
+                None => self.read_from_disk(core, to, pull),
+            };
         };
         let (code, _) = remarks::pull_status(result.status, pull.offset.0);
         match held {
             Some(deadline) if code == response::PULL_NOT_FOUND => self.park(core, to, pull, deadline),
-            _ => to.answer(core, self.answer_pull(&pull, result)),
+            _ if result.status == ReadStatus::Found
+                && let Some(over) = over_quota(core, &pull) =>
+            {
+                self.put_off(core, to, pull, held, over);
+            }
+            _ => to.answer(core, self.answer_pull(core, &pull, result)),
         }
+    }
+
+    /// A quota is used up: a pull that may wait until there is something of it again does, another one is refused.
+    fn put_off(
+        self: &Rc<Self>,
+        core: &Rc<Core<E>>,
+        to: Destination,
+        pull: PullRequest,
+        held: Option<ringmq_env::Instant>,
+        over: Over,
+    ) {
+        let until = core.env.now().after(over.wait);
+        let Some(deadline) = held.filter(|deadline| until <= *deadline && !self.stopping.get()) else {
+            return to.answer(core, AnswerBody::Refused(remarks::over_quota(&over)));
+        };
+        let to = hold(core, to);
+        let (service, core) = (self.clone(), core.clone());
+        core.env.clone().spawn(async move {
+            core.env.sleep(over.wait).await;
+            service.read(&core, to, pull, Some(deadline).filter(|_| !service.stopping.get()));
+            core.flush();
+        });
     }
 
     fn read_from_disk(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, pull: PullRequest) {
@@ -49,8 +81,9 @@ impl<E: Env> ShardService<E> {
             );
             return to.answer(core, AnswerBody::Refused(remarks::busy(what)));
         };
+        let own = core.clone();
         self.spawn_read(core, to, |service| async move {
-            let body = service.read_cold(pull).await;
+            let body = service.read_cold(&own, pull).await;
             drop(reading);
             body
         });
@@ -62,11 +95,11 @@ impl<E: Env> ShardService<E> {
         self.shard.read_hot(&read_request(pull, &by_code, &by_record))
     }
 
-    async fn read_cold(self: Rc<Self>, pull: PullRequest) -> AnswerBody {
+    async fn read_cold(self: Rc<Self>, core: &Core<E>, pull: PullRequest) -> AnswerBody {
         let by_code = |code| pull.filter.matches_code(code);
         let by_record = |record: &[u8]| pull.filter.matches_record(record, &self.verdicts);
         match self.shard.read(&read_request(&pull, &by_code, &by_record)).await {
-            Ok(result) => self.answer_pull(&pull, result),
+            Ok(result) => self.answer_pull(core, &pull, result),
             Err(error) => {
                 tracing::error!(shard = self.id.0, %error, "a read failed");
                 AnswerBody::Refused(remarks::read_failed(&error))
@@ -104,8 +137,23 @@ impl<E: Env> ShardService<E> {
         }
     }
 
-    fn answer_pull(&self, pull: &PullRequest, result: ReadResult) -> AnswerBody {
+    /// The group has another subscription: its pulls that are held to the one before are answered, so that the consumers
+    /// pull again by the new one.
+    pub(crate) fn resubscribed(self: &Rc<Self>, core: &Rc<Core<E>>, group: &str, view: &GroupView) {
+        let mut outdated = Vec::new();
+        for (topic, data) in &view.subscriptions {
+            let queues = core.metadata.borrow().topic(topic).map_or(0, |(_, config)| config.read_queue_nums);
+            let mut polls = self.long_polls.borrow_mut();
+            for queue in (0..u32::try_from(queues).unwrap_or(0)).map(QueueId) {
+                polls.outdated(group, topic, queue, data.sub_version, &mut outdated);
+            }
+        }
+        self.answer_now(core, outdated);
+    }
+
+    fn answer_pull(&self, core: &Core<E>, pull: &PullRequest, result: ReadResult) -> AnswerBody {
         let (messages, bytes) = (result.messages as u64, result.bytes as u64);
+        core.quotas.borrow_mut().pulled(&pull.topic, &pull.group, messages, bytes);
         self.meters.borrow_mut().pulled(&pull.topic, &pull.group, messages, bytes);
         pulled(pull, result)
     }
@@ -118,9 +166,7 @@ impl<E: Env> ShardService<E> {
             let what = format_args!("{MAX_PARKED} pulls are held in shard {}, the limit", self.id.0);
             return to.answer(core, AnswerBody::Refused(remarks::busy(what)));
         }
-        if to.reply.kind == ReplyKind::Pull {
-            core.hold_pull(to.reply.peer, to.credit);
-        }
+        hold(core, to);
         if earlier {
             self.deadlines_changed.signal();
         }
@@ -176,6 +222,18 @@ impl<E: Env> ShardService<E> {
         }
         core.flush();
     }
+}
+
+/// The pull's connection is told that it is held, and gets its credit back.
+fn hold<E: Env>(core: &Core<E>, to: Destination) -> Destination {
+    if to.reply.kind == ReplyKind::Pull {
+        core.hold_pull(to.reply.peer, to.credit);
+    }
+    Destination { reply: ReplyTo { kind: ReplyKind::HeldPull, ..to.reply }, credit: None }
+}
+
+fn over_quota<E: Env>(core: &Core<E>, pull: &PullRequest) -> Option<Over> {
+    core.quotas.borrow_mut().may_pull(&pull.topic, &pull.group, core.env.now()).err()
 }
 
 /// Longest sleep of the deadline sweep.

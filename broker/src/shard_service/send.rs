@@ -59,6 +59,13 @@ pub(super) enum Then {
 impl<E: Env> ShardService<E> {
     /// Stages a message, or the messages of a batch; the answer follows with the commit.
     pub(super) fn send(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, send: SendRequest) {
+        // What a consumer sends back is none of the producers' messages.
+        if !send.plain_answer {
+            let over = core.quotas.borrow_mut().may_send(&send.topic, core.env.now());
+            if let Err(over) = over {
+                return to.answer(core, AnswerBody::Refused(remarks::over_quota(&over)));
+            }
+        }
         match send.once {
             Some(_) => self.send_once(core, to, send),
             None => self.stage(core, to, send, None),
@@ -74,6 +81,9 @@ impl<E: Env> ShardService<E> {
             Ok(appended) => {
                 let messages = u64::from(send.inner).max(appended.physical_offsets.len() as u64);
                 let bytes = send.body.len() as u64;
+                if !send.plain_answer {
+                    core.quotas.borrow_mut().sent(&send.topic, messages, bytes);
+                }
                 match send.waits_in.map(|waits_in| waits_in.topic) {
                     Some(topics::TRANS_HALF_TOPIC) => {}
                     Some(topic) => self.meters.borrow_mut().delayed(topic, bytes),

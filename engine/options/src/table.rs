@@ -313,6 +313,36 @@ pub static OPTIONS: &[OptionDef] = &[
         "Largest message body that is taken.",
     )
     .java(&["maxMessageSize"]),
+    OptionDef::new(
+        "send-quota",
+        Roles::BROKER,
+        Kind::Integer { min: 0, max: 1 << 40 },
+        "0",
+        "Messages that may be sent to the broker a second; 0: any number. Topics have their own, by the attribute \
+         quota.send.",
+    ),
+    OptionDef::new(
+        "send-quota-bytes",
+        Roles::BROKER,
+        Kind::Size { min: 0, max: 1 << 40 },
+        "0",
+        "Bytes of bodies that may be sent to the broker a second; 0: any number. Topics: quota.send.bytes.",
+    ),
+    OptionDef::new(
+        "pull-quota",
+        Roles::BROKER,
+        Kind::Integer { min: 0, max: 1 << 40 },
+        "0",
+        "Messages that may be pulled from the broker a second; 0: any number. Topics and groups: quota.pull.",
+    ),
+    OptionDef::new(
+        "pull-quota-bytes",
+        Roles::BROKER,
+        Kind::Size { min: 0, max: 1 << 40 },
+        "0",
+        "Bytes of records that may be pulled from the broker a second; 0: any number. Topics and groups: \
+         quota.pull.bytes.",
+    ),
     OptionDef::new("trace-on", Roles::BROKER, Kind::Bool, "true", "Tells clients that traces are wanted (TRACE_ON).")
         .java(&["traceOn"]),
     OptionDef::new(

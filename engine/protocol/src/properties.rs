@@ -64,6 +64,7 @@ pub mod names {
         PRIORITY = "_SYS_MSG_PRIORITY_",
         CRC32 = "__CRC32#",
         DUE = "RINGMQ_DUE",
+        DEAD_BECAUSE = "RINGMQ_DEAD_BECAUSE",
         TIMER_OUT_MS = "TIMER_OUT_MS",
         TIMER_ENQUEUE_MS = "TIMER_ENQUEUE_MS",
         TIMER_DEQUEUE_MS = "TIMER_DEQUEUE_MS",

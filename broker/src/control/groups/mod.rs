@@ -12,6 +12,7 @@ use ringmq_protocol::names;
 
 use super::change::Change;
 use super::refusal::Refusal;
+use super::topics::alter_group_attributes;
 use super::{Page, next_version};
 
 /// Groups that every broker has.
@@ -140,12 +141,11 @@ impl GroupTable {
         wanted: Vec<SubscriptionGroupConfig>,
         now_ms: i64,
     ) -> Result<Vec<Change>, Refusal> {
-        for config in &wanted {
+        let mut wanted = wanted;
+        for config in &mut wanted {
             names::validate_group(&config.group_name).map_err(|error| Refusal::invalid(error.to_string()))?;
-            if let Some(signed) = config.attributes.keys().next() {
-                let key = signed.trim_start_matches(['+', '-']);
-                return Err(Refusal::system_error(format!("unsupported key: {key}")));
-            }
+            let current = self.groups.get(config.group_name.as_str()).map(|current| &current.attributes);
+            config.attributes = alter_group_attributes(current, &config.attributes)?;
         }
         Ok(wanted.into_iter().filter_map(|config| self.store(config, now_ms)).collect())
     }

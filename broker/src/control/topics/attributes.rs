@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::refusal::Refusal;
+use crate::quotas;
 
 /// The `message.type` attribute.
 const MESSAGE_TYPE: &str = "message.type";
@@ -33,7 +34,7 @@ struct Attribute {
 }
 
 /// The attributes of RocketMQ's `TopicAttributes`, with what this broker can keep of each.
-const ATTRIBUTES: [Attribute; 6] = [
+const ATTRIBUTES: [Attribute; 10] = [
     Attribute { name: "queue.type", changeable: false, values: Values::OneOf(&["SimpleCQ", "BatchCQ"]) },
     Attribute { name: "cleanup.policy", changeable: false, values: Values::OneOf(&["DELETE"]) },
     Attribute {
@@ -52,8 +53,19 @@ const ATTRIBUTES: [Attribute; 6] = [
     // Hours, as in Java's tiered store; -1: as long as the broker keeps everything.
     Attribute { name: "reserve.time", changeable: true, values: Values::AtLeast(-1) },
     Attribute { name: DEDUPE_WINDOW, changeable: true, values: Values::Number(0, MAX_DEDUPE_WINDOW_MS) },
+    quota(quotas::SEND),
+    quota(quotas::SEND_BYTES),
+    quota(quotas::PULL),
+    quota(quotas::PULL_BYTES),
     Attribute { name: "lite.topic.expiration", changeable: true, values: Values::Unserved },
 ];
+
+/// The attributes of a consumer group: RingMQ's own.
+const GROUP_ATTRIBUTES: [Attribute; 2] = [quota(quotas::PULL), quota(quotas::PULL_BYTES)];
+
+const fn quota(name: &'static str) -> Attribute {
+    Attribute { name, changeable: true, values: Values::Number(0, quotas::MAX) }
+}
 
 /// Splits `+key1=value1,-key2` into what is to be set and removed, signs kept.
 pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
@@ -77,6 +89,22 @@ pub(super) fn alter(
     current: Option<&BTreeMap<String, String>>,
     changes: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Refusal> {
+    alter_known(&ATTRIBUTES, current, changes)
+}
+
+/// The same for a consumer group's.
+pub fn alter_group(
+    current: Option<&BTreeMap<String, String>>,
+    changes: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    alter_known(&GROUP_ATTRIBUTES, current, changes)
+}
+
+fn alter_known(
+    known: &[Attribute],
+    current: Option<&BTreeMap<String, String>>,
+    changes: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
     let creating = current.is_none();
     let mut altered = current.cloned().unwrap_or_default();
     let mut seen = Vec::with_capacity(changes.len());
@@ -91,14 +119,14 @@ pub(super) fn alter(
         seen.push(key);
         match signed.as_bytes()[0] {
             b'+' => {
-                check(key, Some(value), creating)?;
+                check(known, key, Some(value), creating)?;
                 altered.insert(key.to_owned(), value.clone());
             }
             _ if creating => {
                 return Err(error("only add attribute is supported while creating topic. key: ", key));
             }
             b'-' if altered.contains_key(key) => {
-                check(key, None, creating)?;
+                check(known, key, None, creating)?;
                 altered.remove(key);
             }
             b'-' => return Err(error("attempt to delete a nonexistent key: ", key)),
@@ -108,8 +136,8 @@ pub(super) fn alter(
     Ok(altered)
 }
 
-fn check(key: &str, value: Option<&str>, creating: bool) -> Result<(), Refusal> {
-    let Some(attribute) = ATTRIBUTES.iter().find(|attribute| attribute.name == key) else {
+fn check(known: &[Attribute], key: &str, value: Option<&str>, creating: bool) -> Result<(), Refusal> {
+    let Some(attribute) = known.iter().find(|attribute| attribute.name == key) else {
         return Err(error("unsupported key: ", key));
     };
     if !creating && !attribute.changeable {
