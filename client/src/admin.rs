@@ -357,6 +357,18 @@ impl Admin {
         Ok(messages.into_iter().min_by_key(|message| message.store_timestamp))
     }
 
+    /// Every stored message with a producer's id, at most 32 of each broker's: one that was sent again, or moved by a
+    /// tool ([`MessageExt::copy_to`]), is there more than once.
+    pub async fn query_all_by_unique_key(
+        &self,
+        topic: &str,
+        msg_id: &str,
+    ) -> Result<Vec<MessageExt>, AdminError> {
+        let mut messages = self.query(topic, msg_id, 32, TimeRange::ALL, true).await?;
+        messages.retain(|message| message.property(names::UNIQ_KEY) == Some(msg_id));
+        Ok(messages)
+    }
+
     async fn query(
         &self,
         topic: &str,
@@ -402,6 +414,20 @@ impl Admin {
             return Err(unknown_broker(&queue.broker_name).into());
         }
         Ok(self.instance().commit_offset(group, queue, offset, true).await?)
+    }
+
+    /// Locks a queue for a group of this client, or renews the lock; false when another client has it. It expires at the
+    /// broker (RocketMQ: after 60 s) unless it is renewed.
+    pub async fn lock_queue(&self, group: &str, queue: &MessageQueue) -> Result<bool, AdminError> {
+        let instance = self.instance();
+        instance.master_of(queue).await?;
+        let locked = instance.lock_queues(group, &queue.broker_name, vec![queue.clone()]).await?;
+        Ok(locked.contains(queue))
+    }
+
+    /// Gives a lock back.
+    pub async fn unlock_queue(&self, group: &str, queue: &MessageQueue) -> Result<(), AdminError> {
+        Ok(self.instance().unlock_queues(group, &queue.broker_name, vec![queue.clone()]).await?)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use clap::{ArgMatches, Command, FromArgMatches, Subcommand};
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Subcommand};
 use ringmq_options::{Role, cli, docs};
 
-use crate::{inspect, run, settings};
+use crate::{dlq, inspect, run, settings};
 
 /// Runs what the command line asks for. `started`: when the process did.
 pub fn run(started: Instant) -> anyhow::Result<()> {
@@ -15,6 +15,7 @@ pub fn run(started: Instant) -> anyhow::Result<()> {
         Some(("broker", matches)) => run::broker(matches, started),
         Some(("namesrv", matches)) => run::namesrv(matches, started),
         Some(("inspect", matches)) => inspect::run(matches),
+        Some(("dlq", matches)) => dlq::run(dlq::Arguments::from_arg_matches(matches)?),
         Some(("config", matches)) => config(matches),
         Some(("bench", matches)) => {
             let command = ringmq_bench::Command::from_arg_matches(matches)?;
@@ -34,6 +35,9 @@ fn command() -> Command {
         .subcommand(program(Role::Broker, "Runs a broker"))
         .subcommand(program(Role::Namesrv, "Runs a name server"))
         .subcommand(inspect::command())
+        .subcommand(
+            dlq::Arguments::command().name("dlq").about("Lists, shows, replays and deletes dead letters"),
+        )
         .subcommand(config_command())
         .subcommand(bench_command())
 }

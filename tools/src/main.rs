@@ -1,6 +1,7 @@
 //! The `ringmq` binary.
 
 mod cli;
+mod dlq;
 mod inspect;
 mod logging;
 mod machine;

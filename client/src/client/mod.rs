@@ -6,6 +6,7 @@ mod lookup;
 mod members;
 mod namesrv;
 mod offsets;
+mod queue_locks;
 mod replies;
 pub(crate) mod route;
 

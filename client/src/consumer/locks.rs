@@ -4,15 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmq_protocol::body::{LockBatchRequestBody, LockBatchResponseBody, MessageQueue};
-use ringmq_protocol::codes::request;
-use ringmq_protocol::json::{self, Dialect};
+use ringmq_protocol::body::MessageQueue;
 use tokio::time::sleep;
 
 use super::group::Group;
-use crate::client::unknown_broker;
 use crate::error::CallError;
-use crate::remoting::{Request, bad_answer};
 
 /// How often locks are renewed.
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -24,31 +20,14 @@ impl Group {
         broker: &str,
         queues: Vec<MessageQueue>,
     ) -> Result<Vec<MessageQueue>, CallError> {
-        let addr = self.instance.routes.master(broker).ok_or_else(|| unknown_broker(broker))?;
-        let request = Request::bodied(request::LOCK_BATCH_MQ, self.lock_body(queues));
-        let answer = self.instance.remoting.call_ok(&addr, &request, self.call_timeout()).await?;
-        let body: LockBatchResponseBody =
-            json::from_slice(&answer.body).map_err(|error| bad_answer(&addr, error))?;
-        Ok(body.lock_ok_mq_set)
+        self.instance.lock_queues(&self.name, broker, queues).await
     }
 
     /// Gives locks back. A lock that is not given back expires at the broker.
     pub(super) async fn unlock_queues(&self, broker: &str, queues: Vec<MessageQueue>) {
-        let Some(addr) = self.instance.routes.master(broker) else { return };
-        let request = Request::bodied(request::UNLOCK_BATCH_MQ, self.lock_body(queues));
-        if let Err(error) = self.instance.remoting.call_ok(&addr, &request, self.call_timeout()).await {
+        if let Err(error) = self.instance.unlock_queues(&self.name, broker, queues).await {
             tracing::warn!(target: "ringmq_client::consumer", group = self.name, %error, "unlocking failed");
         }
-    }
-
-    fn lock_body(&self, mq_set: Vec<MessageQueue>) -> Vec<u8> {
-        let body = LockBatchRequestBody {
-            client_id: self.instance.client_id.clone(),
-            consumer_group: self.name.clone(),
-            mq_set,
-            only_this_broker: false,
-        };
-        json::to_vec(&body, Dialect::Java)
     }
 
     /// Renews the locks of all queues held. A queue whose lock went to somebody else is dropped, and comes back

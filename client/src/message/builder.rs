@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringmq_protocol::names::{NameError, is_not_for_clients, validate_topic};
 use ringmq_protocol::properties::{MAX_LEN, has_separator, names};
 
-use super::Message;
+use super::{Message, MessageExt};
 
 /// Properties that delay a message.
 pub(super) const DELAYS: [&str; 4] =
@@ -240,6 +240,21 @@ impl MessageBuilder {
         };
         self.system.insert(name.to_owned(), value);
         Ok(())
+    }
+}
+
+impl MessageExt {
+    /// The message as one to send again to `topic`, with these properties, the system's among them: for tools that move
+    /// messages. Only names and sizes are checked.
+    pub fn copy_to(
+        &self,
+        topic: impl Into<String>,
+        properties: BTreeMap<String, String>,
+    ) -> Result<Message, MessageError> {
+        let topic = topic.into();
+        validate_topic(&topic)?;
+        check_properties(&properties)?;
+        Ok(Message { topic, body: self.body.clone(), flag: self.flag, properties })
     }
 }
 
