@@ -12,6 +12,8 @@ mod process;
 mod report;
 mod wire;
 
+pub use load::{LoadArgs, Report, run as run_load};
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! What a RingMQ broker must survive: `kill` kills it at random moments under load and looks for everything that it
-//! acknowledged; `fill` fills its disk up; `io-error` lets its file system fail; `hostile` sends it everything that a client must not send, and watches a well-behaved one.
+//! acknowledged; `fill` fills its disk up; `io-error` lets its file system fail; `hostile` sends it everything that a client
+//! must not send, and watches a well-behaved one; `overload` offers it twice what it can take.
 
 mod broker;
 mod disk;
@@ -7,6 +8,7 @@ mod fill;
 mod hostile;
 mod io_error;
 mod kill;
+mod overload;
 mod random;
 mod wire;
 
@@ -29,6 +31,8 @@ enum Ordeal {
     IoError(io_error::IoErrorArgs),
     /// Garbage, truncated and oversized frames, slow senders, idle and vanishing connections; nobody else may notice.
     Hostile(hostile::HostileArgs),
+    /// Twice what the broker can take; it must go on taking nearly as much as it can, in no more memory.
+    Overload(overload::OverloadArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,5 +41,6 @@ fn main() -> anyhow::Result<()> {
         Ordeal::Fill(args) => fill::run(&args),
         Ordeal::IoError(args) => io_error::run(&args),
         Ordeal::Hostile(args) => hostile::run(&args),
+        Ordeal::Overload(args) => overload::run(&args),
     }
 }
