@@ -186,6 +186,8 @@ pub struct BrokerConfig {
     pub lmq: bool,
     /// Most LMQs that messages may be dispatched to; `None`: messages are not dispatched.
     pub lmq_limit: Option<usize>,
+    /// Whether topics may take messages of every type.
+    pub mixed_message_type: bool,
     /// Messages are held to their topic's attribute message.type.
     pub message_type_check: bool,
     /// Retry messages are held to the filter of their original topic.
@@ -284,6 +286,7 @@ impl BrokerConfig {
             property_filter: settings.switch("property-filter"),
             lmq,
             lmq_limit: (lmq && settings.switch("multi-dispatch")).then(|| settings.integer("max-lmqs")),
+            mixed_message_type: settings.switch("mixed-message-type"),
             message_type_check: settings.switch("message-type-check"),
             filter_retry: settings.switch("filter-retry"),
             quotas: BrokerQuotas {

@@ -11,8 +11,8 @@ use ringmq_env::sim::{Crash, Sim};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 
-async fn create(client: &mut Client, topic: &str, attributes: &str) {
-    let command = Command::request(request::UPDATE_AND_CREATE_TOPIC, 0)
+fn wanted(topic: &str, attributes: &str) -> Command {
+    Command::request(request::UPDATE_AND_CREATE_TOPIC, 0)
         .with_ext("topic", topic)
         .with_ext("defaultTopic", "TBW102")
         .with_ext("readQueueNums", 4)
@@ -20,8 +20,11 @@ async fn create(client: &mut Client, topic: &str, attributes: &str) {
         .with_ext("perm", 6)
         .with_ext("topicFilterType", "SINGLE_TAG")
         .with_ext("order", false)
-        .with_ext("attributes", attributes);
-    let answer = client.call(command).await;
+        .with_ext("attributes", attributes)
+}
+
+async fn create(client: &mut Client, topic: &str, attributes: &str) {
+    let answer = client.call(wanted(topic, attributes)).await;
     assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
 }
 
@@ -142,6 +145,31 @@ fn types_are_enforced_when_asked_for_and_a_priority_names_the_queue() {
             let properties = format!("_SYS_MSG_PRIORITY_\u{1}{priority}\u{2}");
             let answer = client.call(send("urgent", 1, "m", &properties)).await;
             assert_eq!((answer.code, number(&answer, "queueId")), (response::SUCCESS, queue));
+        }
+        broker.stop().await;
+    });
+}
+
+#[test]
+fn a_mixed_topic_takes_every_type_where_the_broker_allows_it() {
+    let sim = Sim::new(76);
+    sim.run(async {
+        let broker = start(&sim, &["message-type-check=true"]).await;
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        let refused = client.call(wanted("any", "+message.type=MIXED")).await;
+        assert_eq!(refused.code, response::INVALID_PARAMETER);
+        assert_eq!(refused.remark.as_deref(), Some("MIXED message type is not supported."));
+        broker.stop().await;
+        let broker = start(&sim, &["message-type-check=true", "mixed-message-type=true"]).await;
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        create(&mut client, "any", "+message.type=MIXED").await;
+        create(&mut client, "plain", "+message.type=NORMAL").await;
+        for properties in
+            ["", "DELAY\u{1}1\u{2}", "__SHARDINGKEY\u{1}k\u{2}", "_SYS_MSG_PRIORITY_\u{1}1\u{2}"]
+        {
+            assert_eq!(client.call(send("any", 0, "body", properties)).await.code, response::SUCCESS);
+            let plain = client.call(send("plain", 0, "body", properties)).await.code;
+            assert_eq!(plain == response::SUCCESS, properties.is_empty());
         }
         broker.stop().await;
     });

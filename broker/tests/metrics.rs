@@ -12,6 +12,8 @@ use bytes::BytesMut;
 use common::*;
 use ringmq_env::sim::Sim;
 use ringmq_env::{Env, Stream, StreamReader, StreamWriter};
+use ringmq_protocol::codes::request;
+use ringmq_protocol::command::Command;
 
 async fn get(sim: &Sim, address: SocketAddr, request: &str) -> String {
     let stream = sim.node("scraper").connect(address, Duration::from_secs(1)).await.unwrap();
@@ -39,13 +41,24 @@ fn prometheus_reads_what_all_shards_and_cores_counted() {
             assert_eq!(client.call(send("orders", queue, "body", "")).await.code, 0);
         }
         assert_eq!(client.call(pull("readers", "orders", 3, 0, 0, "*")).await.code, 0);
+        for topic in ["%DLQ%readers", "%RETRY%readers", "%RETRY%readers"] {
+            assert_eq!(client.call(send(topic, 0, "body", "")).await.code, 0);
+        }
+        let held = r#"{"consumerGroup":"readers","clientId":"c","mqSet":
+            [{"topic":"orders","brokerName":"b","queueId":0},{"topic":"orders","brokerName":"b","queueId":1}]}"#;
+        let lock = Command::request(request::LOCK_BATCH_MQ, 0).with_body(held);
+        assert_eq!(client.call(lock).await.code, 0);
         sim.node("scraper").sleep(Duration::from_secs(21)).await;
         let text = get(&sim, metrics, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await;
         assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{text}");
         for line in [
-            "ringmq_put_messages_total 5\n",
+            "ringmq_put_messages_total 8\n",
+            "ringmq_dead_letters{group=\"readers\"} 1\n",
+            "ringmq_dlq_arrivals_total{group=\"readers\"} 1\n",
+            "ringmq_group_retries_total{group=\"readers\"} 2\n",
+            "ringmq_queue_locks{group=\"readers\"} 2\n",
             "ringmq_get_messages_total 2\n",
-            "ringmq_put_seconds_count 5\n",
+            "ringmq_put_seconds_count 8\n",
             "ringmq_topic_put_messages_total{topic=\"orders\"} 5\n",
             "ringmq_group_get_messages_total{topic=\"orders\",group=\"readers\"} 2\n",
             "ringmq_connections 1\n",

@@ -81,6 +81,12 @@ impl LockTable {
             .is_some_and(|locks| locks.values().any(|lock| !lock.is_expired(now, self.expiry)))
     }
 
+    /// How many queues are held, by group.
+    pub fn held(&self, now: Instant) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        let is_held = move |lock: &&Lock| !lock.is_expired(now, self.expiry);
+        self.groups.iter().map(move |(group, locks)| (group, locks.values().filter(is_held).count()))
+    }
+
     /// Forgets expired locks, so that groups that are gone cost nothing. To be called now and then.
     pub fn sweep(&mut self, now: Instant) {
         let expiry = self.expiry;

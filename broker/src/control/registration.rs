@@ -204,6 +204,7 @@ mod tests {
             default_topic_queue_nums: 8,
             auto_create_topic: true,
             trace_topic: false,
+            mixed_types: false,
             shards: 1,
         };
         TopicTable::new(&settings, 7)

@@ -50,6 +50,7 @@ impl ControlSettings {
                 default_topic_queue_nums: i32::try_from(config.default_topic_queues).unwrap_or(MAX_QUEUES),
                 auto_create_topic: config.auto_create_topic,
                 trace_topic: config.trace_topic,
+                mixed_types: config.mixed_message_type,
                 shards,
             },
             auto_create_group: config.auto_create_group,

@@ -64,7 +64,7 @@ impl<E: Env> ShardService<E> {
             let queues = (0..u32::try_from(queues).unwrap_or(0)).map(QueueId);
             let depth = queues.filter_map(|queue| self.engine().queue_range(topic, queue));
             figures.gauge(
-                "ringmq_dlq_messages",
+                "ringmq_dead_letters",
                 "Dead letters of a group that are kept.",
                 &[("group", group)],
                 depth.map(|range| range.max.0 - range.min.0).sum::<i64>() as f64,
@@ -182,6 +182,10 @@ impl<E: Env> ControlPlane<E> {
         for (group, _) in state.consumers().views() {
             let members = state.consumers().members(group).len() as f64;
             figures.gauge("ringmq_group_members", "Consumers of a group.", &[("group", group)], members);
+        }
+        for (group, held) in state.locks().held(core.env.now()) {
+            let help = "Queues that members of a group have locked, to consume them in order.";
+            figures.gauge("ringmq_queue_locks", help, &[("group", group)], held as f64);
         }
         for (kind, key, value) in state.stats().totals() {
             topic_figures(figures, kind, key, value);

@@ -6,7 +6,7 @@ use ringmq_engine::{
     AppendError, LogPosition, NewMessage, PendingKind, PendingRecord, QueueId, ReadError, SettleError,
 };
 use ringmq_env::IoSlice;
-use ringmq_protocol::names::{self, topics};
+use ringmq_protocol::names::topics;
 use ringmq_protocol::properties::{self, names as property};
 use ringmq_protocol::record::{RecordView, sys_flag};
 use smallvec::SmallVec;
@@ -65,18 +65,6 @@ impl<E: Env> ShardService<E> {
         let late_ms = stats.next_due_ms.map_or(0, |due_ms| core.env.wall_ms().saturating_sub(due_ms).max(0));
         let help = "How long the earliest delayed message that waits has been due.";
         figures.gauge("ringmq_delayed_behind_seconds", help, &[("shard", &shard)], late_ms as f64 / 1000.0);
-        let metadata = core.metadata.borrow();
-        for (topic, group) in
-            metadata.topics().filter_map(|(t, _)| Some((t, t.strip_prefix(names::DLQ_PREFIX)?)))
-        {
-            let queue_id = QueueId(0);
-            if core.identity.routing.shard(topic, queue_id) == self.id {
-                let range = self.shard.queue_range(topic, queue_id).unwrap_or_default();
-                let depth = (range.max.0 - range.min.0) as f64;
-                let help = "Dead letters of a group that are kept.";
-                figures.gauge("ringmq_dead_letters", help, &[("group", group)], depth);
-            }
-        }
     }
 
     /// Delivers a batch of what is due; returns for how long to sleep then, in ms.

@@ -66,7 +66,8 @@ impl<E: Env> ShardService<E> {
         let to = hold(core, to);
         let (service, core) = (self.clone(), core.clone());
         core.env.clone().spawn(async move {
-            core.env.sleep(over.wait).await;
+            // In steps, so that the end does not wait for long.
+            core.env.sleep(over.wait.min(LONGEST_NAP)).await;
             service.read(&core, to, pull, Some(deadline).filter(|_| !service.stopping.get()));
             core.flush();
         });
@@ -235,6 +236,9 @@ fn hold<E: Env>(core: &Core<E>, to: Destination) -> Destination {
 fn over_quota<E: Env>(core: &Core<E>, pull: &PullRequest) -> Option<Over> {
     core.quotas.borrow_mut().may_pull(&pull.topic, &pull.group, core.env.now()).err()
 }
+
+/// Longest sleep of a pull that waits for a quota.
+const LONGEST_NAP: Duration = Duration::from_millis(500);
 
 /// Longest sleep of the deadline sweep.
 const SWEEP_STEP: Duration = Duration::from_millis(100);

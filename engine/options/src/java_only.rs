@@ -187,7 +187,6 @@ const GROUPS: &[Group] = &[
             "retrieveMessageFromPopRetryTopicV1",
             "enableRetryTopicV2",
             "initPopOffsetByCheckMsgInMem",
-            "enableMixedMessageType",
         ],
     },
     Group {

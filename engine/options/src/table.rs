@@ -298,6 +298,14 @@ pub static OPTIONS: &[OptionDef] = &[
     )
     .java(&["enableTopicMessageTypeCheck"]),
     OptionDef::new(
+        "mixed-message-type",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Topics may be made with the message.type MIXED, which takes messages of every type.",
+    )
+    .java(&["enableMixedMessageType"]),
+    OptionDef::new(
         "filter-retry",
         Roles::BROKER,
         Kind::Bool,

@@ -19,6 +19,7 @@ fn state() -> ControlState {
         default_topic_queue_nums: 8,
         auto_create_topic: true,
         trace_topic: false,
+        mixed_types: false,
         shards: 1,
     };
     let settings = ControlSettings {

@@ -84,6 +84,11 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, Refusal> {
     Ok(parsed)
 }
 
+/// Whether the signed changes make a topic one that takes messages of every type.
+pub(super) fn asks_for_mixed_types(changes: &BTreeMap<String, String>) -> bool {
+    changes.iter().any(|(key, value)| key.strip_prefix('+') == Some(MESSAGE_TYPE) && value == "MIXED")
+}
+
 /// Applies signed changes to a topic's attributes. `current` is `None` while the topic is created.
 pub(super) fn alter(
     current: Option<&BTreeMap<String, String>>,
@@ -144,9 +149,6 @@ fn check(known: &[Attribute], key: &str, value: Option<&str>, creating: bool) ->
         return Err(error("attempt to update an unchangeable attribute. key: ", key));
     }
     match (&attribute.values, value) {
-        (_, Some("MIXED")) if key == MESSAGE_TYPE => {
-            Err(Refusal::invalid("MIXED message type is not supported."))
-        }
         (Values::OneOf(values), Some(value)) if !values.contains(&value) => {
             Err(Refusal::system_error(format!("value is not in set: [{}]", values.join(", "))))
         }
@@ -217,7 +219,6 @@ mod tests {
             remark(Some(&[]), "+queue.type=SimpleCQ"),
             "attempt to update an unchangeable attribute. key: queue.type"
         );
-        assert_eq!(remark(None, "+message.type=MIXED"), "MIXED message type is not supported.");
         assert_eq!(remark(None, "+=1"), "kv string format wrong.");
         assert_eq!(remark(None, "+dedupe.window=soon"), "value is not a number: soon");
         assert_eq!(remark(None, "+dedupe.window=-1"), "value is not in range(0, 604800000)");

@@ -42,6 +42,8 @@ pub struct TopicSettings {
     pub auto_create_topic: bool,
     /// Whether the trace topic exists from the start.
     pub trace_topic: bool,
+    /// Whether topics may take messages of every type (`message.type` MIXED).
+    pub mixed_types: bool,
     /// Shards of the store: each has a queue of its own for half messages and for their ends.
     pub shards: u16,
 }
@@ -66,6 +68,7 @@ pub struct TopicTable {
     /// Names that belong to the broker: admin verbs do not touch them.
     system: BTreeSet<Arc<str>>,
     version: DataVersion,
+    mixed_types: bool,
 }
 
 impl TopicTable {
@@ -75,6 +78,7 @@ impl TopicTable {
             topics: BTreeMap::new(),
             system: names::system_topics().iter().copied().map(Arc::from).collect(),
             version: DataVersion { timestamp: boot_ms, ..DataVersion::default() },
+            mixed_types: settings.mixed_types,
         };
         for config in system::system_topics(settings) {
             let name: Arc<str> = config.topic_name.as_str().into();
@@ -145,6 +149,9 @@ impl TopicTable {
                     "queue nums {queues} is not within 0 and {MAX_QUEUES}"
                 )));
             }
+        }
+        if !self.mixed_types && attributes::asks_for_mixed_types(&config.attributes) {
+            return Err(Refusal::invalid("MIXED message type is not supported."));
         }
         let current = self.topics.get(config.topic_name.as_str());
         config.attributes =

@@ -10,6 +10,7 @@ fn settings() -> TopicSettings {
         default_topic_queue_nums: 8,
         auto_create_topic: true,
         trace_topic: false,
+        mixed_types: false,
         shards: 1,
     }
 }
