@@ -1,6 +1,7 @@
 //! What a RingMQ broker must survive: `kill` kills it at random moments under load and looks for everything that it
 //! acknowledged; `fill` fills its disk up; `io-error` lets its file system fail; `hostile` sends it everything that a client
-//! must not send, and watches a well-behaved one; `overload` offers it twice what it can take.
+//! must not send, and watches a well-behaved one; `overload` offers it twice what it can take; `timers` makes a million messages
+//! wait for their time.
 
 mod broker;
 mod disk;
@@ -10,6 +11,7 @@ mod io_error;
 mod kill;
 mod overload;
 mod random;
+mod timers;
 mod wire;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +35,8 @@ enum Ordeal {
     Hostile(hostile::HostileArgs),
     /// Twice what the broker can take; it must go on taking nearly as much as it can, in no more memory.
     Overload(overload::OverloadArgs),
+    /// A million timer messages wait; each must come at its time and once, while others send, in little memory.
+    Timers(timers::TimersArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -42,5 +46,6 @@ fn main() -> anyhow::Result<()> {
         Ordeal::IoError(args) => io_error::run(&args),
         Ordeal::Hostile(args) => hostile::run(&args),
         Ordeal::Overload(args) => overload::run(&args),
+        Ordeal::Timers(args) => timers::run(&args),
     }
 }

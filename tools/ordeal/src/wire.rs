@@ -52,10 +52,15 @@ pub struct Refused {
     pub remark: String,
 }
 
+/// Queue offset and body of each.
+type Messages = Vec<(i64, Vec<u8>)>;
+
 /// What a pull found.
 pub struct Pulled {
     /// Messages with their queue offsets.
-    pub messages: Vec<(i64, Vec<u8>)>,
+    pub messages: Messages,
+    /// When each of them was stored, in ms since 1970.
+    pub stored_ms: Vec<i64>,
     /// Where the next pull goes on.
     pub next: i64,
     /// End of the queue.
@@ -93,9 +98,20 @@ impl Client {
         queue: u32,
         body: &[u8],
     ) -> anyhow::Result<Result<Stored, Refused>> {
+        self.try_send_with(topic, queue, body, "")
+    }
+
+    /// The same with properties, as they travel.
+    pub fn try_send_with(
+        &mut self,
+        topic: &str,
+        queue: u32,
+        body: &[u8],
+        properties: &str,
+    ) -> anyhow::Result<Result<Stored, Refused>> {
         let fields = json!({
             "a": "kill_loop", "b": topic, "c": "TBW102", "d": "8", "e": queue.to_string(), "f": "0",
-            "g": "1700000000000", "h": "0", "i": "", "j": "0", "k": "false", "m": "false"
+            "g": "1700000000000", "h": "0", "i": properties, "j": "0", "k": "false", "m": "false"
         });
         let answer = self.call(SEND_MESSAGE_V2, fields, body)?;
         if answer.code != 0 {
@@ -114,12 +130,17 @@ impl Client {
             "expressionType": "TAG"
         });
         let answer = self.call(PULL_MESSAGE, fields, &[])?;
-        let messages = match answer.code {
+        let (messages, stored_ms) = match answer.code {
             FOUND => records(&answer.body)?,
-            NOT_FOUND | RETRY_AT_ONCE | MOVED => Vec::new(),
+            NOT_FOUND | RETRY_AT_ONCE | MOVED => (Vec::new(), Vec::new()),
             code => bail!("the pull was answered {code} {}", answer.remark),
         };
-        Ok(Pulled { messages, next: answer.number("nextBeginOffset")?, max: answer.number("maxOffset")? })
+        Ok(Pulled {
+            messages,
+            stored_ms,
+            next: answer.number("nextBeginOffset")?,
+            max: answer.number("maxOffset")?,
+        })
     }
 
     /// Commits a consumer offset and waits for the answer.
@@ -194,9 +215,10 @@ impl Answer {
     }
 }
 
-/// Queue offset and body of each stored record (part C.1 of the format, v1 or v2, IPv4 or IPv6 hosts).
-fn records(mut bytes: &[u8]) -> anyhow::Result<Vec<(i64, Vec<u8>)>> {
-    let mut found = Vec::new();
+/// Queue offset and body of each stored record, and when each was stored (part C.1 of the format, v1 or v2, IPv4 or IPv6
+/// hosts).
+fn records(mut bytes: &[u8]) -> anyhow::Result<(Messages, Vec<i64>)> {
+    let (mut found, mut stored) = (Vec::new(), Vec::new());
     while !bytes.is_empty() {
         let size = int(bytes, 0)? as usize;
         let record = bytes.get(..size).context("a record longer than the answer")?;
@@ -207,9 +229,10 @@ fn records(mut bytes: &[u8]) -> anyhow::Result<Vec<(i64, Vec<u8>)>> {
         let body =
             record.get(body_at + 4..body_at + 4 + body_len).context("a body longer than its record")?;
         found.push((queue_offset, body.to_vec()));
+        stored.push(long(record, 48 + host(4))?);
         bytes = &bytes[size..];
     }
-    Ok(found)
+    Ok((found, stored))
 }
 
 fn int(bytes: &[u8], at: usize) -> anyhow::Result<i32> {
