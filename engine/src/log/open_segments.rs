@@ -43,6 +43,10 @@ impl<E: Env> Segments<E> {
                 found.push(look(&env, &config, range, &entry, report).await?);
             }
         }
+        if !config.read_only {
+            // A killed process may have left a name that shows, and is not on the device.
+            env.sync_dir(&dir).await.map_err(OpenError::at(&dir))?;
+        }
         let ranges = fit_together(&dir, &found, report);
         Ok(Segments::new(env, config, ranges.into_iter()))
     }

@@ -21,6 +21,10 @@ use crate::shard::OpenError;
 use crate::signal::Signal;
 use crate::types::LogPosition;
 
+/// More epochs than a log ever has. Without the journal it is not known which of them frames behind the end that was
+/// found belong to: those that are written from now on must be of a later one.
+const UNKNOWN_EPOCHS: u64 = 1 << 32;
+
 impl<E: Env> Log<E> {
     /// Opens the log, which goes on behind its last whole frame, or behind what was there once and is damaged.
     /// Everything before `known` was on the device once, whatever the tail journal says. With `strict`, damage that
@@ -200,7 +204,8 @@ impl<'a, E: Env> Recovery<'a, E> {
         self.segments.flush_all().await?;
         self.keep_slot(&end);
         let newest = self.tails.last();
-        let epoch = newest.map_or(0, |tail| tail.epoch).max(scanned.epoch) + 1;
+        let step = if newest.is_none() && !self.segments.ranges().is_empty() { UNKNOWN_EPOCHS } else { 1 };
+        let epoch = newest.map_or(0, |tail| tail.epoch).max(scanned.epoch) + step;
         let store_ms = newest.map_or(0, |tail| tail.store_ms);
         Ok(Opened { end, epoch, store_ms })
     }

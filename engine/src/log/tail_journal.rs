@@ -178,8 +178,9 @@ impl<E: Env> TailJournal<E> {
         let slots = read::<E>(&file).await;
         if file.size().await.map_err(OpenError::at(&path))? < (SLOTS * SLOT_LEN) as u64 {
             create::<E>(&file, &slots).await.map_err(OpenError::at(&path))?;
-            env.sync_dir(dir).await.map_err(OpenError::at(dir))?;
         }
+        // In any case: a killed process may have left a name that shows, and is not on the device.
+        env.sync_dir(dir).await.map_err(OpenError::at(dir))?;
         let records = decode(&slots);
         let journal = TailJournal {
             file,

@@ -203,3 +203,27 @@ fn a_deletion_without_space_is_whole_or_not_at_all() {
         });
     }
 }
+
+/// A segment that a killed process made, and had not synced the directory of, is not on the device yet.
+#[test]
+fn what_lies_in_a_segment_whose_name_was_not_synced_survives_a_power_failure() {
+    let sim = Sim::new(17);
+    sim.run(async {
+        let shard = opened(&sim.node("a")).await;
+        sim.on_disk("a", |op| {
+            let is_stuck = op.kind == DiskOpKind::SyncDir && op.path.ends_with("log");
+            if is_stuck { DiskFault::Delay(Duration::from_secs(1000)) } else { DiskFault::None }
+        });
+        send(&shard, "T", 0, b"never committed");
+        sim.sleep(Duration::from_millis(500)).await;
+        sim.crash("a", ringmq_env::sim::Crash::Process);
+        sim.heal_disk("a");
+        let shard = opened(&sim.node("a")).await;
+        let before = whole_queue(&shard, "T", 0).await.len();
+        committed(&shard, send(&shard, "T", 0, b"acknowledged").end).await;
+        sim.crash("a", ringmq_env::sim::Crash::PowerLosingAll);
+        let shard = opened(&sim.node("a")).await;
+        assert_eq!(whole_queue(&shard, "T", 0).await.len(), before + 1);
+        shard.close().await;
+    });
+}
