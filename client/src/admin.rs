@@ -152,22 +152,30 @@ impl Admin {
     }
 
     /// The brokers of the cluster.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn cluster(&self) -> Result<ClusterInfo, AdminError> {
         self.ask_name_server(request::GET_BROKER_CLUSTER_INFO).await
     }
 
     /// The names of all topics.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn topics(&self) -> Result<Vec<String>, AdminError> {
         let list: TopicList = self.ask_name_server(request::GET_ALL_TOPIC_LIST_FROM_NAMESERVER).await?;
         Ok(list.topic_list)
     }
 
     /// Where a topic is, as the name server has it now.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn route(&self, topic: &str) -> Result<TopicRouteData, AdminError> {
         Ok(self.instance().fresh_route(topic).await?)
     }
 
     /// The queues of a topic that can be read.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, AdminError> {
         Ok(self.instance().route(topic).await?.subscribe.clone())
     }
@@ -184,6 +192,8 @@ impl Admin {
     }
 
     /// Makes a topic at every master of the cluster, or changes it. The name server hears of it a moment later.
+    ///
+    /// Cancel-safe, but for what brokers may have done by then.
     pub async fn create_topic(&self, topic: &NewTopic) -> Result<(), AdminError> {
         validate_topic(&topic.name)?;
         let attributes = topic.attributes();
@@ -203,6 +213,8 @@ impl Admin {
     }
 
     /// Deletes a topic at every master and from the name server.
+    ///
+    /// Cancel-safe, but for what brokers may have done by then.
     pub async fn delete_topic(&self, topic: &str) -> Result<(), AdminError> {
         let header = TopicHeader { topic };
         self.tell_all(&Request::new(request::DELETE_TOPIC_IN_BROKER, &header)).await?;
@@ -213,6 +225,8 @@ impl Admin {
     }
 
     /// Deletes a consumer group at every master, with its offsets if wanted.
+    ///
+    /// Cancel-safe, but for what brokers may have done by then.
     pub async fn delete_group(&self, group: &str, clean_offset: bool) -> Result<(), AdminError> {
         let header = DeleteSubscriptionGroupHeader { group_name: group, clean_offset };
         self.tell_all(&Request::new(request::DELETE_SUBSCRIPTIONGROUP, &header)).await
@@ -226,21 +240,29 @@ impl Admin {
     }
 
     /// The offset of a queue's first message.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn min_offset(&self, queue: &MessageQueue) -> Result<i64, AdminError> {
         Ok(self.instance().min_offset(queue).await?)
     }
 
     /// The offset behind a queue's last message.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn max_offset(&self, queue: &MessageQueue) -> Result<i64, AdminError> {
         Ok(self.instance().max_offset(queue).await?)
     }
 
     /// The offset of the first message stored at or after a time, in ms since 1970.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn search_offset(&self, queue: &MessageQueue, time_ms: i64) -> Result<i64, AdminError> {
         Ok(self.instance().search_offset(queue, time_ms).await?)
     }
 
     /// When a queue's first message was stored, in ms since 1970; `None` when there is none.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn earliest_store_time(&self, queue: &MessageQueue) -> Result<Option<i64>, AdminError> {
         let addr = self.instance().queue_addr(queue).await?;
         let header = QueueHeader { topic: &queue.topic, queue_id: queue.queue_id };
@@ -250,6 +272,8 @@ impl Admin {
     }
 
     /// The ends of all queues of a topic.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn topic_stats(&self, topic: &str) -> Result<ByQueue<TopicOffset>, AdminError> {
         let header = TopicHeader { topic };
         let mut all = BTreeMap::new();
@@ -262,6 +286,8 @@ impl Admin {
     }
 
     /// How far a group has come in each queue of a topic.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn consumer_progress(
         &self,
         group: &str,
@@ -278,6 +304,8 @@ impl Admin {
     }
 
     /// The members of a group that are connected to a broker of the topic; `None` when none is.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn consumer_connections(
         &self,
         group: &str,
@@ -297,6 +325,8 @@ impl Admin {
 
     /// Moves a group to the first messages stored at or after a time, in ms since 1970; -1 is the end. Returns the
     /// new offsets. Members take them over with their next pull.
+    ///
+    /// Cancel-safe, but for what brokers may have done by then.
     pub async fn reset_offsets(
         &self,
         group: &str,
@@ -321,6 +351,8 @@ impl Admin {
     }
 
     /// The message with a broker's id ([`crate::SendReceipt::offset_msg_id`]).
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn view_message(&self, topic: &str, offset_msg_id: &str) -> Result<MessageExt, AdminError> {
         let id = OffsetMessageId::decode(offset_msg_id)?;
         let addr = id.store_host.to_string();
@@ -333,6 +365,8 @@ impl Admin {
     }
 
     /// Messages of a topic with one of the producer's keys, at most `max` of each broker's.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn query_by_key(
         &self,
         topic: &str,
@@ -346,6 +380,8 @@ impl Admin {
     }
 
     /// The message with a producer's id ([`crate::SendReceipt::msg_id`]).
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn query_by_unique_key(
         &self,
         topic: &str,
@@ -404,11 +440,15 @@ impl Admin {
     }
 
     /// The stored offset of a group in a queue; `None` when there is none.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn committed(&self, group: &str, queue: &MessageQueue) -> Result<Option<i64>, AdminError> {
         Ok(self.instance().consumer_offset(group, queue).await?)
     }
 
     /// Stores an offset for a group whose members are not running.
+    ///
+    /// Cancel-safe, but for what brokers may have done by then.
     pub async fn commit(&self, group: &str, queue: &MessageQueue, offset: i64) -> Result<(), AdminError> {
         if self.instance().routes.master(&queue.broker_name).is_none() {
             return Err(unknown_broker(&queue.broker_name).into());

@@ -45,8 +45,8 @@
 //! | send very many small messages | [`ProducerBuilder::auto_batch`] | |
 //! | make topics, look messages up, move groups | [`Client::admin`] | `trace` |
 //!
-//! Feature flags: `acl` (signed requests), `lz4` and `trace` are on; `tls` (rustls), `zstd` (builds a C library) and
-//! `logging` (a log file as Java's client has it) are off. The least supported Rust is the `rust-version` of the
+//! Feature flags: `acl` (signed requests), `lz4` and `trace` are on; `tls` (rustls), `zstd` (builds a C library),
+//! [`mod@metrics`] (a facade's) and `logging` (a log file as Java's client has it) are off. The least supported Rust is the `rust-version` of the
 //! manifest, which CI builds with.
 //!
 //! # What to rely on
@@ -59,7 +59,7 @@
 //! - **Nothing runs on.** [`PushConsumer::shutdown`] and [`Client::shutdown`] return when no task of theirs runs;
 //!   dropping the last handle stops everything too, only without waiting and without storing progress.
 //! - **Cancellation.** Dropping the future of a call forgets its answer, and what it asked for may or may not have
-//!   happened. No call holds a lock or loses another caller's answer by being dropped.
+//!   happened; each async function tells more. No call holds a lock or loses another caller's answer by being dropped.
 //! - **Errors** are one enum for each operation; they tell the peer's address, its code and its own words, and
 //!   whether it is worth trying again ([`SendError::is_retryable`], [`CallError::is_retryable`] and so on).
 //! - **Time and network** can be replaced: timers are tokio's own, which a paused runtime drives, and [`mod@env`] has
@@ -67,8 +67,8 @@
 //!
 //! Logs go through `tracing`, one target for each part: `ringmq_client::remoting`, `::route`, `::heartbeat`,
 //! `::producer`, `::consumer`, `::rebalance`, `::offsets`, `::trace`; with the feature `logging` the module `logging`
-//! has an initialiser. There is no metrics facade: rates of consumers are in the running info that operators ask for,
-//! and a span or a counter around a `send` is the program's own, with names and labels that fit its other ones.
+//! has an initialiser. Rates, latencies, retries and what is held go to the facade of the crate `metrics` with the
+//! feature `metrics`; [`mod@metrics`] has their names.
 //!
 //! # Java's classes and ours
 //!
@@ -110,6 +110,7 @@
 
 // Links of the documentation go to items behind features that are off.
 #![cfg_attr(not(feature = "tls"), allow(rustdoc::broken_intra_doc_links))]
+#![deny(missing_docs)]
 
 #[cfg(feature = "acl")]
 pub mod acl;
@@ -124,6 +125,7 @@ mod error;
 #[cfg(feature = "logging")]
 pub mod logging;
 pub mod message;
+pub mod metrics;
 pub mod producer;
 mod remoting;
 mod sync;

@@ -1,169 +1,400 @@
-//! Members of one group in Java and in Rust share the queues. Runs when `RINGMQ_TEST_NAMESRV` names a broker's name
-//! server and `RINGMQ_TEST_JAVA_LIB` a directory with the jars of rocketmq-client 5.5.0 and what it depends on.
+//! Members of one group in Java and in Rust share the queues: with every strategy that both have, whoever comes first
+//! and whoever stands first among the sorted client ids, through joins, leaves and kills. Runs when
+//! `RINGMQ_TEST_NAMESRV` names a broker's name server and `RINGMQ_TEST_JAVA_LIB` a directory with the jars of
+//! rocketmq-client 5.5.0 and what it depends on.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 mod common;
 
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{bounded, client, lacks, unique};
-use ringmq_client::consumer::Filter;
-use ringmq_client::{Batch, ConsumeFrom, Consumed, Message, Producer, PushConsumer};
+use common::{client, unique};
+use ringmq_client::admin::NewTopic;
+use ringmq_client::allocate::{
+    AllocateStrategy, Averagely, AveragelyByCircle, ByConfig, ByMachineRoom, ConsistentHash,
+    MachineRoomNearby, MachineRoomResolver, Members,
+};
+use ringmq_client::{
+    Batch, Client, ClientConfig, ConsumeFrom, Consumed, Message, MessageQueue, PushConsumer,
+};
 
-type Seen = Arc<Mutex<Vec<String>>>;
+/// An odd number, so that shares are uneven.
+const QUEUES: i32 = 7;
+/// How long a change of members may take to be seen everywhere, on a machine that has much else to do.
+const LIMIT: Duration = Duration::from_secs(60);
+/// All of it.
+const WHOLE: Duration = Duration::from_secs(300);
+/// The last one has the broker divide the queues.
+const STRATEGIES: [&str; 7] =
+    ["AVG", "AVG_BY_CIRCLE", "CONSISTENT_HASH", "MACHINE_ROOM", "MACHINE_ROOM_NEARBY", "CONFIG", "BROKER"];
 
-/// A Java member; killed when the test ends.
-struct Member(Child);
+/// Names of queues, and bodies of messages.
+type Names = BTreeSet<String>;
 
-impl Drop for Member {
+fn name(queue: &MessageQueue) -> String {
+    format!("{}/{}", queue.broker_name, queue.queue_id)
+}
+
+/// Queues with even ids are in Java's room.
+#[derive(Debug)]
+struct Rooms;
+
+impl MachineRoomResolver for Rooms {
+    fn broker_room(&self, queue: &MessageQueue) -> Option<String> {
+        Some(if queue.queue_id % 2 == 0 { "java" } else { "rust" }.to_owned())
+    }
+
+    fn client_room(&self, client_id: &str) -> Option<String> {
+        Some(if client_id.contains("java") { "java" } else { "rust" }.to_owned())
+    }
+}
+
+/// One group with two members.
+struct Case {
+    strategy: &'static str,
+    java_first: bool,
+    java_leads: bool,
+    group: String,
+    queues: Vec<MessageQueue>,
+    rust: Mutex<Option<PushConsumer>>,
+    got: Arc<Mutex<Names>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Java,
+    Rust,
+}
+
+impl Case {
+    fn java_instance(&self) -> &'static str {
+        if self.java_leads { "a_java" } else { "z_java" }
+    }
+
+    /// The Rust client that it is in; the first one is killed.
+    fn client(&self) -> usize {
+        usize::from(!self.java_leads)
+    }
+
+    fn first(&self) -> Who {
+        if self.java_first { Who::Java } else { Who::Rust }
+    }
+
+    fn second(&self) -> Who {
+        if self.java_first { Who::Rust } else { Who::Java }
+    }
+
+    fn half(&self, of: Who) -> Vec<MessageQueue> {
+        let odd = i32::from(of == Who::Rust);
+        self.queues.iter().filter(|queue| queue.queue_id % 2 == odd).cloned().collect()
+    }
+
+    fn strategy(&self, of: Who) -> Arc<dyn AllocateStrategy> {
+        match self.strategy {
+            "AVG_BY_CIRCLE" => Arc::new(AveragelyByCircle),
+            "CONSISTENT_HASH" => Arc::new(ConsistentHash::default()),
+            "MACHINE_ROOM" => Arc::new(ByMachineRoom { rooms: ["room".to_owned()].into() }),
+            "MACHINE_ROOM_NEARBY" => Arc::new(MachineRoomNearby { inner: Averagely, resolver: Rooms }),
+            "CONFIG" => Arc::new(ByConfig { queues: self.half(of) }),
+            _ => Arc::new(Averagely),
+        }
+    }
+
+    /// What a member must have when these are the members.
+    fn expected(&self, of: Who, members: &[Who]) -> Names {
+        let id = |who: Who| match who {
+            Who::Java => format!("127.0.0.1@{}", self.java_instance()),
+            Who::Rust => format!("127.0.0.1@{}", instance(self.client())),
+        };
+        let mut clients: Vec<String> = members.iter().copied().map(id).collect();
+        clients.sort();
+        let asked =
+            Members { group: &self.group, client_id: &id(of), queues: &self.queues, clients: &clients };
+        self.strategy(of).allocate(&asked).unwrap().iter().map(name).collect()
+    }
+
+    fn rust_has(&self, topic: &str) -> Names {
+        let queues = self.rust.lock().unwrap().as_ref().map(PushConsumer::queues).unwrap_or_default();
+        queues.iter().filter(|queue| queue.topic == topic).map(name).collect()
+    }
+}
+
+fn instance(client: usize) -> String {
+    format!("m_rust_{client}")
+}
+
+/// What the Java members print.
+#[derive(Default)]
+struct Printed {
+    queues: BTreeMap<String, Names>,
+    got: BTreeMap<String, Names>,
+}
+
+impl Printed {
+    fn line(&mut self, line: &str) {
+        let mut words = line.splitn(3, ' ');
+        let (kind, group, rest) = (words.next(), words.next().unwrap_or_default(), words.next());
+        let rest = rest.unwrap_or_default();
+        match kind {
+            Some("q") => {
+                let queues = rest.split(',').filter(|name| !name.is_empty()).map(str::to_owned);
+                self.queues.insert(group.to_owned(), queues.collect());
+            }
+            Some("m") => {
+                self.got.entry(group.to_owned()).or_default().insert(rest.to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The Java members, all in one process; killed when the test ends.
+struct Java {
+    process: Child,
+    input: Mutex<ChildStdin>,
+    printed: Arc<Mutex<Printed>>,
+}
+
+impl Drop for Java {
     fn drop(&mut self) {
         // It may have gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
-fn java_member(lib: &str, group: &str, topic: &str, seen: Seen) -> Member {
-    let name_servers = std::env::var("RINGMQ_TEST_NAMESRV").unwrap();
-    let mut child = Command::new("java")
-        .args(["-cp", &format!("{lib}/*"), "tests/java/Member.java", &name_servers, group, topic])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| seen.lock().unwrap().push(line)));
-    Member(child)
+impl Java {
+    fn start(lib: &str) -> Java {
+        let name_servers = std::env::var("RINGMQ_TEST_NAMESRV").unwrap();
+        let mut process = Command::new("java")
+            .args(["-Xmx256m", "-XX:+UseSerialGC", "-Drocketmq.client.rebalance.waitInterval=1000"])
+            .args(["-cp", &format!("{lib}/*"), "tests/java/Member.java", &name_servers])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let printed = Arc::new(Mutex::new(Printed::default()));
+        let reader = printed.clone();
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| reader.lock().unwrap().line(&line));
+        });
+        Java { input: Mutex::new(process.stdin.take().unwrap()), process, printed }
+    }
+
+    fn tell(&self, line: &str) {
+        writeln!(self.input.lock().unwrap(), "{line}").unwrap();
+    }
+
+    fn has(&self, group: &str) -> Names {
+        self.printed.lock().unwrap().queues.get(group).cloned().unwrap_or_default()
+    }
+
+    fn got(&self, group: &str) -> Names {
+        self.printed.lock().unwrap().got.get(group).cloned().unwrap_or_default()
+    }
 }
 
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..1000 {
-        if condition() {
-            return;
+struct World {
+    topic: String,
+    java: Java,
+    clients: Vec<Option<Client>>,
+    cases: Vec<Case>,
+}
+
+impl World {
+    async fn join(&self, case: &Case, who: Who) {
+        match who {
+            Who::Java => {
+                let (strategy, instance) = (case.strategy, case.java_instance());
+                let config: Vec<String> = case.half(who).iter().map(name).collect();
+                let (group, topic, config) = (&case.group, &self.topic, config.join(","));
+                self.java.tell(&format!("join {group} {topic} {strategy} {instance} {config}"));
+            }
+            Who::Rust => {
+                let client = self.clients[case.client()].as_ref().unwrap();
+                let got = case.got.clone();
+                let builder = client.push_consumer(&case.group).subscribe(&self.topic, "*");
+                let builder = builder.consume_from(ConsumeFrom::FirstOffset).allocate(case.strategy(who));
+                let builder = builder.client_rebalance(case.strategy != "BROKER");
+                let builder = builder.rebalance_interval(Duration::from_secs(1));
+                let consumer = builder.start(move |batch: Batch| {
+                    let texts = batch.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap());
+                    got.lock().unwrap().extend(texts);
+                    async { Consumed::All }
+                });
+                *case.rust.lock().unwrap() = Some(consumer.await.unwrap());
+            }
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("never came: {what}");
-}
 
-async fn send(producer: &Producer, topic: &str, range: std::ops::Range<u32>) {
-    for i in range {
-        producer.send(Message::new(topic, format!("{i:04}")).unwrap()).await.unwrap();
+    async fn leave(&self, case: &Case, who: Who) {
+        match who {
+            Who::Java => self.java.tell(&format!("leave {}", case.group)),
+            Who::Rust => {
+                let consumer = case.rust.lock().unwrap().take();
+                consumer.unwrap().shutdown().await;
+            }
+        }
+    }
+
+    fn has(&self, case: &Case, who: Who) -> Names {
+        match who {
+            Who::Java => self.java.has(&case.group),
+            Who::Rust => case.rust_has(&self.topic),
+        }
+    }
+
+    /// Waits until each member of these cases has what the strategy gives it, all at one moment.
+    async fn shared<'a>(&self, what: &str, cases: impl IntoIterator<Item = (&'a Case, Vec<Who>)>) {
+        for (case, members) in cases {
+            let began = tokio::time::Instant::now();
+            loop {
+                let wrong =
+                    members.iter().find(|who| self.has(case, **who) != case.expected(**who, &members));
+                let Some(who) = wrong else { break };
+                assert!(
+                    began.elapsed() < LIMIT,
+                    "{what}, {}, java first {}, java leads {}: {who:?} has {:?}, not {:?}",
+                    case.strategy,
+                    case.java_first,
+                    case.java_leads,
+                    self.has(case, *who),
+                    case.expected(*who, &members)
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    /// Sends to each queue; returns what was sent, by queue.
+    async fn send(&self, round: &str) -> BTreeMap<String, String> {
+        let client = self.clients.iter().flatten().next().unwrap();
+        let producer = client.producer("client_test").start().unwrap();
+        let mut sent = BTreeMap::new();
+        for queue in &self.cases[0].queues {
+            let body = format!("{round}:{}", name(queue));
+            producer.send_to(Message::new(&self.topic, body.clone()).unwrap(), queue).await.unwrap();
+            sent.insert(name(queue), body);
+        }
+        sent
+    }
+
+    /// Waits until the members of these cases got the messages of their queues.
+    async fn received<'a>(
+        &self,
+        sent: &BTreeMap<String, String>,
+        cases: impl IntoIterator<Item = (&'a Case, Vec<Who>)>,
+    ) {
+        for (case, members) in cases {
+            for who in &members {
+                let mine: Names =
+                    case.expected(*who, &members).iter().map(|queue| sent[queue].clone()).collect();
+                let began = tokio::time::Instant::now();
+                loop {
+                    let got = match who {
+                        Who::Java => self.java.got(&case.group),
+                        Who::Rust => case.got.lock().unwrap().clone(),
+                    };
+                    if got.is_superset(&mine) {
+                        break;
+                    }
+                    assert!(began.elapsed() < LIMIT, "{}: {who:?} got {got:?} of {mine:?}", case.strategy);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
     }
 }
 
-fn has_all(seen: &[&Seen], count: u32) -> bool {
-    let all: BTreeSet<String> = seen.iter().flat_map(|seen| seen.lock().unwrap().clone()).collect();
-    (0..count).all(|i| all.contains(&format!("{i:04}")))
+async fn topic(client: &Client) -> Vec<MessageQueue> {
+    let topic = NewTopic { queues: QUEUES, ..NewTopic::new(unique("client_mixed")) };
+    client.admin().create_topic(&topic).await.unwrap();
+    loop {
+        match client.admin().queues(&topic.name).await {
+            Ok(queues) => return queues,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
 }
 
-fn share(consumer: &PushConsumer, topic: &str) -> usize {
-    consumer.queues().iter().filter(|queue| queue.topic == topic).count()
+fn cases(queues: &[MessageQueue]) -> Vec<Case> {
+    // The strategy finds a queue's room in its broker's name.
+    let rooms = queues[0].broker_name.starts_with("room@");
+    let mut cases = Vec::new();
+    for strategy in STRATEGIES.into_iter().filter(|strategy| rooms || *strategy != "MACHINE_ROOM") {
+        for (java_first, java_leads) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (rust, got, queues) = (Mutex::default(), Arc::default(), queues.to_vec());
+            let group = unique(&format!("g_{}", cases.len()));
+            cases.push(Case { strategy, java_first, java_leads, group, queues, rust, got });
+        }
+    }
+    cases
+}
+
+async fn rust_client(number: usize) -> Option<Client> {
+    let mut config = ClientConfig::new(&std::env::var("RINGMQ_TEST_NAMESRV").unwrap());
+    config.instance_name = instance(number);
+    Some(Client::connect(config).await.unwrap())
 }
 
 #[tokio::test]
-async fn java_and_rust_share_a_group() {
+async fn java_and_rust_share_groups() {
     let (Ok(lib), Some(client)) = (std::env::var("RINGMQ_TEST_JAVA_LIB"), client().await) else { return };
-    bounded(async {
-        let (topic, group) = (unique("client_mixed"), unique("g"));
-        let producer = client.producer("client_test").start().unwrap();
-        send(&producer, &topic, 0..1).await;
-        while producer.queues(&topic).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let (ours, theirs) = (Seen::default(), Seen::default());
-        let listener = {
-            let ours = ours.clone();
-            move |batch: Batch| {
-                let texts = batch.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap());
-                ours.lock().unwrap().extend(texts);
-                async { Consumed::All }
-            }
-        };
-        let builder = client.push_consumer(&group).subscribe(&topic, "*");
-        let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
-        until("all queues", || share(&consumer, &topic) > 1).await;
-        let queues = share(&consumer, &topic);
-
-        let member = java_member(&lib, &group, &topic, theirs.clone());
-        until("half of the queues", || share(&consumer, &topic) == queues / 2).await;
-        send(&producer, &topic, 1..200).await;
-        until("everything", || has_all(&[&ours, &theirs], 200)).await;
-        assert!(theirs.lock().unwrap().len() >= 50, "Java got too little");
-
-        // It is killed, and its queues come here.
-        drop(member);
-        until("all queues again", || share(&consumer, &topic) == queues).await;
-        send(&producer, &topic, 200..300).await;
-        until("everything", || has_all(&[&ours, &theirs], 300)).await;
-        consumer.shutdown().await;
-        client.shutdown().await;
-    })
-    .await;
+    let queues = topic(&client).await;
+    client.shutdown().await;
+    let clients = vec![rust_client(0).await, rust_client(1).await];
+    let (java, topic) = (Java::start(&lib), queues[0].topic.clone());
+    let world = World { topic, java, clients, cases: cases(&queues) };
+    tokio::time::timeout(WHOLE, share(world)).await.expect("the test hangs");
 }
 
-/// Java's admin tool; returns what it prints.
-async fn mqadmin(lib: &str, args: &[&str]) -> String {
-    let name_servers = std::env::var("RINGMQ_TEST_NAMESRV").unwrap();
-    let mut command = Command::new("java");
-    command.args(["-cp", &format!("{lib}/*"), "org.apache.rocketmq.tools.command.MQAdminStartup"]);
-    command.args(args).args(["-n", &name_servers]);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[tokio::test]
-async fn operators_see_and_move_a_rust_member() {
-    if lacks("running-info") {
-        return eprintln!("skipped: the broker does not ask consumers");
+async fn share(mut world: World) {
+    let both = || vec![Who::Java, Who::Rust];
+    for case in &world.cases {
+        world.join(case, case.first()).await;
     }
-    let (Ok(lib), Some(client)) = (std::env::var("RINGMQ_TEST_JAVA_LIB"), client().await) else { return };
-    bounded(async {
-        let (topic, group) = (unique("client_admin"), unique("g"));
-        let producer = client.producer("client_test").start().unwrap();
-        send(&producer, &topic, 0..10).await;
-        let seen = Seen::default();
-        let listener = {
-            let seen = seen.clone();
-            move |batch: Batch| {
-                let texts = batch.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap());
-                seen.lock().unwrap().extend(texts);
-                async { Consumed::All }
-            }
-        };
-        let builder = client.push_consumer(&group).subscribe(&topic, "*");
-        let builder = builder.persist_interval(Duration::from_millis(100));
-        let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
-        until("everything", || has_all(&[&seen], 10)).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    world.shared("the first is alone", world.cases.iter().map(|case| (case, vec![case.first()]))).await;
+    for case in &world.cases {
+        world.join(case, case.second()).await;
+    }
+    world.shared("the second came", world.cases.iter().map(|case| (case, both()))).await;
+    let sent = world.send("both").await;
+    world.received(&sent, world.cases.iter().map(|case| (case, both()))).await;
 
-        let status = mqadmin(&lib, &["consumerStatus", "-g", &group, "-i", client.id()]).await;
-        for expected in [&topic, "CONSUME_PASSIVELY", "PROP_CONSUMER_START_TIMESTAMP", "V5_5_0"] {
-            assert!(status.contains(expected), "no {expected} in:\n{status}");
-        }
-        let progress = client.admin().queues(&topic).await.unwrap();
-        let pulled = client.pull_consumer(&group).unwrap();
-        let mut id = None;
-        for queue in &progress {
-            let pulled = pulled.pull(queue, &Filter::all(), 0, 1, None).await.unwrap();
-            id = id.or(pulled.messages.first().map(|message| message.offset_msg_id()));
-        }
-        let id = id.expect("a message");
-        let direct =
-            mqadmin(&lib, &["queryMsgById", "-i", &id, "-t", &topic, "-g", &group, "-d", client.id()]).await;
-        assert!(direct.contains("CR_SUCCESS"), "{direct}");
-        until("the message that was consumed directly", || seen.lock().unwrap().len() == 11).await;
+    for case in &world.cases {
+        world.leave(case, case.first()).await;
+    }
+    world.shared("the first left", world.cases.iter().map(|case| (case, vec![case.second()]))).await;
+    for case in &world.cases {
+        world.join(case, case.first()).await;
+    }
+    world.shared("it came back", world.cases.iter().map(|case| (case, both()))).await;
 
-        let moved = mqadmin(&lib, &["resetOffsetByTime", "-g", &group, "-t", &topic, "-s", "1000"]).await;
-        let count = || seen.lock().unwrap().len();
-        until(&format!("everything again: {moved}"), || count() >= 21).await;
-        consumer.shutdown().await;
-        client.shutdown().await;
-    })
-    .await;
+    // A client that is dropped says nothing to anybody: to brokers it is as dead as a killed one.
+    for case in world.cases.iter().filter(|case| case.client() == 0) {
+        case.rust.lock().unwrap().take();
+    }
+    world.clients[0].take();
+    let survivors = |who: Who, client| {
+        world.cases.iter().filter(move |case| case.client() == client).map(move |case| (case, vec![who]))
+    };
+    world.shared("Rust was killed", survivors(Who::Java, 0)).await;
+    let sent = world.send("java").await;
+    world.received(&sent, survivors(Who::Java, 0)).await;
+    world.java.process.kill().unwrap();
+    let survivors =
+        || world.cases.iter().filter(|case| case.client() == 1).map(|case| (case, vec![Who::Rust]));
+    world.shared("Java was killed", survivors()).await;
+    let sent = world.send("rust").await;
+    world.received(&sent, survivors()).await;
+    for case in world.cases.iter().filter(|case| case.client() == 1) {
+        world.leave(case, Who::Rust).await;
+    }
+    world.clients[1].take().unwrap().shutdown().await;
 }

@@ -12,6 +12,7 @@ mod nearby;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use ringmq_protocol::body::MessageQueue;
 
@@ -61,6 +62,16 @@ pub trait AllocateStrategy: fmt::Debug + Send + Sync {
 
     /// The queues of `members.client_id`; none for a client that is not among the members.
     fn allocate(&self, members: &Members<'_>) -> Result<Vec<MessageQueue>, AllocateError>;
+}
+
+impl<S: AllocateStrategy + ?Sized> AllocateStrategy for Arc<S> {
+    fn name(&self) -> Cow<'static, str> {
+        (**self).name()
+    }
+
+    fn allocate(&self, members: &Members<'_>) -> Result<Vec<MessageQueue>, AllocateError> {
+        (**self).allocate(members)
+    }
 }
 
 impl<'a> Members<'a> {

@@ -128,7 +128,7 @@ impl Instance {
         }
     }
 
-    fn heartbeat_data(&self) -> HeartbeatData {
+    pub(crate) fn heartbeat_data(&self) -> HeartbeatData {
         HeartbeatData {
             client_id: self.client_id.clone(),
             consumer_data_set: self.members.consumers().iter().map(|m| m.consumer_data()).collect(),

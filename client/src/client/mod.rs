@@ -237,6 +237,8 @@ impl Client {
     /// Starts a client. Nothing is sent yet: brokers and name servers are spoken to when there is something to say.
     ///
     /// Must be called within a tokio runtime.
+    ///
+    /// Cancel-safe: when it is dropped, there is no client.
     pub async fn connect(mut config: ClientConfig) -> Result<Client, ConnectError> {
         let lookup = config.name_server_lookup.clone().filter(|_| config.name_servers.is_empty());
         if let Some(url) = &lookup {

@@ -144,6 +144,7 @@ impl PushConsumerBuilder {
 
     /// Whether members divide the queues among themselves, which is the default, or a broker does (Java's
     /// `clientRebalance`). Brokers know [`crate::allocate::Averagely`] and [`crate::allocate::AveragelyByCircle`].
+    /// Where the broker does not know the request, and in orderly consumption, members do it themselves.
     pub fn client_rebalance(mut self, client: bool) -> PushConsumerBuilder {
         self.settings.client_rebalance = client;
         self
@@ -164,11 +165,15 @@ impl PushConsumerBuilder {
     }
 
     /// Starts to consume, many batches at a time.
+    ///
+    /// Cancel-safe: a start that is dropped leaves nothing behind.
     pub async fn start(self, listener: impl ConcurrentListener) -> Result<PushConsumer, ConsumerError> {
         self.start_with(Listener::concurrent(listener)).await
     }
 
     /// Starts to consume each queue in its order.
+    ///
+    /// Cancel-safe: a start that is dropped leaves nothing behind.
     pub async fn start_orderly(self, listener: impl OrderlyListener) -> Result<PushConsumer, ConsumerError> {
         self.start_with(Listener::orderly(listener)).await
     }
@@ -190,7 +195,9 @@ impl PushConsumerBuilder {
             subscriptions.insert(retry.clone(), by_tag(&retry, "*", instance.now_ms()));
         }
         let group = Arc::new(Group::new(instance, self.group, self.settings, listener, subscriptions));
+        // A start that fails, or is dropped, leaves nothing behind.
+        let stop = StopConsumer(group.clone());
         group.start().await?;
-        Ok(PushConsumer { _stop: StopConsumer(group.clone()), group, _client: self.client })
+        Ok(PushConsumer { _stop: stop, group, _client: self.client })
     }
 }

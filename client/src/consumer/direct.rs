@@ -17,7 +17,7 @@ impl Group {
         {
             message.topic = first;
         }
-        let batch = Batch { queue: message.queue.clone(), messages: vec![Arc::new(message)] };
+        let Some(batch) = Batch::new(vec![Arc::new(message)]) else { return unable() };
         let began = self.instance.now_ms();
         let result = match &self.listener {
             Listener::Concurrent(listener) => self.run(listener(batch)).await.map(of_concurrent),

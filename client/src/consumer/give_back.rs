@@ -13,6 +13,7 @@ use super::listener::RetryDelay;
 use crate::client::unknown_broker;
 use crate::error::CallError;
 use crate::message::{Compression, Message, MessageExt};
+use crate::metrics::Returned;
 use crate::producer::send::deliver;
 use crate::producer::wire::{Packing, Parcel};
 use crate::producer::{SendError, SendReceipt};
@@ -33,13 +34,18 @@ impl Group {
                 "a message failed; in broadcasting it does not come again");
             return true;
         }
-        match self.send_back(message, retry).await {
-            Ok(()) => true,
+        let to = match self.send_back(message, retry).await {
+            Ok(()) => Returned::ToBroker,
             Err(error) => {
                 tracing::warn!(target: "ringmq_client::consumer", group = self.name, %error, "a send-back failed");
-                self.send_to_retry_topic(message, self.settings.max_retries()).await
+                match self.send_to_retry_topic(message, self.settings.max_retries()).await {
+                    true => Returned::ToRetryTopic,
+                    false => Returned::Here,
+                }
             }
-        }
+        };
+        self.stats.returned(&message.topic, to, 1);
+        !matches!(to, Returned::Here)
     }
 
     async fn send_back(&self, message: &MessageExt, retry: RetryDelay) -> Result<(), CallError> {

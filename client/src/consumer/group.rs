@@ -91,7 +91,7 @@ impl Group {
             queues: Mutex::default(),
             rebalance: Notify::new(),
             started_ms: instance.now_ms(),
-            stats: Stats::default(),
+            stats: Stats::new(&name),
             #[cfg(feature = "trace")]
             tracer: settings.trace.clone().map(|topic| crate::trace::Tracer::start(&instance, topic, &name)),
             paused: AtomicBool::new(false),

@@ -9,17 +9,22 @@ use ringmq_protocol::body::MessageQueue;
 use crate::env::BoxFuture;
 use crate::message::MessageExt;
 
-/// Messages of one queue, in its order. At most `consume_batch` of them, one by default.
+/// Messages of one queue, in its order: one at least, and at most `consume_batch` of them, which is one by default.
+/// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    pub(crate) queue: MessageQueue,
-    pub(crate) messages: Vec<Arc<MessageExt>>,
+    messages: Arc<[Arc<MessageExt>]>,
 }
 
 impl Batch {
+    /// `None` without a message.
+    pub(crate) fn new(messages: Vec<Arc<MessageExt>>) -> Option<Batch> {
+        (!messages.is_empty()).then(|| Batch { messages: messages.into() })
+    }
+
     /// The queue.
     pub fn queue(&self) -> &MessageQueue {
-        &self.queue
+        &self.messages[0].queue
     }
 }
 

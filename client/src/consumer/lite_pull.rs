@@ -1,6 +1,7 @@
 //! The lite pull consumer: the application asks for messages when it likes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -73,6 +74,8 @@ impl LitePullConsumerBuilder {
     }
 
     /// Starts to pull.
+    ///
+    /// Cancel-safe: a start that is dropped leaves nothing behind.
     pub async fn start(self) -> Result<LitePullConsumer, ConsumerError> {
         validate_group(&self.group)?;
         let instance = self.client.instance.clone();
@@ -90,8 +93,9 @@ impl LitePullConsumerBuilder {
         }
         let group = Group::new(instance, self.group, self.settings, Listener::Poll, subscriptions);
         let group = Arc::new(group);
-        group.start().await?;
+        // A start that fails, or is dropped, leaves nothing behind.
         let stop = StopConsumer(group.clone());
+        group.start().await?;
         Ok(LitePullConsumer { group, handed: Mutex::default(), _stop: stop, _client: self.client })
     }
 }
@@ -111,6 +115,12 @@ pub struct LitePullConsumer {
     _stop: StopConsumer,
     /// Keeps the client's tasks alive.
     _client: Client,
+}
+
+impl fmt::Debug for LitePullConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LitePullConsumer").field("group", &self.group()).finish_non_exhaustive()
+    }
 }
 
 impl LitePullConsumer {
@@ -165,12 +175,16 @@ impl LitePullConsumer {
 
     /// Stores the progress, the last poll's messages included; brokers that can be reached have it when this
     /// returns. Others are told with the next commit, and the failure is logged.
+    ///
+    /// Cancel-safe: what was not told yet is told with the next commit.
     pub async fn commit(&self) {
         self.settle();
         self.group.persist(true).await;
     }
 
     /// The group's stored offset in a queue; `None` when there is none.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn committed(&self, queue: &MessageQueue) -> Result<Option<i64>, CallError> {
         self.group.offsets.read(queue).await
     }
@@ -182,16 +196,22 @@ impl LitePullConsumer {
     }
 
     /// Goes on at the queue's first message.
+    ///
+    /// Cancel-safe: when it is dropped, the consumer has not moved.
     pub async fn seek_to_begin(&self, queue: &MessageQueue) -> Result<bool, CallError> {
         Ok(self.seek(queue, self.group.instance.min_offset(queue).await?))
     }
 
     /// Goes on behind the queue's last message.
+    ///
+    /// Cancel-safe: when it is dropped, the consumer has not moved.
     pub async fn seek_to_end(&self, queue: &MessageQueue) -> Result<bool, CallError> {
         Ok(self.seek(queue, self.group.instance.max_offset(queue).await?))
     }
 
     /// Goes on at the first message stored at or after a time, in ms since 1970.
+    ///
+    /// Cancel-safe: when it is dropped, the consumer has not moved.
     pub async fn seek_to_time(&self, queue: &MessageQueue, time_ms: i64) -> Result<bool, CallError> {
         Ok(self.seek(queue, self.group.instance.search_offset(queue, time_ms).await?))
     }
@@ -215,6 +235,8 @@ impl LitePullConsumer {
 
     /// Leaves the group in order: progress is stored unless that is the application's affair, and brokers are told.
     /// The last poll's messages do not count as done.
+    ///
+    /// Not cancel-safe: a shutdown that is dropped leaves as a dropped consumer does.
     pub async fn shutdown(self) {
         self.group.shut_down().await;
     }

@@ -23,6 +23,7 @@ mod stream;
 mod subscription;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use ringmq_protocol::body::{CheckClientRequestBody, MessageQueue, SubscriptionData};
@@ -44,6 +45,7 @@ use crate::error::CallError;
 use crate::remoting::Request;
 use crate::sync::lock;
 use group::Group;
+use stats::Holdings;
 
 /// Why a consumer was not started, or could not subscribe.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +107,12 @@ pub struct PushConsumer {
     _client: Client,
 }
 
+impl fmt::Debug for PushConsumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushConsumer").field("group", &self.group()).finish_non_exhaustive()
+    }
+}
+
 impl PushConsumer {
     /// The group.
     pub fn group(&self) -> &str {
@@ -118,6 +126,8 @@ impl PushConsumer {
 
     /// Subscribes to a topic, or changes the filter of a subscription: `*` for all, tags with `||` between them, or
     /// [`Filter::sql`]. All members of a group must have the same subscriptions.
+    ///
+    /// Cancel-safe: when it is dropped, the subscription is changed or is as before; brokers hear of a change in time.
     pub async fn subscribe(&self, topic: &str, filter: impl Into<Filter>) -> Result<(), ConsumerError> {
         validate_topic(topic)?;
         let subscription = filter.into().subscription(topic, self.group.instance.now_ms());
@@ -130,6 +140,8 @@ impl PushConsumer {
     }
 
     /// Ends a subscription; its queues go at once.
+    ///
+    /// Cancel-safe: the subscription has ended with the first poll; brokers hear of it in time.
     pub async fn unsubscribe(&self, topic: &str) {
         lock(&self.group.subscriptions).remove(topic);
         self.group.instance.heartbeat().await;
@@ -172,19 +184,14 @@ impl Group {
         if !self.instance.add_consumer(&self.name, self.clone()) {
             return Err(ConsumerError::GroupTaken(self.name.clone()));
         }
-        if let Err(error) = self.prepare().await {
-            self.instance.remove_consumer(&self.name, &**self);
-            return Err(error);
-        }
+        self.prepare().await?;
         self.instance.heartbeat().await;
         if self.settings.assigned.is_some() {
             // Queues that need no sharing are there when this returns, so that the program can seek at once.
             self.rebalance_once().await;
         }
         self.spawn(rebalance::run(self.clone()));
-        if self.settings.auto_commit {
-            self.spawn(persist_regularly(self.clone()));
-        }
+        self.spawn(persist_regularly(self.clone()));
         if self.locks_queues() {
             self.spawn(locks::run(self.clone()));
         }
@@ -204,6 +211,7 @@ impl Group {
             self.persist(true).await;
         }
         self.unlock_all().await;
+        self.stats.holds(&BTreeMap::new());
         #[cfg(feature = "trace")]
         if let Some(tracer) = &self.tracer {
             tracer.flush().await;
@@ -257,6 +265,24 @@ impl Group {
         self.offsets.persist_all(&held, wait).await;
     }
 
+    /// Tells the program's metrics what is held.
+    fn measure(&self) {
+        if !cfg!(feature = "metrics") {
+            return;
+        }
+        let mut held: BTreeMap<String, Holdings> = BTreeMap::new();
+        for process in self.held() {
+            let now = held.entry(process.queue.topic.clone()).or_default();
+            let (messages, bytes) = process.size();
+            *now = Holdings {
+                queues: now.queues + 1,
+                messages: now.messages + messages,
+                bytes: now.bytes + bytes,
+            };
+        }
+        self.stats.holds(&held);
+    }
+
     async fn unlock_all(&self) {
         if !self.locks_queues() {
             return;
@@ -275,7 +301,10 @@ async fn persist_regularly(group: Arc<Group>) {
     let persisting = async {
         loop {
             tokio::time::sleep(group.settings.persist_interval).await;
-            group.persist(false).await;
+            if group.settings.auto_commit {
+                group.persist(false).await;
+            }
+            group.measure();
         }
     };
     tokio::select! {

@@ -49,8 +49,12 @@ impl OffsetStore {
     /// Messages before `offset` are done. Never goes back.
     pub(crate) fn advance(&self, queue: &MessageQueue, offset: i64) {
         let mut table = lock(&self.table);
-        let progress = table.entry(queue.clone()).or_insert(Progress { offset, told: None });
-        progress.offset = progress.offset.max(offset);
+        match table.get_mut(queue) {
+            Some(progress) => progress.offset = progress.offset.max(offset),
+            None => {
+                table.insert(queue.clone(), Progress { offset, told: None });
+            }
+        }
     }
 
     /// The broker moved the queue's end: the one case in which the offset may go back.

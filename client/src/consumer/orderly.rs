@@ -7,6 +7,7 @@ use super::group::Group;
 use super::listener::{Batch, ConsumedOrderly, Erased};
 use super::process_queue::ProcessQueue;
 use crate::message::MessageExt;
+use crate::metrics::Returned;
 
 /// Hands the queue's messages to the listener in order until the queue is taken away. The batch at hand is finished
 /// before this returns.
@@ -46,7 +47,7 @@ async fn consume(
     pending: &mut Vec<Arc<MessageExt>>,
 ) -> Option<Duration> {
     let messages = process.take(group.settings.consume_batch, group.instance.now_ms());
-    let batch = Batch { queue: process.queue.clone(), messages: messages.clone() };
+    let batch = Batch::new(messages.clone())?;
     let consumed = group.observe(&messages, listener(batch)).await;
     let consumed = consumed.unwrap_or(ConsumedOrderly::Suspend(None));
     match consumed {
@@ -85,6 +86,9 @@ async fn suspend(
             Arc::make_mut(&mut message).reconsume_times += 1;
             stay.push(message);
         }
+    }
+    if let Some(message) = stay.first() {
+        group.stats.returned(&message.topic, Returned::Here, stay.len());
     }
     let stands_still = !stay.is_empty();
     process.put_back(stay);

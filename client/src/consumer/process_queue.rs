@@ -184,6 +184,12 @@ impl ProcessQueue {
         }
     }
 
+    /// How many messages are held, and the bytes of their bodies.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.held.len(), state.bytes)
+    }
+
     /// Whether nothing is held.
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.state).held.is_empty()

@@ -152,8 +152,10 @@ fn apply(
         let body = answer.body.clone();
         let messages =
             decode(group, process, subscription, &header, body).map_err(|e| bad_answer(addr, e))?;
+        let now_ms = group.instance.now_ms();
         group.stats.pulled(&process.queue.topic, messages.len(), took);
-        process.put(messages, group.instance.now_ms());
+        group.stats.delivered(&process.queue.topic, now_ms, messages.iter().map(|m| m.store_timestamp));
+        process.put(messages, now_ms);
         group.arrived.notify_waiters();
     }
     position.broker_id = header.suggest_which_broker_id;
@@ -173,15 +175,14 @@ fn decode(
     header: &PullResponseHeader,
     body: Bytes,
 ) -> Result<Vec<MessageExt>, ringmq_protocol::record::RecordError> {
-    let mut messages = MessageExt::decode_all(body, &process.queue.broker_name)?;
+    let ends = (header.min_offset, header.max_offset);
+    let mut messages = MessageExt::decode_pulled(body, &process.queue, ends)?;
     messages.retain(|message| wants(subscription, message));
-    for message in &mut messages {
-        message.set(names::MIN_OFFSET, header.min_offset.to_string());
-        message.set(names::MAX_OFFSET, header.max_offset.to_string());
-        message.queue = process.queue.clone();
-        let first = message.property(names::RETRY_TOPIC).map(str::to_owned);
-        if let Some(first) = first.filter(|_| message.topic == group.retry_topic) {
-            message.topic = first;
+    if process.queue.topic == group.retry_topic {
+        for message in &mut messages {
+            if let Some(first) = message.property(names::RETRY_TOPIC).map(str::to_owned) {
+                message.topic = first;
+            }
         }
     }
     Ok(messages)

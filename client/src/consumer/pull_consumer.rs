@@ -67,6 +67,8 @@ impl PullConsumer {
     }
 
     /// The queues of a topic that can be read.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, RouteError> {
         Ok(self.instance().route(topic).await?.subscribe.clone())
     }
@@ -118,11 +120,15 @@ impl PullConsumer {
     }
 
     /// The group's stored offset in a queue; `None` when there is none.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn committed(&self, queue: &MessageQueue) -> Result<Option<i64>, CallError> {
         self.instance().consumer_offset(&self.group, queue).await
     }
 
     /// Stores the group's offset in a queue. The broker has it when this returns.
+    ///
+    /// Cancel-safe: dropping the future forgets the answer; the offset may or may not be stored.
     pub async fn commit(&self, queue: &MessageQueue, offset: i64) -> Result<(), CallError> {
         self.instance().commit_offset(&self.group, queue, offset, true).await
     }
@@ -138,7 +144,7 @@ fn read(addr: &str, queue: &MessageQueue, answer: Command) -> Result<Pulled, Cal
     };
     let header: PullResponseHeader = answer.header().map_err(|error| bad_answer(addr, error))?;
     let body = if status == PullStatus::Found { answer.body } else { Default::default() };
-    let messages = MessageExt::decode_all(body, &queue.broker_name);
+    let messages = MessageExt::decode_pulled(body, queue, (header.min_offset, header.max_offset));
     Ok(Pulled {
         status,
         messages: messages.map_err(|error| bad_answer(addr, error))?,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ringmq_protocol::body::{
     ConsumerIdList, MessageQueue, MessageRequestMode, QueryAssignmentRequestBody, QueryAssignmentResponseBody,
 };
-use ringmq_protocol::codes::request;
+use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::headers::ConsumerGroupHeader;
 use ringmq_protocol::json::{self, Dialect};
 use ringmq_protocol::names::is_retry_topic;
@@ -23,6 +23,7 @@ use crate::allocate::Members;
 use crate::client::RouteError;
 use crate::client::route::TopicRoute;
 use crate::error::CallError;
+use crate::metrics;
 use crate::remoting::{Request, bad_answer};
 use crate::sync::lock;
 
@@ -52,6 +53,7 @@ impl Group {
         let topics: Vec<String> = lock(&self.subscriptions).keys().cloned().collect();
         self.release_unsubscribed(&topics);
         let mut pause = self.settings.rebalance_interval;
+        metrics::rebalanced(&self.name);
         for topic in &topics {
             match self.wanted(topic).await {
                 Ok(wanted) => {
@@ -83,8 +85,16 @@ impl Group {
         if route.subscribe.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.settings.client_rebalance {
-            return self.assigned_by_broker(topic, &route).await;
+        if self.broker_divides() {
+            match self.assigned_by_broker(topic, &route).await {
+                Err(Unbalanced::Call(error))
+                    if error.code() == Some(response::REQUEST_CODE_NOT_SUPPORTED) =>
+                {
+                    tracing::debug!(target: "ringmq_client::rebalance", group = self.name, topic, %error,
+                        "the members divide the queues themselves");
+                }
+                other => return other,
+            }
         }
         let clients = self.members(&route).await?;
         let members = Members {
@@ -94,6 +104,11 @@ impl Group {
             clients: &clients,
         };
         Ok(self.settings.allocate.allocate(&members)?)
+    }
+
+    /// Whether a broker is asked to divide the queues. As in Java, never in orderly consumption.
+    fn broker_divides(&self) -> bool {
+        !self.settings.client_rebalance && !self.listener.is_orderly()
     }
 
     /// The queues that a broker of the topic gives to this member (400).
@@ -162,6 +177,7 @@ impl Group {
         if taken > 0 || !surplus.is_empty() {
             tracing::info!(target: "ringmq_client::rebalance", group = self.name, topic, taken,
                 released = surplus.len(), "queues changed hands");
+            self.stats.queues_changed(topic);
             self.subscription_changed(topic).await;
         }
         taken == asked && waiting == 0

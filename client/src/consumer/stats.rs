@@ -7,6 +7,7 @@ use std::time::Duration;
 use ringmq_protocol::body::ConsumeStatus;
 use tokio::time::Instant;
 
+use crate::metrics::{Returned, TopicMeters};
 use crate::sync::lock;
 
 /// Rates are those of the last minute.
@@ -50,14 +51,20 @@ impl Past {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Topic {
     now: Counters,
     minute: Past,
     hour: Past,
+    meters: TopicMeters,
 }
 
 impl Topic {
+    fn new(group: &str, topic: &str) -> Topic {
+        let meters = TopicMeters::new(group, topic);
+        Topic { now: Counters::default(), minute: Past::default(), hour: Past::default(), meters }
+    }
+
     fn note(&mut self) {
         let now = Instant::now();
         self.minute.note(now, self.now, STEP, MINUTE);
@@ -83,38 +90,77 @@ impl Topic {
     }
 }
 
-/// Rates of every topic of a consumer.
-#[derive(Debug, Default)]
+/// What is held of a topic: queues, messages, and the bytes of their bodies.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Holdings {
+    pub queues: usize,
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+/// Rates of every topic of a consumer, and the metrics that the program sees.
+#[derive(Debug)]
 pub(super) struct Stats {
+    group: String,
     topics: Mutex<BTreeMap<String, Topic>>,
 }
 
 impl Stats {
-    fn change(&self, topic: &str, change: impl FnOnce(&mut Counters)) {
+    pub(super) fn new(group: &str) -> Stats {
+        Stats { group: group.to_owned(), topics: Mutex::default() }
+    }
+
+    fn with(&self, topic: &str, work: impl FnOnce(&mut Topic)) {
         let mut topics = lock(&self.topics);
-        if !topics.contains_key(topic) {
-            topics.insert(topic.to_owned(), Topic::default());
-        }
-        if let Some(topic) = topics.get_mut(topic) {
-            topic.note();
-            change(&mut topic.now);
+        match topics.get_mut(topic) {
+            Some(topic) => work(topic),
+            None => work(topics.entry(topic.to_owned()).or_insert(Topic::new(&self.group, topic))),
         }
     }
 
     /// A pull brought this many messages.
     pub(super) fn pulled(&self, topic: &str, messages: usize, took: Duration) {
-        self.change(topic, |now| {
-            now.pulls += 1;
-            now.pulled += messages as u64;
-            now.pull_ms += took.as_millis() as u64;
+        self.with(topic, |topic| {
+            topic.note();
+            topic.now.pulls += 1;
+            topic.now.pulled += messages as u64;
+            topic.now.pull_ms += took.as_millis() as u64;
+            topic.meters.pulled(messages, took);
         });
+    }
+
+    /// Messages are here that were stored at these times.
+    pub(super) fn delivered(&self, topic: &str, now_ms: i64, stored_ms: impl Iterator<Item = i64>) {
+        self.with(topic, |topic| stored_ms.for_each(|stored| topic.meters.delivered(now_ms, stored)));
+    }
+
+    /// Messages failed and are tried again.
+    pub(super) fn returned(&self, topic: &str, to: Returned, messages: usize) {
+        self.with(topic, |topic| topic.meters.returned(to, messages));
+    }
+
+    /// Queues of the topic came or went.
+    pub(super) fn queues_changed(&self, topic: &str) {
+        self.with(topic, |topic| topic.meters.changed());
+    }
+
+    /// What is held of each topic now; of others nothing is.
+    pub(super) fn holds(&self, held: &BTreeMap<String, Holdings>) {
+        held.keys().for_each(|topic| self.with(topic, |_| {}));
+        for (name, topic) in lock(&self.topics).iter() {
+            let now = held.get(name).copied().unwrap_or_default();
+            topic.meters.holds(now.queues, now.messages, now.bytes);
+        }
     }
 
     /// A listener is through with this many messages.
     pub(super) fn consumed(&self, topic: &str, messages: usize, took: Duration, success: bool) {
-        self.change(topic, |now| {
+        self.with(topic, |topic| {
+            topic.note();
+            let now = &mut topic.now;
             *(if success { &mut now.consumed } else { &mut now.failed }) += messages as u64;
             now.consume_ms += took.as_millis() as u64;
+            topic.meters.consumed(messages, took, success);
         });
     }
 
@@ -137,7 +183,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rates_are_of_the_last_minute() {
-        let stats = Stats::default();
+        let stats = Stats::new("g");
         for _ in 0..30 {
             stats.pulled("t", 4, Duration::from_millis(10));
             stats.consumed("t", 3, Duration::from_millis(20), true);

@@ -126,6 +126,57 @@ async fn a_failed_message_that_is_taken_back_is_done_here() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_is_dropped_leaves_nothing_behind() {
+    let network = broker("127.0.0.1@me", |_| None);
+    let client = client(&network).await;
+    network.peer("ns:1", |_| None);
+    let start = client.push_consumer("g").subscribe("t", "*").start(|_: Batch| async { Consumed::All });
+    tokio::time::timeout(Duration::from_millis(100), start).await.unwrap_err();
+    assert!(client.instance.heartbeat_data().consumer_data_set.is_empty());
+    let start = client.lite_pull_consumer("g").subscribe("t", "*").start();
+    tokio::time::timeout(Duration::from_millis(100), start).await.unwrap_err();
+    assert!(client.instance.heartbeat_data().consumer_data_set.is_empty());
+    client.shutdown().await;
+    assert!(client.instance.tasks().is_empty());
+}
+
+#[cfg(feature = "metrics")]
+#[tokio::test(start_paused = true)]
+async fn what_happens_is_measured() {
+    let recorder = crate::metrics::tests_support::Recorder::default();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let network = broker("127.0.0.1@me", |_| Some(Command::response(response::SYSTEM_ERROR, 0)));
+    let (client, deliveries) = (client(&network).await, Deliveries::default());
+    let consumer = failing_once(&client, deliveries.clone()).await;
+    let producer = client.producer("p").start().unwrap();
+    producer.send(crate::Message::new("t", "b").unwrap()).await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let consumed = |status| {
+        format!("rocketmq_client_consumed_messages_total topic=t consumer_group=g invocation_status={status}")
+    };
+    for (name, value) in [
+        ("rocketmq_send_cost_time topic=t invocation_status=failure", 1.0),
+        ("rocketmq_client_send_retries_total topic=t", 2.0),
+        ("rocketmq_client_pulled_messages_total topic=t consumer_group=g", 1.0),
+        (&consumed("success"), 1.0),
+        (&consumed("failure"), 1.0),
+        ("rocketmq_client_returned_messages_total topic=t consumer_group=g to=here", 1.0),
+        ("rocketmq_client_queues topic=t consumer_group=g", 1.0),
+        ("rocketmq_consumer_cached_messages topic=t consumer_group=g", 0.0),
+        ("rocketmq_delivery_latency topic=t consumer_group=g", 1.0),
+    ] {
+        assert_eq!(recorder.value(name), Some(value), "{name} in {recorder:?}");
+    }
+    // Two pulls are held by the broker.
+    assert_eq!(recorder.value("rocketmq_client_requests_in_flight"), Some(2.0));
+    assert!(recorder.value("rocketmq_client_rebalances_total consumer_group=g") >= Some(1.0));
+    consumer.shutdown().await;
+    client.shutdown().await;
+    assert_eq!(recorder.value("rocketmq_client_queues topic=t consumer_group=g"), Some(0.0));
+    assert_eq!(recorder.value("rocketmq_client_requests_in_flight"), Some(0.0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_consumer_that_is_no_member_has_no_queue() {
     let network = broker("somebody else", |_| None);
     let client = client(&network).await;

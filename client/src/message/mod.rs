@@ -3,13 +3,14 @@
 mod builder;
 mod compression;
 mod getters;
+mod properties;
 mod received;
 mod reply;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ringmq_protocol::properties::{self, names};
+use ringmq_protocol::properties::{self as wire, names};
 
 pub use builder::{Delivery, MessageBuilder, MessageError};
 pub use compression::{Compression, CompressionError};
@@ -57,6 +58,21 @@ impl Message {
 
     property_getters!();
 
+    /// A property, one of the system's or of the application.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.get(name).map(String::as_str)
+    }
+
+    /// Every property, by name.
+    pub fn properties(&self) -> &BTreeMap<String, String> {
+        &self.properties
+    }
+
+    /// Sets a property of the system's; the caller knows that it is legal.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.properties.insert(name.to_owned(), value.into());
+    }
+
     /// Takes a property of the system's away.
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         self.properties.remove(name)
@@ -76,7 +92,7 @@ impl Message {
     pub(crate) fn encoded_properties(&self) -> String {
         let mut out = String::new();
         for (name, value) in &self.properties {
-            properties::push(&mut out, name, value);
+            wire::push(&mut out, name, value);
         }
         out
     }

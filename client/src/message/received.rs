@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use ringmq_protocol::body::MessageQueue;
 use ringmq_protocol::message_id::OffsetMessageId;
-use ringmq_protocol::properties::{self, names};
+use ringmq_protocol::properties::names;
 use ringmq_protocol::record::{RecordError, RecordView, sys_flag};
 
 use super::Compression;
 use super::getters::property_getters;
+use super::properties::Properties;
 
 /// A message from a broker, with where and when it was stored.
 #[derive(Clone, Debug)]
@@ -43,20 +44,26 @@ pub struct MessageExt {
     pub sys_flag: i32,
     /// The application's own flag.
     pub flag: i32,
-    pub(super) properties: BTreeMap<String, String>,
+    pub(super) properties: Properties,
 }
 
 impl MessageExt {
     /// Reads the record at the start of `bytes`, which came from a queue of `broker_name`; also tells its length.
     pub(crate) fn decode(bytes: &Bytes, broker_name: &str) -> Result<(MessageExt, usize), RecordError> {
-        let record = RecordView::decode(bytes)?;
-        record.check_body()?;
-        let queue = MessageQueue {
+        MessageExt::decode_as(bytes, |record| MessageQueue {
             broker_name: broker_name.to_owned(),
             queue_id: record.queue_id,
             topic: record.topic.to_owned(),
-        };
-        let properties = properties::iter(record.properties);
+        })
+    }
+
+    fn decode_as(
+        bytes: &Bytes,
+        queue: impl FnOnce(&RecordView<'_>) -> MessageQueue,
+    ) -> Result<(MessageExt, usize), RecordError> {
+        let record = RecordView::decode(bytes)?;
+        record.check_body()?;
+        let queue = queue(&record);
         let mut message = MessageExt {
             topic: record.topic.to_owned(),
             body: bytes.slice(record.body_at..record.body_at + record.body.len()),
@@ -72,7 +79,7 @@ impl MessageExt {
             prepared_transaction_offset: record.prepared_transaction_offset,
             sys_flag: record.sys_flag,
             flag: record.flag,
-            properties: properties.map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
+            properties: Properties::new(bytes.slice_ref(record.properties.as_bytes())),
         };
         message.unpack();
         Ok((message, record.bytes.len()))
@@ -88,7 +95,24 @@ impl MessageExt {
         Ok(MessageExt::decode(&whole.into(), broker_name)?.0)
     }
 
-    /// Reads a pull's body.
+    /// Reads the body of a pull of `queue`, which told the ends of that queue; the ids in the records are those of the
+    /// queues that the messages were first written to.
+    pub(crate) fn decode_pulled(
+        mut body: Bytes,
+        queue: &MessageQueue,
+        (first, last): (i64, i64),
+    ) -> Result<Vec<MessageExt>, RecordError> {
+        let mut messages = Vec::new();
+        while !body.is_empty() {
+            let (mut message, len) = MessageExt::decode_as(&body, |_| queue.clone())?;
+            message.properties.set_ends(first, last);
+            messages.push(message);
+            body = body.slice(len..);
+        }
+        Ok(messages)
+    }
+
+    /// Reads the answer to a query.
     pub(crate) fn decode_all(mut body: Bytes, broker_name: &str) -> Result<Vec<MessageExt>, RecordError> {
         let mut messages = Vec::new();
         while !body.is_empty() {
@@ -126,6 +150,21 @@ impl MessageExt {
     }
 
     property_getters!();
+
+    /// A property, one of the system's or of the application.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.get(name)
+    }
+
+    /// Every property, by name.
+    pub fn properties(&self) -> &BTreeMap<String, String> {
+        self.properties.map()
+    }
+
+    /// Sets a property of the system's; the caller knows that it is legal.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.properties.insert(name, value.into());
+    }
 }
 
 #[cfg(test)]

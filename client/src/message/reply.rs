@@ -7,8 +7,9 @@ use ringmq_protocol::body::MessageQueue;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::headers::{ExtError, ReplyMessageHeader};
 use ringmq_protocol::names::reply_topic;
-use ringmq_protocol::properties::{self, names};
+use ringmq_protocol::properties::names;
 
+use super::properties::Properties;
 use super::{Message, MessageError, MessageExt};
 
 /// The message type of replies.
@@ -49,7 +50,6 @@ impl MessageExt {
     pub(crate) fn from_push(command: &Command, now_ms: i64) -> Result<MessageExt, ExtError> {
         let header: ReplyMessageHeader<'_> = command.header()?;
         let text = header.properties.unwrap_or_default();
-        let own = properties::iter(text).map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut message = MessageExt {
             topic: header.topic.to_owned(),
             body: command.body.clone(),
@@ -69,7 +69,7 @@ impl MessageExt {
             prepared_transaction_offset: 0,
             sys_flag: header.sys_flag,
             flag: header.flag,
-            properties: own.collect(),
+            properties: Properties::new(Bytes::copy_from_slice(text.as_bytes())),
         };
         message.set(names::REPLY_ARRIVE_TIME, now_ms.to_string());
         message.unpack();

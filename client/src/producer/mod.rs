@@ -248,6 +248,8 @@ impl Producer {
     }
 
     /// Sends a message to the queue whose turn it is, and on failure to another broker's.
+    ///
+    /// Cancel-safe: dropping the future forgets the answer; the message may or may not be stored. In a batch that makes itself it goes on.
     pub async fn send(&self, message: Message) -> Result<SendReceipt, SendError> {
         match self.inner.accumulator.as_ref().filter(|accumulator| accumulator.takes(&message)) {
             Some(accumulator) => self.inner.send_accumulated(accumulator, message, None).await,
@@ -261,6 +263,8 @@ impl Producer {
     }
 
     /// Sends a message to this queue: one attempt.
+    ///
+    /// Cancel-safe: dropping the future forgets the answer; the message may or may not be stored.
     pub async fn send_to(&self, message: Message, queue: &MessageQueue) -> Result<SendReceipt, SendError> {
         if let Some(accumulator) = self.inner.accumulator.as_ref().filter(|a| a.takes(&message)) {
             return self.inner.send_accumulated(accumulator, message, Some(queue)).await;
@@ -271,6 +275,8 @@ impl Producer {
 
     /// Sends a message to the queue that `selector` picks: one attempt, for to send it elsewhere would break the
     /// order.
+    ///
+    /// Cancel-safe: dropping the future forgets the answer; the message may or may not be stored.
     pub async fn send_with(
         &self,
         message: Message,
@@ -281,6 +287,8 @@ impl Producer {
     }
 
     /// Sends messages in one request; they get one queue and neighbouring offsets.
+    ///
+    /// Cancel-safe: dropping the future forgets the answer; the message may or may not be stored.
     pub async fn send_batch(&self, messages: Vec<Message>) -> Result<SendReceipt, SendError> {
         let instance = &self.inner.client.instance;
         let limit = self.inner.settings.packing.limit;
@@ -289,18 +297,24 @@ impl Producer {
     }
 
     /// Hands a message to the connection and asks for no answer: fast, and nobody tells when it is lost.
+    ///
+    /// Cancel-safe: the message may or may not go out.
     pub async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
         let parcel = self.parcel(message)?;
         self.inner.send_oneway(&parcel).await
     }
 
     /// The queues that the topic's messages go to, in the name server's order.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn queues(&self, topic: &str) -> Result<Vec<MessageQueue>, SendError> {
         Ok(self.inner.route(topic).await?.publish.clone())
     }
 
     /// Sends the traces that wait, and tells the brokers that this producer leaves, if it is the last handle of the
     /// client's last one in its group. Not needed: they find out.
+    ///
+    /// Cancel-safe: a shutdown that is dropped leaves as a dropped producer does.
     pub async fn shutdown(self) {
         #[cfg(feature = "trace")]
         if let Some(tracer) = &self.inner.tracer {

@@ -40,6 +40,8 @@ impl RecallError {
 impl Producer {
     /// Takes a timer message back: it is not delivered. `handle` is [`super::SendReceipt::recall_handle`]. Returns
     /// the message's id. Brokers must have recalls enabled.
+    ///
+    /// Cancel-safe: dropping the future forgets the answer; the message may or may not be taken back.
     pub async fn recall(&self, topic: &str, handle: &str) -> Result<String, RecallError> {
         let broker_name = broker_of(handle).ok_or(RecallError::Handle)?;
         let instance = &self.inner.client.instance;

@@ -54,6 +54,8 @@ impl Producer {
     }
 
     /// As [`Producer::request`], with the request in this queue.
+    ///
+    /// Cancel-safe, but for what the consumer may have done by then.
     pub async fn request_to(
         &self,
         message: Message,
@@ -65,6 +67,8 @@ impl Producer {
     }
 
     /// As [`Producer::request`], with the request in the queue that `selector` picks.
+    ///
+    /// Cancel-safe, but for what the consumer may have done by then.
     pub async fn request_with(
         &self,
         message: Message,

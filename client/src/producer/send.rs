@@ -15,6 +15,7 @@ use crate::client::Instance;
 use crate::client::route::TopicRoute;
 use crate::error::CallError;
 use crate::message::Message;
+use crate::metrics;
 use crate::remoting::Request;
 
 impl Inner {
@@ -30,10 +31,19 @@ impl Inner {
     /// Sends to one queue after the other until one takes it, the time is over, or nobody would take it.
     pub(super) async fn send_somewhere(&self, parcel: &Parcel) -> Result<SendReceipt, SendError> {
         let began = Instant::now();
+        let result = self.try_queues(parcel, began).await;
+        metrics::sent(&parcel.topic, began.elapsed(), result.is_ok());
+        result
+    }
+
+    async fn try_queues(&self, parcel: &Parcel, began: Instant) -> Result<SendReceipt, SendError> {
         let deadline = began + self.settings.send_timeout;
         let mut brokers: Vec<String> = Vec::new();
         let (mut stored, mut last) = (None, None);
         while brokers.len() <= self.settings.retries && (brokers.is_empty() || Instant::now() < deadline) {
+            if !brokers.is_empty() {
+                metrics::send_retried(&parcel.topic);
+            }
             let route = self.route(&parcel.topic).await?;
             let queue = self.next_queue(&route.publish, brokers.last());
             brokers.push(queue.broker_name.clone());
@@ -96,7 +106,10 @@ impl Inner {
         parcel: &Parcel,
         queue: &MessageQueue,
     ) -> Result<SendReceipt, SendError> {
-        Ok(self.attempt(parcel, queue, self.settings.send_timeout).await?)
+        let began = Instant::now();
+        let result = self.attempt(parcel, queue, self.settings.send_timeout).await;
+        metrics::sent(&parcel.topic, began.elapsed(), result.is_ok());
+        Ok(result?)
     }
 
     pub(super) async fn send_oneway(&self, parcel: &Parcel) -> Result<(), SendError> {

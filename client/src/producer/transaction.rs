@@ -166,6 +166,8 @@ impl TransactionProducer {
 
     /// Tells the brokers that this producer leaves, as [`Producer::shutdown`] does: nobody is asked how a
     /// transaction ended any more, unless the group has other members.
+    ///
+    /// Cancel-safe: a shutdown that is dropped leaves as a dropped producer does.
     pub async fn shutdown(self) {
         self.producer.shutdown().await;
     }

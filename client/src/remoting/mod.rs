@@ -24,6 +24,7 @@ pub(crate) use request::Request;
 use crate::config::ClientConfig;
 use crate::env::{ByteStream, Network};
 use crate::error::CallError;
+use crate::metrics;
 use crate::sync::lock;
 use connection::Surroundings;
 
@@ -110,7 +111,18 @@ impl Remoting {
         request: &Request<'_>,
         timeout: Duration,
     ) -> Result<Command, CallError> {
-        let deadline = Instant::now() + timeout;
+        let (began, _in_flight) = (Instant::now(), metrics::in_flight());
+        let answer = self.exchange(addr, request, began + timeout).await;
+        metrics::called(request.code, began.elapsed(), answer.is_ok());
+        answer
+    }
+
+    async fn exchange(
+        &self,
+        addr: &str,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Command, CallError> {
         let connection = self.connection(addr, deadline).await?;
         let answer = connection.call(request, deadline).await?;
         self.around.hooks.iter().for_each(|hook| hook.after_response(addr, request.code, answer.code));

@@ -1,0 +1,113 @@
+//! Signed requests against a broker that checks them. Runs when `RINGMQ_TEST_ACL_NAMESRV` names the name server of
+//! such a broker, and `RINGMQ_TEST_ACL_KEY` and `RINGMQ_TEST_ACL_SECRET` a user who may do everything.
+#![allow(clippy::unwrap_used)] // helpers of tests
+#![cfg(feature = "acl")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{Seen, bounded, unique};
+use ringmq_client::acl::Credentials;
+use ringmq_client::admin::{AdminError, NewTopic};
+use ringmq_client::{
+    Batch, CallError, Client, ClientConfig, ConsumeFrom, Consumed, Message, SendError, SendReceipt,
+};
+use ringmq_protocol::codes::response;
+
+struct Secured {
+    name_servers: String,
+    key: String,
+    secret: String,
+}
+
+impl Secured {
+    fn from_env() -> Option<Secured> {
+        let variable = |name: &str| std::env::var(format!("RINGMQ_TEST_ACL_{name}"));
+        let Ok(name_servers) = variable("NAMESRV") else {
+            eprintln!("skipped: RINGMQ_TEST_ACL_NAMESRV is not set");
+            return None;
+        };
+        Some(Secured { name_servers, key: variable("KEY").unwrap(), secret: variable("SECRET").unwrap() })
+    }
+
+    async fn client(&self, credentials: Option<Credentials>) -> Client {
+        let mut config = ClientConfig::new(&self.name_servers);
+        config.rpc_hooks = credentials.into_iter().map(|hook| Arc::new(hook) as _).collect();
+        Client::connect(config).await.unwrap()
+    }
+
+    async fn right(&self) -> Client {
+        self.client(Some(Credentials::new(&self.key, &self.secret))).await
+    }
+
+    /// A topic that exists, for those who may not create one.
+    async fn topic(&self) -> String {
+        let client = self.right().await;
+        let topic = NewTopic { queues: 2, ..NewTopic::new(unique("client_acl")) };
+        client.admin().create_topic(&topic).await.unwrap();
+        while client.admin().queues(&topic.name).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        client.shutdown().await;
+        topic.name
+    }
+}
+
+async fn send(client: &Client, topic: &str) -> Result<SendReceipt, SendError> {
+    let producer = client.producer(unique("p")).start().unwrap();
+    let queues = producer.queues(topic).await.unwrap();
+    producer.send_to(Message::new(topic, "signed").unwrap(), &queues[0]).await
+}
+
+#[tokio::test]
+async fn the_right_key_sends_and_consumes() {
+    let Some(secured) = Secured::from_env() else { return };
+    bounded(async {
+        let (topic, client, seen) = (secured.topic().await, secured.right().await, Seen::default());
+        let listener = {
+            let seen = seen.clone();
+            move |batch: Batch| {
+                seen.add(&batch);
+                async { Consumed::All }
+            }
+        };
+        let builder = client.push_consumer(unique("g")).subscribe(&topic, "*");
+        let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
+        send(&client, &topic).await.unwrap();
+        seen.count(1).await;
+        consumer.shutdown().await;
+        client.shutdown().await;
+    })
+    .await;
+}
+
+/// What a refusal must tell: who refused, that it was the key, and that to try again is no use there.
+fn assert_denied(error: &CallError, words: &str) {
+    let CallError::Refused { addr, code, remark } = error else { panic!("{error:?}") };
+    assert_eq!(*code, response::NO_PERMISSION, "{remark}");
+    assert!(addr.starts_with("127.0.0.1:") && remark.contains(words), "{addr}: {remark}");
+}
+
+#[tokio::test]
+async fn a_wrong_secret_an_unknown_user_and_nobody_are_refused() {
+    let Some(secured) = Secured::from_env() else { return };
+    bounded(async {
+        let topic = secured.topic().await;
+        for (credentials, words) in [
+            (Some(Credentials::new(&secured.key, "wrong")), "check signature failed"),
+            (Some(Credentials::new("stranger", "wrong")), "not found"),
+            (None, "username cannot be null"),
+        ] {
+            let client = secured.client(credentials).await;
+            let error = send(&client, &topic).await.unwrap_err();
+            assert_denied(error.call().unwrap(), words);
+            let admin = client.admin().create_topic(&NewTopic::new(unique("client_acl"))).await.unwrap_err();
+            let AdminError::Call(error) = admin else { panic!("{admin:?}") };
+            assert_denied(&error, words);
+            client.shutdown().await;
+        }
+    })
+    .await;
+}
