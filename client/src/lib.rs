@@ -92,14 +92,14 @@
 //! | `SendResult`, `SendStatus` | [`SendReceipt`], [`SendStatus`] | |
 //! | `MQClientException`, `MQBrokerException`, `Remoting…Exception` | [`SendError`], [`producer::RequestError`], [`producer::RecallError`], [`consumer::ConsumerError`], [`admin::AdminError`], [`RouteError`], [`CallError`] | |
 //! | `AsyncTraceDispatcher` and its hooks | [`trace`] | OpenTracing |
-//! | `DefaultMQPushConsumer` | [`PushConsumer`]: subscriptions that change, suspend and resume | POP |
+//! | `DefaultMQPushConsumer` | [`PushConsumer`]: subscriptions that change, suspend and resume | |
 //! | `MessageSelector` | [`consumer::Filter`] | |
 //! | `MessageListenerConcurrently` | [`consumer::ConcurrentListener`], async closures | |
 //! | `MessageListenerOrderly` | [`consumer::OrderlyListener`], async closures; `autoCommit=false` is [`ConsumedOrderly::Pending`] | |
 //! | `ConsumeFromWhere` | [`ConsumeFrom`], all six | |
 //! | `PullMessageService`, `PullAPIWrapper`, `ProcessQueue` | inside [`PushConsumer`] | |
-//! | `ConsumeMessage…Service` | inside [`PushConsumer`] | the POP ones |
-//! | `RebalanceService`, `RebalanceImpl` | inside [`PushConsumer`]; by a broker with [`consumer::PushConsumerBuilder::client_rebalance`] | POP |
+//! | `ConsumeMessage…Service` | inside [`PushConsumer`], by pull and by POP | POP in order |
+//! | `RebalanceService`, `RebalanceImpl` | inside [`PushConsumer`]; by a broker with [`consumer::PushConsumerBuilder::client_rebalance`] | |
 //! | `AllocateMessageQueueStrategy` and its six classes | [`allocate`] | |
 //! | `OffsetStore` (`Remote…`, `LocalFile…`) | inside [`PushConsumer`] | |
 //! | `DefaultLitePullConsumer` | [`LitePullConsumer`], [`consumer::MessageStream`] | |

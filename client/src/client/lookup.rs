@@ -28,6 +28,13 @@ pub enum LookupError {
     Answer(String),
 }
 
+impl LookupError {
+    /// Whether the same may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, LookupError::Url(_))
+    }
+}
+
 /// Asks for the list once.
 pub(super) async fn fetch(
     network: &dyn Network,

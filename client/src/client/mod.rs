@@ -63,6 +63,17 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Whether the same may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            ConnectError::NoNameServer => false,
+            ConnectError::Lookup(error) => error.is_retryable(),
+            ConnectError::NoNetwork { .. } => true,
+        }
+    }
+}
+
 /// Everything behind a [`Client`].
 pub(crate) struct Instance {
     pub config: ClientConfig,

@@ -132,6 +132,55 @@ async fn hooks_see_requests_and_answers() {
     assert!(lock(&stamp.0).contains(&(request::GET_MAX_OFFSET, response::NO_PERMISSION)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_silent_name_server_is_passed_over() {
+    let (network, silent) = (MemoryNetwork::default(), Arc::new(Mutex::new("ns:1")));
+    for addr in ["ns:1", "ns:2"] {
+        let silent = silent.clone();
+        network.peer(addr, move |_| {
+            let body = json::to_vec(&route("b:10911"), Dialect::Standard);
+            (*lock(&silent) != addr).then(|| Command::response(0, 0).with_body(body))
+        });
+    }
+    let mut config = config(&network);
+    config.name_servers = vec!["ns:1".to_owned(), "ns:2".to_owned(), "nobody:1".to_owned()];
+    let client = Client::connect(config).await.unwrap();
+    client.instance.route("t").await.unwrap();
+    *lock(&silent) = "ns:2";
+    client.instance.route("u").await.unwrap();
+    // The one that answered is asked again, and first.
+    let asked = network.seen(request::GET_ROUTEINFO_BY_TOPIC).len();
+    client.instance.route("v").await.unwrap();
+    let after = network.seen(request::GET_ROUTEINFO_BY_TOPIC).split_off(asked);
+    assert_eq!(after.iter().map(|(addr, _)| addr.as_str()).collect::<Vec<_>>(), ["ns:1"]);
+    client.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_no_route_names_are_forgotten() {
+    let (network, place) = (MemoryNetwork::default(), Arc::new(Mutex::new("b:1")));
+    let told = place.clone();
+    network.peer("ns:1", move |_| {
+        Some(Command::response(0, 0).with_body(json::to_vec(&route(*lock(&told)), Dialect::Standard)))
+    });
+    for addr in ["b:1", "b:2"] {
+        network.peer(addr, |_| Some(Command::response(0, 0)));
+    }
+    let client = Client::connect(config(&network)).await.unwrap();
+    client.instance.add_producer("g", None);
+    client.instance.route("t").await.unwrap();
+    client.instance.heartbeat().await;
+    assert!(client.instance.remoting.is_connected("b:1"));
+    *lock(&place) = "b:2";
+    tokio::time::sleep(client.instance.config.route_poll_interval * 2).await;
+    let before = network.seen(request::HEART_BEAT).len();
+    client.instance.heartbeat().await;
+    let beats = network.seen(request::HEART_BEAT).split_off(before);
+    assert!(!beats.is_empty() && beats.iter().all(|(addr, _)| addr == "b:2"), "{beats:?}");
+    assert!(!client.instance.remoting.is_connected("b:1"));
+    client.shutdown().await;
+}
+
 #[tokio::test]
 async fn name_servers_are_looked_up() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

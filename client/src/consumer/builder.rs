@@ -150,6 +150,21 @@ impl PushConsumerBuilder {
         self
     }
 
+    /// By POP, which brokers may choose when they divide the queues ([`PushConsumerBuilder::client_rebalance`]): how long
+    /// a message is kept from other members while it is consumed here, 60 s; within 5 s and 5 min.
+    pub fn pop_invisible(mut self, time: Duration) -> PushConsumerBuilder {
+        self.settings.pop_invisible = time.clamp(Duration::from_secs(5), Duration::from_secs(300));
+        self
+    }
+
+    /// By POP: how many messages are asked for at a time, 32 at most, and how many of a queue may be unacknowledged
+    /// before popping waits: 32 and 96.
+    pub fn pop_batch(mut self, messages: u16, unacknowledged: usize) -> PushConsumerBuilder {
+        self.settings.pop_batch = usize::from(messages.clamp(1, 32));
+        self.settings.pop_threshold_for_queue = unacknowledged;
+        self
+    }
+
     /// Records in a topic what becomes of each message: not.
     #[cfg(feature = "trace")]
     pub fn trace(mut self, topic: crate::trace::TraceTopic) -> PushConsumerBuilder {

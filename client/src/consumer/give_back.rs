@@ -48,6 +48,17 @@ impl Group {
         !matches!(to, Returned::Here)
     }
 
+    /// Puts a message to the dead letters now. False when that failed.
+    pub(super) async fn bury(&self, message: &MessageExt) -> bool {
+        match self.send_back(message, RetryDelay::DeadLetter).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(target: "ringmq_client::consumer", group = self.name, %error, "no dead letter");
+                false
+            }
+        }
+    }
+
     async fn send_back(&self, message: &MessageExt, retry: RetryDelay) -> Result<(), CallError> {
         let broker = &message.queue.broker_name;
         let addr = self.instance.routes.master(broker).ok_or_else(|| unknown_broker(broker))?;

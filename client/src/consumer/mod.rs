@@ -5,6 +5,7 @@ mod concurrent;
 mod direct;
 mod give_back;
 mod group;
+mod handle;
 mod listener;
 mod lite_pull;
 mod locks;
@@ -12,6 +13,7 @@ mod observe;
 mod offset_file;
 mod offset_store;
 mod orderly;
+mod pop;
 mod process_queue;
 mod pull;
 mod pull_consumer;
@@ -119,7 +121,7 @@ impl PushConsumer {
         &self.group.name
     }
 
-    /// The queues that this member of the group has at the moment.
+    /// The queues that this member of the group has at the moment; by POP one with the id -1 stands for all of a broker's.
     pub fn queues(&self) -> Vec<MessageQueue> {
         self.group.held().iter().map(|process| process.queue.clone()).collect()
     }

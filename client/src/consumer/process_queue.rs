@@ -2,11 +2,11 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ringmq_protocol::body::{MessageQueue, ProcessQueueInfo};
+use ringmq_protocol::body::{MessageQueue, MessageRequestMode, PopProcessQueueInfo, ProcessQueueInfo};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,11 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct ProcessQueue {
     pub queue: MessageQueue,
+    /// How its messages come. By POP none is held in `state`.
+    pub mode: MessageRequestMode,
+    /// By POP: messages that are not acknowledged, and when some came last, in ms since 1970.
+    unacknowledged: AtomicUsize,
+    popped_ms: AtomicI64,
     state: Mutex<State>,
     /// Messages came, or came back, or the lock did.
     filled: Notify,
@@ -66,9 +71,16 @@ pub(crate) struct ProcessQueue {
 
 impl ProcessQueue {
     /// `stop` is the consumer's.
-    pub(crate) fn new(queue: MessageQueue, stop: &CancellationToken) -> ProcessQueue {
+    pub(crate) fn new(
+        queue: MessageQueue,
+        mode: MessageRequestMode,
+        stop: &CancellationToken,
+    ) -> ProcessQueue {
         ProcessQueue {
             queue,
+            mode,
+            unacknowledged: AtomicUsize::new(0),
+            popped_ms: AtomicI64::new(0),
             state: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
@@ -184,6 +196,26 @@ impl ProcessQueue {
         }
     }
 
+    /// So many messages were popped.
+    pub(crate) fn popped(&self, messages: usize, now_ms: i64) {
+        self.popped_ms.store(now_ms, Ordering::Relaxed);
+        self.unacknowledged.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// A popped message is no longer this member's affair.
+    pub(crate) fn acknowledged(&self) {
+        self.unacknowledged.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// As [`ProcessQueue::info`], by POP.
+    pub(crate) fn pop_info(&self) -> PopProcessQueueInfo {
+        PopProcessQueueInfo {
+            droped: self.dropped.is_cancelled(),
+            last_pop_timestamp: self.popped_ms.load(Ordering::Relaxed),
+            wait_ack_count: self.unacknowledged.load(Ordering::Relaxed) as i32,
+        }
+    }
+
     /// How many messages are held, and the bytes of their bodies.
     pub(crate) fn size(&self) -> (usize, usize) {
         let state = lock(&self.state);
@@ -248,7 +280,8 @@ mod tests {
     }
 
     fn queue(offsets: impl IntoIterator<Item = i64>) -> ProcessQueue {
-        let queue = ProcessQueue::new(MessageQueue::default(), &CancellationToken::new());
+        let queue =
+            ProcessQueue::new(MessageQueue::default(), MessageRequestMode::Pull, &CancellationToken::new());
         queue.put(offsets.into_iter().map(message).collect(), 5);
         queue
     }

@@ -2,7 +2,7 @@
 //!
 //! It runs at the start, on a timer, and whenever a broker tells that the members changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::group::{Assigned, Group};
 use super::listener::Listener;
 use super::process_queue::ProcessQueue;
 use super::settings::ConsumeFrom;
-use super::{concurrent, orderly, pull};
+use super::{concurrent, orderly, pop, pull};
 use crate::allocate::Members;
 use crate::client::RouteError;
 use crate::client::route::TopicRoute;
@@ -32,6 +32,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Pause before a topic that does not exist is looked for again.
 const NO_TOPIC_PAUSE: Duration = Duration::from_secs(5);
+
+/// Queues, and how their messages come.
+type Wanted = BTreeMap<MessageQueue, MessageRequestMode>;
 
 /// Rebalances until the consumer stops.
 pub(super) async fn run(group: Arc<Group>) {
@@ -73,17 +76,20 @@ impl Group {
         pause
     }
 
-    /// The queues of a topic that are this consumer's.
-    async fn wanted(&self, topic: &str) -> Result<Vec<MessageQueue>, Unbalanced> {
+    /// The queues of a topic that are this consumer's, and how their messages come.
+    async fn wanted(&self, topic: &str) -> Result<Wanted, Unbalanced> {
+        let by_pull = |queues: Vec<MessageQueue>| {
+            queues.into_iter().map(|queue| (queue, MessageRequestMode::Pull)).collect()
+        };
         let route = self.instance.route(topic).await?;
         if let Some(assigned) = &self.settings.assigned {
-            return Ok(assigned.iter().filter(|queue| queue.topic == topic).cloned().collect());
+            return Ok(by_pull(assigned.iter().filter(|queue| queue.topic == topic).cloned().collect()));
         }
         if !self.is_clustering() {
-            return Ok(route.subscribe.clone());
+            return Ok(by_pull(route.subscribe.clone()));
         }
         if route.subscribe.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Wanted::new());
         }
         if self.broker_divides() {
             match self.assigned_by_broker(topic, &route).await {
@@ -103,20 +109,16 @@ impl Group {
             queues: &route.subscribe,
             clients: &clients,
         };
-        Ok(self.settings.allocate.allocate(&members)?)
+        Ok(by_pull(self.settings.allocate.allocate(&members)?))
     }
 
     /// Whether a broker is asked to divide the queues. As in Java, never in orderly consumption.
     fn broker_divides(&self) -> bool {
-        !self.settings.client_rebalance && !self.listener.is_orderly()
+        !self.settings.client_rebalance && matches!(self.listener, Listener::Concurrent(_))
     }
 
     /// The queues that a broker of the topic gives to this member (400).
-    async fn assigned_by_broker(
-        &self,
-        topic: &str,
-        route: &TopicRoute,
-    ) -> Result<Vec<MessageQueue>, Unbalanced> {
+    async fn assigned_by_broker(&self, topic: &str, route: &TopicRoute) -> Result<Wanted, Unbalanced> {
         let addr = self.any_broker(route)?;
         let body = QueryAssignmentRequestBody {
             client_id: self.instance.client_id.clone(),
@@ -131,10 +133,7 @@ impl Group {
             json::from_slice(&answer.body).map_err(|e| bad_answer(&addr, e))?;
         let unknown = || Unbalanced::UnknownStrategy(self.settings.allocate.name().into_owned());
         let assignments = body.message_queue_assignments.ok_or_else(unknown)?;
-        if assignments.iter().any(|assignment| assignment.mode == MessageRequestMode::Pop) {
-            return Err(Unbalanced::Pop);
-        }
-        Ok(assignments.into_iter().map(|assignment| assignment.message_queue).collect())
+        Ok(assignments.into_iter().map(|assigned| (assigned.message_queue, assigned.mode)).collect())
     }
 
     fn any_broker(&self, route: &TopicRoute) -> Result<Arc<str>, CallError> {
@@ -157,21 +156,24 @@ impl Group {
     }
 
     /// Gives up queues of a topic that are not wanted, and takes those that are; whether all could be taken.
-    async fn take_over(self: &Arc<Self>, topic: &str, wanted: Vec<MessageQueue>) -> bool {
-        let wanted: BTreeSet<MessageQueue> = wanted.into_iter().collect();
+    async fn take_over(self: &Arc<Self>, topic: &str, wanted: Wanted) -> bool {
         let present: Vec<_> = lock(&self.queues)
             .iter()
-            .map(|(q, a)| (q.clone(), a.leaving))
-            .filter(|(q, _)| q.topic == topic)
+            .map(|(queue, assigned)| (queue.clone(), assigned.process.mode, assigned.leaving))
+            .filter(|(queue, ..)| queue.topic == topic)
             .collect();
-        let surplus: Vec<_> =
-            present.iter().filter(|(queue, leaving)| !leaving && !wanted.contains(queue)).collect();
-        surplus.iter().for_each(|(queue, _)| self.release(queue));
-        let new: Vec<MessageQueue> =
-            wanted.into_iter().filter(|queue| present.iter().all(|(p, _)| p != queue)).collect();
-        let waiting = present.iter().filter(|(_, leaving)| *leaving).count();
-        let (asked, mut taken) = (new.len(), 0);
-        for queue in self.locked(new).await {
+        let surplus: Vec<_> = present
+            .iter()
+            .filter(|(queue, mode, leaving)| !leaving && wanted.get(queue) != Some(mode))
+            .collect();
+        surplus.iter().for_each(|(queue, ..)| self.release(queue));
+        let waiting = present.iter().filter(|(.., leaving)| *leaving).count();
+        let new = wanted.into_iter().filter(|(queue, _)| present.iter().all(|(held, ..)| held != queue));
+        let (pulled, popped): (Vec<_>, Vec<_>) = new.partition(|(_, mode)| *mode == MessageRequestMode::Pull);
+        let pulled: Vec<MessageQueue> = pulled.into_iter().map(|(queue, _)| queue).collect();
+        let (asked, mut taken) = (pulled.len() + popped.len(), popped.len());
+        popped.into_iter().for_each(|(queue, _)| self.begin_pop(queue));
+        for queue in self.locked(pulled).await {
             taken += usize::from(self.take(queue).await);
         }
         if taken > 0 || !surplus.is_empty() {
@@ -215,9 +217,20 @@ impl Group {
         true
     }
 
+    /// Starts to consume a queue by POP. The broker knows where it stands.
+    fn begin_pop(self: &Arc<Self>, queue: MessageQueue) {
+        // Brokers divide queues for concurrent listeners only.
+        let Listener::Concurrent(listener) = &self.listener else { return };
+        let process = Arc::new(ProcessQueue::new(queue.clone(), MessageRequestMode::Pop, &self.stop));
+        lock(&self.queues).insert(queue, Assigned { process: process.clone(), leaving: false });
+        let work = pop::run(self.clone(), process.clone(), listener.clone());
+        self.spawn(process.workers.track_future(work));
+        process.workers.close();
+    }
+
     /// Starts the tasks of a queue.
     fn begin(self: &Arc<Self>, queue: MessageQueue, offset: i64) {
-        let process = Arc::new(ProcessQueue::new(queue.clone(), &self.stop));
+        let process = Arc::new(ProcessQueue::new(queue.clone(), MessageRequestMode::Pull, &self.stop));
         if self.locks_queues() {
             process.set_locked();
         }
@@ -333,6 +346,4 @@ enum Unbalanced {
     Allocate(#[from] crate::allocate::AllocateError),
     #[error("the broker does not know the strategy {0}")]
     UnknownStrategy(String),
-    #[error("the broker wants the topic consumed by POP, which this client does not do")]
-    Pop,
 }

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringmq_protocol::body::{ConsumerRunningInfo, GetConsumerStatusBody, ProcessQueueInfo, ResetOffsetBody};
+use ringmq_protocol::body::{
+    ConsumerRunningInfo, GetConsumerStatusBody, MessageRequestMode, ProcessQueueInfo, ResetOffsetBody,
+};
 
 use super::group::Group;
 use super::listener::Listener;
+use super::process_queue::ProcessQueue;
 use crate::client::Member;
 
 /// The name of the version ordinal that requests carry ([`ringmq_protocol::version::CURRENT`]).
@@ -16,12 +19,15 @@ impl Group {
     /// The answer to GET_CONSUMER_RUNNING_INFO (307), with the properties that mqadmin prints.
     pub(super) fn info(&self) -> ConsumerRunningInfo {
         let held = self.held();
-        let mq_table = held.iter().map(|process| {
+        let by_pop = |process: &&Arc<ProcessQueue>| process.mode == MessageRequestMode::Pop;
+        let mq_table = held.iter().filter(|process| !by_pop(process)).map(|process| {
             let commit_offset = self.offsets.get(&process.queue).unwrap_or(-1);
             (process.queue.clone(), ProcessQueueInfo { commit_offset, ..process.info() })
         });
+        let popped = held.iter().filter(by_pop);
         ConsumerRunningInfo {
             mq_table: mq_table.collect(),
+            mq_pop_table: popped.map(|process| (process.queue.clone(), process.pop_info())).collect(),
             status_table: self.stats.status(),
             properties: self.properties(),
             subscription_set: self.consumer_data().subscription_data_set,

@@ -73,6 +73,10 @@ pub(crate) struct Settings {
     pub assigned: Option<Vec<MessageQueue>>,
     /// Whether this client divides the queues, and not a broker.
     pub client_rebalance: bool,
+    /// By POP: how long a message is kept from others, how many are asked for, and how many may be unacknowledged.
+    pub pop_invisible: Duration,
+    pub pop_batch: usize,
+    pub pop_threshold_for_queue: usize,
     #[cfg(feature = "trace")]
     pub trace: Option<crate::trace::TraceTopic>,
 }
@@ -102,6 +106,9 @@ impl Default for Settings {
             auto_commit: true,
             assigned: None,
             client_rebalance: true,
+            pop_invisible: Duration::from_secs(60),
+            pop_batch: 32,
+            pop_threshold_for_queue: 96,
             #[cfg(feature = "trace")]
             trace: None,
         }

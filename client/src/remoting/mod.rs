@@ -168,6 +168,11 @@ impl Remoting {
         gone.iter().for_each(|connection| connection.close("no route names it any more"));
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_connected(&self, addr: &str) -> bool {
+        lock(&self.slots).get(addr).and_then(|slot| slot.live()).is_some()
+    }
+
     /// Where the tasks of the client belong.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.around.tasks

@@ -9,6 +9,7 @@ mod client;
 mod field;
 mod message;
 mod namesrv;
+mod pop;
 mod send;
 mod transaction;
 
@@ -18,6 +19,7 @@ pub use client::*;
 pub use field::{ExtError, Field};
 pub use message::*;
 pub use namesrv::*;
+pub use pop::*;
 pub use send::*;
 pub use transaction::*;
 
