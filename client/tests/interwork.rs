@@ -1,5 +1,5 @@
 //! Members of one group in Java and in Rust share the queues: with every strategy that both have, whoever comes first
-//! and whoever stands first among the sorted client ids, through joins, leaves and kills. Runs when
+//! and stands first among the sorted client ids, through joins, leaves and kills. Runs when
 //! `RINGMQ_TEST_NAMESRV` names a broker's name server and `RINGMQ_TEST_JAVA_LIB` a directory with the jars of
 //! rocketmq-client 5.5.0 and what it depends on.
 #![allow(clippy::unwrap_used)] // helpers of tests
@@ -71,8 +71,10 @@ enum Who {
 }
 
 impl Case {
-    fn java_instance(&self) -> &'static str {
-        if self.java_leads { "a_java" } else { "z_java" }
+    /// A client of its own: of a client that stays for other groups, a heartbeat that crosses with the farewell of one
+    /// brings the group back, and brokers keep it for two minutes.
+    fn java_instance(&self) -> String {
+        format!("{}_java_{}", if self.java_leads { "a" } else { "z" }, self.group)
     }
 
     /// The Rust client that it is in; the first one is killed.
@@ -328,7 +330,11 @@ fn cases(queues: &[MessageQueue]) -> Vec<Case> {
     let rooms = queues[0].broker_name.starts_with("room@");
     let mut cases = Vec::new();
     for strategy in STRATEGIES.into_iter().filter(|strategy| rooms || *strategy != "MACHINE_ROOM") {
-        for (java_first, java_leads) in [(false, false), (false, true), (true, false), (true, true)] {
+        let orders: &[(bool, bool)] = match strategy {
+            "AVG" => &[(false, false), (false, true), (true, false), (true, true)],
+            _ => &[(false, false), (true, true)],
+        };
+        for &(java_first, java_leads) in orders {
             let (rust, got, queues) = (Mutex::default(), Arc::default(), queues.to_vec());
             let group = unique(&format!("g_{}", cases.len()));
             cases.push(Case { strategy, java_first, java_leads, group, queues, rust, got });

@@ -80,6 +80,7 @@ impl Instance {
     /// producers. Brokers are told at the same time, each within the time limit of a call; failures are logged, for
     /// the next heartbeat comes soon.
     pub(crate) async fn heartbeat(self: &Arc<Self>) {
+        let _telling = self.telling.lock().await;
         let data = self.heartbeat_data();
         if data.consumer_data_set.is_empty() && data.producer_data_set.is_empty() {
             return;
@@ -139,6 +140,7 @@ impl Instance {
 
     /// Tells every broker in use that this client left a group. A broker that cannot be told finds out by itself.
     pub(crate) async fn unregister(self: &Arc<Self>, producer: Option<&str>, consumer: Option<&str>) {
+        let _telling = self.telling.lock().await;
         let mut calls = JoinSet::new();
         for addr in self.routes.addrs(false) {
             let (instance, producer, consumer) =

@@ -89,6 +89,8 @@ pub(crate) struct Instance {
     introduced: Mutex<HashSet<Arc<str>>>,
     /// The subscriptions that brokers have, by the fingerprint of the heartbeat that brought them.
     fingerprints: Mutex<HashMap<Arc<str>, i32>>,
+    /// Held while brokers are told who is here, and who leaves: a heartbeat must not bring back who has left.
+    telling: tokio::sync::Mutex<()>,
     /// A heartbeat is wanted before its time.
     beat_soon: Arc<Notify>,
 }
@@ -276,6 +278,7 @@ impl Client {
             replies: Replies::default(),
             introduced: Mutex::default(),
             fingerprints: Mutex::default(),
+            telling: tokio::sync::Mutex::default(),
             beat_soon,
             config,
         });
