@@ -61,7 +61,7 @@ async fn mistakes_are_told_at_once() {
     bounded(async {
         let topic = topic(&client, "client_sql").await;
         let builder = client.push_consumer(unique("g")).subscribe(&topic, Filter::sql("price BETWEEN"));
-        let error = builder.start(|_: Batch| async { Consumed::All }).await.err().expect("a refusal");
+        let error = builder.start(|_: Batch| async { Consumed::All }).await.expect_err("a refusal");
         assert!(matches!(&error, ConsumerError::Filter { error, .. } if error.code() == Some(23)), "{error}");
         assert!(!error.is_retryable());
         client.shutdown().await;
