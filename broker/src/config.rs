@@ -102,7 +102,7 @@ pub enum ConfigError {
         value: String,
     },
     /// A name that cannot be one.
-    #[error("{option} = \"{value}\": expected 1 to 127 of the characters a-z A-Z 0-9 _ - . %")]
+    #[error("{option} = \"{value}\": expected 1 to 127 of the characters a-z A-Z 0-9 _ - . % @")]
     Name {
         /// The option.
         option: &'static str,
@@ -330,10 +330,11 @@ fn delay(settings: &Settings) -> Result<DelayConfig, ConfigError> {
     })
 }
 
-/// Names stand in routes, tables and file names, so they keep to Java's set for names.
+/// Names stand in routes, tables and file names, so they keep to Java's set for names, and `@`, behind which Java's
+/// machine room strategy looks for the broker's own name in `room@name`.
 fn name(settings: &Settings, option: &'static str) -> Result<String, ConfigError> {
     let value = settings.text(option).to_owned();
-    let fits = |c: char| c.is_ascii_alphanumeric() || "_-.%".contains(c);
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_-.%@".contains(c);
     match !value.is_empty() && value.len() <= 127 && value.chars().all(fits) {
         true => Ok(value),
         false => Err(ConfigError::Name { option, value }),
@@ -470,6 +471,7 @@ mod tests {
     fn what_does_not_fit_together_is_refused() {
         assert!(matches!(config(&["port=2"]), Err(ConfigError::Port(2))));
         assert_eq!(config(&["port=0"]).unwrap().vip_port(), None);
+        assert_eq!(config(&["name=room1@broker-a"]).unwrap().broker_name, "room1@broker-a");
         assert!(matches!(config(&["name=a b"]), Err(ConfigError::Name { option: "name", .. })));
         assert!(matches!(config(&["max-frame-size=4MiB"]), Err(ConfigError::FrameTooSmall { .. })));
         assert!(matches!(config(&["shards=64", "memory=128MiB"]), Err(ConfigError::TailTooLarge { .. })));

@@ -395,6 +395,8 @@ impl Admin {
 
     /// Every stored message with a producer's id, at most 32 of each broker's: one that was sent again, or moved by a
     /// tool ([`MessageExt::copy_to`]), is there more than once.
+    ///
+    /// Cancel-safe: it only asks.
     pub async fn query_all_by_unique_key(
         &self,
         topic: &str,

@@ -143,8 +143,16 @@ fn a_store_of_a_newer_version_is_refused() {
     let path = dir.path().join("store.meta");
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[8] = 99;
-    std::fs::write(&path, bytes).unwrap();
-    let said = refused(&["broker", "--port", "0", "--data", dir.path().to_str().unwrap()]);
+    std::fs::write(&path, &bytes).unwrap();
+    let start = ["broker", "--port", "0", "--data", dir.path().to_str().unwrap()];
+    let said = refused(&start);
+    assert!(said.contains("store.meta") && !said.contains("99"), "damage is no newer format: {said}");
+    // docs/store-format.md: the checksum covers the file, its own field as zero.
+    bytes[12..16].fill(0);
+    let crc = crc32fast::hash(&bytes);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let said = refused(&start);
     assert!(said.contains("store.meta") && said.contains("99"), "{said}");
 }
 
