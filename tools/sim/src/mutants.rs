@@ -73,12 +73,6 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant("settled-twice", Shard, &[], "a half message goes on waiting while its outcome is staged"),
     Mutant(
-        "roll-back-keeps-settled",
-        Shard,
-        &[Fault::NoSpaceAnywhere],
-        "a half message whose outcome was refused waits no more: it leaks",
-    ),
-    Mutant(
         "offsets-in-memory-only",
         Node,
         &[],
