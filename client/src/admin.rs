@@ -460,6 +460,8 @@ impl Admin {
 
     /// Locks a queue for a group of this client, or renews the lock; false when another client has it. It expires at the
     /// broker (RocketMQ: after 60 s) unless it is renewed.
+    ///
+    /// Cancel-safe, but the broker may have given the lock by then.
     pub async fn lock_queue(&self, group: &str, queue: &MessageQueue) -> Result<bool, AdminError> {
         let instance = self.instance();
         instance.master_of(queue).await?;
@@ -468,6 +470,8 @@ impl Admin {
     }
 
     /// Gives a lock back.
+    ///
+    /// Cancel-safe, but the broker may have taken it back by then.
     pub async fn unlock_queue(&self, group: &str, queue: &MessageQueue) -> Result<(), AdminError> {
         Ok(self.instance().unlock_queues(group, &queue.broker_name, vec![queue.clone()]).await?)
     }
