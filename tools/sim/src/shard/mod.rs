@@ -76,7 +76,7 @@ async fn one_life(sim: &Sim, world: &Rc<World>, faults: Faults) {
         let most = 8 << (sim.random() % u64::from(LONGEST_LIFE.ilog2() - 2));
         sim.crash_after_polls(NODE, sim.random() % most, crash);
     }
-    let lives = sim.lives(NODE);
+    let (lives, failed_syncs) = (sim.lives(NODE), sim.fault_count(Fault::SyncError));
     let (tell, told) = flume::bounded(1);
     let shared = Rc::clone(world);
     env.clone().spawn(async move {
@@ -92,14 +92,13 @@ async fn one_life(sim: &Sim, world: &Rc<World>, faults: Faults) {
     if !died {
         sim.crash(NODE, crash);
     }
-    let reason = reason_to_end(sim, world, died);
-    // A process that ended itself leaves the machine running; but a failed sync may take what was not flushed.
-    let power_failed = match reason {
-        Some(reason) => matches!(reason, Fatal::Sync { .. }),
-        None => crash != Crash::Process,
-    };
+    let ended_itself = has_ended_itself(sim, world, died);
+    // A process that ended itself leaves the machine running; but a failed sync may take what was not flushed, also one
+    // upon which the store did not open.
+    let sync_failed = sim.fault_count(Fault::SyncError) > failed_syncs;
+    let unflushed_is_lost = sync_failed || !ended_itself && crash != Crash::Process;
     let harm = sim.take_harm(NODE);
-    world.model.borrow_mut().ended(power_failed, harm);
+    world.model.borrow_mut().ended(unflushed_is_lost, harm);
 }
 
 fn check_end(world: &World, end: Option<End>, is_calm: bool) {
@@ -113,9 +112,9 @@ fn check_end(world: &World, end: Option<End>, is_calm: bool) {
     }
 }
 
-/// Why the process ended itself, if it did, which it may only do for a reason.
-fn reason_to_end(sim: &Sim, world: &World, died: bool) -> Option<Fatal> {
-    let reason = sim.ended_by(NODE).filter(|_| died)?;
+/// Whether the process ended itself, which it may only do for a reason.
+fn has_ended_itself(sim: &Sim, world: &World, died: bool) -> bool {
+    let Some(reason) = sim.ended_by(NODE).filter(|_| died) else { return false };
     let may = |faults: &[Fault]| faults.iter().any(|fault| world.faults.borrow().rate(*fault) > 0);
     let has_reason = match &reason {
         Fatal::Sync { .. } => may(&[Fault::SyncError]),
@@ -125,7 +124,7 @@ fn reason_to_end(sim: &Sim, world: &World, died: bool) -> Option<Fatal> {
         _ => world.model.borrow().is_harmed() || world.plan.harms(),
     };
     assert!(has_reason || world.plan.harms(), "the process ended itself: {reason}");
-    Some(reason)
+    true
 }
 
 /// Gives the disk a limit in some lives of some runs.

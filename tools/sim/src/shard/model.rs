@@ -272,9 +272,9 @@ impl Model {
         self.queues.iter().filter_map(|queue| queue.last()).all(|message| message.end <= self.acked)
     }
 
-    /// The process ended.
-    pub fn ended(&mut self, power_failed: bool, harm: Vec<Harm>) {
-        if power_failed && !self.sync_flush {
+    /// The process ended, and what was not flushed may be lost.
+    pub fn ended(&mut self, unflushed_is_lost: bool, harm: Vec<Harm>) {
+        if unflushed_is_lost && !self.sync_flush {
             self.loss = Loss::Unflushed;
         }
         self.harmed_by(harm);
