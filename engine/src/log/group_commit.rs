@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use futures_lite::future;
 use ringmq_env::{Env, Fatal, mutant};
 
+use super::recovery::next_epoch;
 use super::staging::{Group, LogEnd};
 use super::tail_journal::{Slot, TailEntry};
 use super::{Inner, Log};
@@ -151,7 +152,7 @@ impl<E: Env> Inner<E> {
         let end = self.committed.borrow().clone();
         let epoch = {
             let mut staging = self.staging.borrow_mut();
-            let epoch = staging.epoch() + 1;
+            let epoch = next_epoch(&self.env, staging.epoch());
             staging.roll_back(&end, epoch);
             epoch
         };

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use ringmq_env::{Env, IoSlice};
 
 use super::cold_cache::ColdCache;
+use super::frame::FrameHeader;
 use super::hot_tail::HotTail;
-use super::replay::{ScanEnd, follows};
+use super::replay::{ScanEnd, follows, may_follow};
 use super::scan::Scanner;
 use super::segment::{SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments};
 use super::staging::{LogEnd, Staging};
@@ -21,9 +22,16 @@ use crate::shard::OpenError;
 use crate::signal::Signal;
 use crate::types::LogPosition;
 
-/// More epochs than a log ever has. Without the journal it is not known which of them frames behind the end that was
-/// found belong to: those that are written from now on must be of a later one.
-const UNKNOWN_EPOCHS: u64 = 1 << 32;
+/// Bits of an epoch below the wall clock's milliseconds: random ones.
+const EPOCH_RANDOM_BITS: u32 = 16;
+
+/// The epoch that follows `known`, the newest one that is known. Frames of one that is not known any more, because the
+/// journal lost its slots, may still lie behind the end of the log: an epoch is therefore the time at which it began,
+/// and no two are the same even if the clock was set back.
+pub(super) fn next_epoch<E: Env>(env: &E, known: u64) -> u64 {
+    let now = u64::try_from(env.wall_ms()).unwrap_or(0) << EPOCH_RANDOM_BITS;
+    (now | env.random() >> (u64::BITS - EPOCH_RANDOM_BITS)).max(known + 1)
+}
 
 impl<E: Env> Log<E> {
     /// Opens the log, which goes on behind its last whole frame, or behind what was there once and is damaged.
@@ -47,8 +55,9 @@ impl<E: Env> Log<E> {
         OpenError::refuse_damage(strict, report)?;
         segments.mend().await?;
         let opened = recovery.finish(scanned).await.map_err(OpenError::at(segments.dir()))?;
-        let log = assemble(env, options, segments, journal, &opened, report);
-        log.0.begin_epoch(&opened.end, opened.epoch).await;
+        let epoch = next_epoch(&env, opened.epoch);
+        let log = assemble(env, options, segments, journal, &opened, epoch, report);
+        log.0.begin_epoch(&opened.end, epoch).await;
         Ok(log)
     }
 }
@@ -67,6 +76,7 @@ pub(super) fn segment_config(options: &LogOptions, read_only: bool) -> SegmentCo
 /// What recovery found out.
 struct Opened {
     end: LogEnd,
+    /// The newest epoch that is known.
     epoch: u64,
     store_ms: i64,
 }
@@ -77,10 +87,11 @@ fn assemble<E: Env>(
     segments: Segments<E>,
     journal: TailJournal<E>,
     opened: &Opened,
+    epoch: u64,
     report: &DamageReport,
 ) -> Log<E> {
     let (hot, cold_memory) = (HotTail::new(options.tail_memory), options.cold_memory);
-    let staging = Staging::new(journal.alignment(), options.segment_size, opened.epoch, &opened.end, hot);
+    let staging = Staging::new(journal.alignment(), options.segment_size, epoch, &opened.end, hot);
     Log(Rc::new(Inner {
         env,
         options,
@@ -145,9 +156,15 @@ impl<'a, E: Env> Recovery<'a, E> {
         self.follow(start).await
     }
 
-    /// No slot says where to begin: from the start of the last segment that holds a frame.
+    /// No slot says where to begin: from the start of the last segment that holds a frame. If slots say how much was on
+    /// the device, from a segment that begins before that: whatever lies behind may have reached the device without
+    /// what comes before it.
     async fn find_end_without_journal(&mut self) -> ScanEnd {
-        let ranges = self.segments.ranges();
+        let mut ranges = self.segments.ranges();
+        if !self.tails.is_empty() {
+            let sure = ranges.partition_point(|range| range.first_frame() < self.sure_end);
+            ranges.truncate(sure.max(1));
+        }
         let mut end = ScanEnd { position: SEGMENT_HEADER_LEN, chain: None, epoch: 0 };
         for range in ranges.iter().rev() {
             end = self.follow(ScanEnd { position: range.first_frame(), chain: None, epoch: 0 }).await;
@@ -178,7 +195,8 @@ impl<'a, E: Env> Recovery<'a, E> {
                 self.sure_end = self.sure_end.max(newest);
             }
             if next.is_none() && at.position < self.sure_end {
-                next = scanner.find(at.position + 1, self.sure_end, at.epoch).await;
+                let wanted = |header: &FrameHeader| may_follow(header, &at, self.tails.last());
+                next = scanner.find(at.position + 1, self.sure_end, wanted).await;
                 let found = next.as_ref().map_or(self.sure_end, |frame| frame.header.base);
                 self.lose(at.position, found);
             }
@@ -204,8 +222,7 @@ impl<'a, E: Env> Recovery<'a, E> {
         self.segments.flush_all().await?;
         self.keep_slot(&end);
         let newest = self.tails.last();
-        let step = if newest.is_none() && !self.segments.ranges().is_empty() { UNKNOWN_EPOCHS } else { 1 };
-        let epoch = newest.map_or(0, |tail| tail.epoch).max(scanned.epoch) + step;
+        let epoch = newest.map_or(0, |tail| tail.epoch).max(scanned.epoch);
         let store_ms = newest.map_or(0, |tail| tail.store_ms);
         Ok(Opened { end, epoch, store_ms })
     }

@@ -3,7 +3,7 @@
 use ringmq_env::Env;
 
 use super::Log;
-use super::frame::FRAME_HEADER_LEN;
+use super::frame::{FRAME_HEADER_LEN, FrameHeader};
 use super::scan::{ScannedFrame, Scanner};
 use super::segment::SEGMENT_HEADER_LEN;
 use super::tail_journal::TailRecord;
@@ -35,12 +35,15 @@ pub(super) struct ScanEnd {
     pub epoch: u64,
 }
 
-/// Whether `frame` continues a log that got to `at`. What an earlier epoch left behind the place where the newest
-/// one began does not.
+/// Whether `frame` continues a log that got to `at`.
 pub(super) fn follows(frame: &ScannedFrame, at: &ScanEnd, newest: Option<&TailRecord>) -> bool {
-    let header = &frame.header;
-    let chained = at.chain.is_none_or(|chain| chain == header.previous) && header.epoch >= at.epoch;
-    chained
+    at.chain.is_none_or(|chain| chain == frame.header.previous) && may_follow(&frame.header, at, newest)
+}
+
+/// Whether a frame may stand behind `at`, by its epoch. What an earlier one left behind the place where the newest one
+/// began may not.
+pub(super) fn may_follow(header: &FrameHeader, at: &ScanEnd, newest: Option<&TailRecord>) -> bool {
+    header.epoch >= at.epoch
         && newest.filter(|_| !ringmq_env::mutant!("skip-epoch")).is_none_or(|tail| {
             match header.base >= tail.epoch_start {
                 true => header.epoch == tail.epoch,
@@ -119,13 +122,13 @@ impl<E: Env> Replay<'_, E> {
         }
         let found = match self.start_of_segment() {
             // No frame begins at the first position: the one that it is in does not begin with the index.
-            Some(start) => self.scanner.find(start, at.position, 0).await,
+            Some(start) => self.scanner.find(start, at.position, |_| true).await,
             None => None,
         };
         if found.is_some() {
             return found;
         }
-        let found = self.scanner.find(at.position + 1, self.to, at.epoch).await;
+        let found = self.scanner.find(at.position + 1, self.to, |header| header.epoch >= at.epoch).await;
         let base = found.as_ref().map_or(self.to, |frame| frame.header.base);
         self.lose(at.position, base);
         found

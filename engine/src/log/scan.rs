@@ -130,9 +130,13 @@ impl<'a, E: Env> Scanner<'a, E> {
         Some(ScannedFrame { header, records })
     }
 
-    /// The first frame from `position` on and before `until` whose epoch is not below `epoch`, looked for byte by
-    /// byte.
-    pub(crate) async fn find(&mut self, position: u64, until: u64, epoch: u64) -> Option<ScannedFrame> {
+    /// The first frame from `position` on and before `until` whose epoch is `wanted`, looked for byte by byte.
+    pub(crate) async fn find(
+        &mut self,
+        position: u64,
+        until: u64,
+        wanted: impl Fn(&FrameHeader) -> bool,
+    ) -> Option<ScannedFrame> {
         let mut at = position;
         while at < until {
             let Some(segment) = self.segments.locate(at) else {
@@ -145,8 +149,8 @@ impl<'a, E: Env> Scanner<'a, E> {
             match self.bytes(at, len).await.and_then(FrameHeader::find) {
                 Some(skip) => {
                     at += skip as u64;
-                    let wanted = |header: &FrameHeader| header.base < until && header.epoch >= epoch;
-                    if let Some(frame) = self.frame(at).await.filter(|frame| wanted(&frame.header)) {
+                    let is_wanted = |frame: &ScannedFrame| frame.header.base < until && wanted(&frame.header);
+                    if let Some(frame) = self.frame(at).await.filter(is_wanted) {
                         return Some(frame);
                     }
                     at += 1;

@@ -1,4 +1,5 @@
 mod crash;
+mod tail;
 
 use std::path::Path;
 
