@@ -124,7 +124,7 @@ pub fn append_refused(error: &AppendError, max_message_size: usize) -> Refusal {
                  exceed maxLmqConsumeQueueNum config num, default limit 2w. {error} (--max-lmqs {limit})"
             ),
         ),
-        AppendError::DiskFull { .. } | AppendError::Closed => Refusal::new(
+        AppendError::DiskFull { .. } | AppendError::LogFull { .. } | AppendError::Closed => Refusal::new(
             response::SERVICE_NOT_AVAILABLE,
             format!(
                 "service not available now. It may be caused by one of the following reasons: {error}, messages are \

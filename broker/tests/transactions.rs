@@ -133,7 +133,7 @@ fn what_does_not_match_does_not_end_a_transaction() {
             (end(plain, COMMIT, false), not_found),
             (end(Place { log: place.log + 1, ..place }, COMMIT, false), not_found),
             (end(Place { log: -1, ..place }, COMMIT, false), not_found),
-            (end(Place { log: 77 << 55, ..place }, ROLLBACK, false), not_found),
+            (end(Place { log: 77 << 45, ..place }, ROLLBACK, false), not_found),
             (end(Place { state: 9, ..place }, COMMIT, false), "The transaction state table offset wrong"),
             (other_group.with_ext("producerGroup", "thief"), "The producer group wrong"),
         ] {

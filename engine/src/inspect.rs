@@ -100,9 +100,9 @@ fn count<E: Env>(
     report: &DamageReport,
     files: &LogFiles<E>,
 ) {
-    let expected = PhysicalOffset::new(id, position).get();
+    let expected = Some(PhysicalOffset::new(id, position));
     let view = match RecordView::decode(bytes) {
-        Ok(view) if view.physical_offset == expected => view,
+        Ok(view) if PhysicalOffset::from_wire(view.physical_offset) == expected => view,
         _ => {
             let ((path, offset), len) = (files.place(position), bytes.len() as u64);
             return report.tell(Damage { path, offset, len, what: "what the log holds is no record".into() });

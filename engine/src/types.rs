@@ -9,28 +9,48 @@ use ringmq_env::IoSlice;
 pub struct ShardId(pub u16);
 
 /// Bits of a physical offset that count bytes of the shard's log; the shard stands above them.
-pub const LOG_POSITION_BITS: u32 = 55;
-/// Shards that a physical offset can name: the bits between the position and the sign.
-pub const MAX_SHARDS: u16 = 1 << (63 - LOG_POSITION_BITS);
+pub const LOG_POSITION_BITS: u32 = 45;
+/// Shards that a physical offset can name.
+pub const MAX_SHARDS: u16 = 1 << 8;
+/// No record gets here.
+pub const LOG_END: LogPosition = LogPosition(1 << LOG_POSITION_BITS);
+/// Every physical offset is below this: clients that keep numbers as doubles (ali-ons) are exact up to here.
+const OFFSETS_END: i64 = (MAX_SHARDS as i64) << LOG_POSITION_BITS;
+const _: () = assert!(OFFSETS_END <= 1 << 53);
+
+/// Where the shard stood in the physical offsets of earlier programs. Those of the shards from 1 on are above
+/// [`OFFSETS_END`], those of shard 0 are the same.
+const EARLIER_POSITION_BITS: u32 = 55;
+const _: () = assert!(1 << EARLIER_POSITION_BITS >= OFFSETS_END);
 
 /// A byte position in one shard's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition(pub u64);
 
-/// RocketMQ's physical offset: where a record starts, for the whole node. Shard in the bits 55..63, never negative.
+/// RocketMQ's physical offset: where a record starts, for the whole node. Shard in the bits 45..53, never negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PhysicalOffset(i64);
 
 impl PhysicalOffset {
     /// Packs a shard and a position.
     pub fn new(shard: ShardId, position: LogPosition) -> PhysicalOffset {
-        assert!(shard.0 < MAX_SHARDS && position.0 < 1 << LOG_POSITION_BITS);
+        assert!(shard.0 < MAX_SHARDS && position < LOG_END);
         PhysicalOffset(((u64::from(shard.0) << LOG_POSITION_BITS) | position.0) as i64)
     }
 
-    /// From a client's number; `None` when it is negative.
+    /// From a client's number, or from a record; `None` when no record can be there. What an earlier program gave out
+    /// or stored names the same record as ever.
     pub fn from_wire(offset: i64) -> Option<PhysicalOffset> {
-        (offset >= 0).then_some(PhysicalOffset(offset))
+        match offset {
+            ..0 => None,
+            0..OFFSETS_END => Some(PhysicalOffset(offset)),
+            _ => {
+                let shard = ShardId((offset >> EARLIER_POSITION_BITS) as u16);
+                let position = LogPosition(offset as u64 & ((1 << EARLIER_POSITION_BITS) - 1));
+                let is_possible = shard.0 > 0 && position < LOG_END;
+                is_possible.then(|| PhysicalOffset::new(shard, position))
+            }
+        }
     }
 
     /// As clients see it.
@@ -138,6 +158,16 @@ pub enum AppendError {
         total: u64,
         /// Watermark in percent.
         limit_percent: u8,
+    },
+    /// The shard's log is as long as physical offsets can say.
+    #[error("the log of shard {shard} is full: it ends at {position}, the limit is {limit}")]
+    LogFull {
+        /// The shard.
+        shard: u16,
+        /// Where the log ends.
+        position: u64,
+        /// Where it must not get.
+        limit: u64,
     },
     /// The message wants an LMQ that is new, and there are as many as there may be.
     #[error("there are {known} LMQs, the limit is {limit}")]
@@ -392,4 +422,38 @@ pub struct ShardStats {
     pub messages_damaged: u64,
     /// Store timestamp of the oldest message kept, in ms; -1 when there is none.
     pub earliest_store_ms: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offset(shard: u16, position: u64) -> PhysicalOffset {
+        PhysicalOffset::new(ShardId(shard), LogPosition(position))
+    }
+
+    #[test]
+    fn physical_offsets_are_exact_as_doubles_and_say_shard_and_position() {
+        for shard in [0, 1, 7, MAX_SHARDS - 1] {
+            for position in [0, 4128, (1 << LOG_POSITION_BITS) - 1] {
+                let packed = offset(shard, position);
+                assert_eq!((packed.shard(), packed.position()), (ShardId(shard), LogPosition(position)));
+                assert_eq!(packed.get() as f64 as i64, packed.get());
+                assert_eq!(PhysicalOffset::from_wire(packed.get()), Some(packed));
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_of_earlier_programs_name_the_same_record() {
+        for shard in 1..MAX_SHARDS {
+            for position in [0, 4128, (1 << LOG_POSITION_BITS) - 1] {
+                let earlier = i64::from(shard) << 55 | position as i64;
+                assert_eq!(PhysicalOffset::from_wire(earlier), Some(offset(shard, position)));
+            }
+        }
+        for nowhere in [-1, i64::MIN, 1 << 53, (1 << 55) - 1, 1 << 55 | 1 << 45, i64::MAX] {
+            assert_eq!(PhysicalOffset::from_wire(nowhere), None, "{nowhere}");
+        }
+    }
 }

@@ -265,7 +265,10 @@ impl<E: Env> ShardService<E> {
             // It was ended meanwhile.
             Ok(()) | Err(SettleError::NotPending { .. }) => true,
             Err(SettleError::Refused(
-                AppendError::Busy { .. } | AppendError::DiskFull { .. } | AppendError::Closed,
+                AppendError::Busy { .. }
+                | AppendError::DiskFull { .. }
+                | AppendError::LogFull { .. }
+                | AppendError::Closed,
             )) => false,
             Err(SettleError::Refused(error)) => {
                 tracing::error!(shard = self.id.0, ?record, %error, "a half message cannot be put off");

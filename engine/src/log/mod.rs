@@ -27,7 +27,7 @@ use ringmq_env::{Env, IoSlice, mutant};
 
 use crate::damage::DamageReport;
 use crate::signal::Signal;
-use crate::types::{LogPosition, ShardId};
+use crate::types::{LOG_END, LogPosition, ShardId};
 
 pub(crate) use frame::record_len;
 pub(crate) use group_commit::CommitStep;
@@ -208,6 +208,13 @@ impl<E: Env> Log<E> {
     /// Memory that reads from disk hold, in bytes.
     pub(crate) fn cold_memory(&self) -> u64 {
         self.0.cold.memory()
+    }
+
+    /// Whether `len` bytes of records may get beyond what physical offsets can say. Some segments before that: no
+    /// append has to be cut, however it falls into segments.
+    pub(crate) fn is_full_for(&self, len: usize) -> bool {
+        let furthest = self.0.staging.borrow().segment().end() + self.0.options.segment_size + 2 * len as u64;
+        furthest > LOG_END.0
     }
 
     /// The committed bytes at `position` if the hot tail has them.

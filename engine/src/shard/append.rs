@@ -64,6 +64,10 @@ impl<E: Env> Inner<E> {
         let sizes = messages.iter().map(|message| record_size(message, limit));
         let sizes: SmallVec<[usize; 1]> = sizes.collect::<Result<_, _>>()?;
         let total = sizes.iter().sum();
+        if shard.log.is_full_for(total) {
+            let (shard, position) = (shard.options.id.0, shard.log.staged().0);
+            return Err(AppendError::LogFull { shard, position, limit: LOG_END.0 });
+        }
         if total <= shard.log.max_unit() {
             shard.log.reserve(total);
         }

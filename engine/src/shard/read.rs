@@ -116,11 +116,9 @@ impl<E: Env> Shard<E> {
     pub async fn record_at(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
         let shard = &*self.0;
         let Some(record) = shard.bytes_of_record(position).await? else { return Ok(None) };
-        let physical = PhysicalOffset::new(shard.options.id, position);
-        let Some(view) = RecordView::decode(&record).ok().filter(|v| v.physical_offset == physical.get())
-        else {
-            return Ok(None);
-        };
+        let physical = Some(PhysicalOffset::new(shard.options.id, position));
+        let is_there = |view: &RecordView<'_>| PhysicalOffset::from_wire(view.physical_offset) == physical;
+        let Some(view) = RecordView::decode(&record).ok().filter(is_there) else { return Ok(None) };
         // A message's body may look like a record; only the index knows where records start.
         let (Ok(queue), offset) = (u32::try_from(view.queue_id), QueueOffset(view.queue_offset)) else {
             return Ok(None);

@@ -49,17 +49,15 @@ class Suite:
     def wanted(self, client, case):
         return not self.only or any(only in (client, "%s/%s" % (client, case), "*/" + case) for only in self.only)
 
-    def serves(self, client, needs):
-        """What needs a store of one shard, which is what a run that asks for no number of cores gets: RingMQ's LMQs; and
-        what node sends back, since ali-ons keeps physical offsets as numbers, which are exact up to 2^53 only."""
-        one_shard = self.peer != RINGMQ or self.cores is None
-        return one_shard or needs != "lmq" and (client.name, needs) != ("node", "dead-letters")
+    def serves(self, needs):
+        """RingMQ's LMQs need a store of one shard, which is what a run that asks for no number of cores gets."""
+        return self.peer != RINGMQ or self.cores is None or needs != "lmq"
 
     def run(self):
         chosen = {waits: [(client, name, function) for name, needs, function, slow in cases.CASES
                           for client in CLIENTS.values()
                           if slow == waits and needs in client.can and self.wanted(client.name, name)
-                          and self.serves(client, needs)]
+                          and self.serves(needs)]
                   for waits in (True, False)}
         waiting, steady = chosen[True], chosen[False]
         steady += [(CLIENTS["java-5.5.0"], name, function, ADMIN) for name, function in admin.CASES if self.wanted(ADMIN, name)]

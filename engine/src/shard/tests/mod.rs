@@ -3,6 +3,7 @@ mod damage;
 mod entries;
 mod faults;
 mod golden;
+mod limits;
 mod pending;
 mod reads;
 mod retain;
