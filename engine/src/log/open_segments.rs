@@ -38,11 +38,7 @@ impl<E: Env> Segments<E> {
         for entry in env.read_dir(&dir).await.map_err(OpenError::at(&dir))? {
             if entry.name == NEW_FILE && !config.read_only {
                 let path = dir.join(NEW_FILE);
-                match env.remove_file(&path).await {
-                    // A log of this process that has just been closed was still making it.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    removed => removed.map_err(OpenError::at(&path))?,
-                }
+                env.remove_file(&path).await.map_err(OpenError::at(&path))?;
             } else if let Some(range) = SegmentRange::of_file(&entry) {
                 found.push(look(&env, &config, range, &entry, report).await?);
             }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ringmq_env::sim::{DiskFault, DiskOpKind, Sim, SimEnv};
+use ringmq_env::sim::{Crash, DiskFault, DiskOpKind, Sim, SimEnv};
 
 use super::*;
 
@@ -150,6 +150,23 @@ fn a_damaged_record_is_passed_over_and_counted() {
     });
 }
 
+#[test]
+fn a_deleted_topic_begins_anew() {
+    let sim = Sim::new(19);
+    sim.run(async {
+        let shard = opened(&sim.node("a")).await;
+        committed(&shard, send(&shard, "T", 0, b"old").end).await;
+        shard.delete_topic("T").await.unwrap();
+        assert_eq!(shard.queue_range("T", QueueId(0)), None);
+        committed(&shard, send(&shard, "T", 0, b"new").end).await;
+        assert_eq!(whole_queue(&shard, "T", 0).await, [b"new"]);
+        sim.crash("a", Crash::Process);
+        let shard = opened(&sim.node("a")).await;
+        assert_eq!(whole_queue(&shard, "T", 0).await, [b"new"]);
+        shard.close().await;
+    });
+}
+
 /// What a device cannot read for a moment is no damage: the newest message lies in the tail journal alone.
 #[test]
 fn reads_that_fail_for_a_moment_cost_nothing_at_the_start() {
@@ -158,7 +175,7 @@ fn reads_that_fail_for_a_moment_cost_nothing_at_the_start() {
         let shard = opened(&sim.node("a")).await;
         let end = send(&shard, "T", 0, b"in the partial sector").end;
         committed(&shard, end).await;
-        sim.crash("a", ringmq_env::sim::Crash::PowerLosingAll);
+        sim.crash("a", Crash::PowerLosingAll);
         let (mut journal, mut log) = (0, 0);
         sim.on_disk("a", move |op| {
             let is_journal = op.path.ends_with("tail");
@@ -195,7 +212,7 @@ fn a_deletion_without_space_is_whole_or_not_at_all() {
             if heals {
                 assert!(shard.checkpoint().await);
             }
-            sim.crash("a", ringmq_env::sim::Crash::Process);
+            sim.crash("a", Crash::Process);
             let shard = opened(&sim.node("a")).await;
             let found = [whole_queue(&shard, "T", 0).await.len(), whole_queue(&shard, "T", 1).await.len()];
             assert_eq!(found, if heals { [0, 0] } else { [1, 1] });
@@ -216,12 +233,12 @@ fn what_lies_in_a_segment_whose_name_was_not_synced_survives_a_power_failure() {
         });
         send(&shard, "T", 0, b"never committed");
         sim.sleep(Duration::from_millis(500)).await;
-        sim.crash("a", ringmq_env::sim::Crash::Process);
+        sim.crash("a", Crash::Process);
         sim.heal_disk("a");
         let shard = opened(&sim.node("a")).await;
         let before = whole_queue(&shard, "T", 0).await.len();
         committed(&shard, send(&shard, "T", 0, b"acknowledged").end).await;
-        sim.crash("a", ringmq_env::sim::Crash::PowerLosingAll);
+        sim.crash("a", Crash::PowerLosingAll);
         let shard = opened(&sim.node("a")).await;
         assert_eq!(whole_queue(&shard, "T", 0).await.len(), before + 1);
         shard.close().await;

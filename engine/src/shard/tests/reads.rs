@@ -123,21 +123,3 @@ fn keys_times_and_positions_are_looked_up() {
         shard.close().await;
     });
 }
-
-#[test]
-fn a_deleted_topic_begins_anew() {
-    on_disk(|env, dir| async move {
-        let shard = Shard::open(env.clone(), shard_options(&dir, true)).await.unwrap();
-        let end = send(&shard, "T", 0, b"old").end;
-        committed(&shard, end).await;
-        shard.delete_topic("T").await.unwrap();
-        assert_eq!(shard.queue_range("T", QueueId(0)), None);
-        let end = send(&shard, "T", 0, b"new").end;
-        committed(&shard, end).await;
-        assert_eq!(whole_queue(&shard, "T", 0).await, [b"new"]);
-        drop(shard);
-        let shard = Shard::open(env, shard_options(&dir, true)).await.unwrap();
-        assert_eq!(whole_queue(&shard, "T", 0).await, [b"new"]);
-        shard.close().await;
-    });
-}
