@@ -71,7 +71,8 @@ fn physical_offset(text: &str) -> anyhow::Result<PhysicalOffset> {
                 .physical_offset
         }
     };
-    PhysicalOffset::from_wire(offset).with_context(|| format!("{offset} is no offset: there is no such shard or position"))
+    PhysicalOffset::from_wire(offset)
+        .with_context(|| format!("{offset} is no offset: there is no such shard or position"))
 }
 
 async fn answer(env: &GlommioEnv, question: &Question) -> anyhow::Result<(String, usize)> {

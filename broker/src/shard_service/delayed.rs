@@ -113,7 +113,9 @@ impl<E: Env> ShardService<E> {
             // Recalled meanwhile.
             Err(SettleError::NotPending { .. }) => Step::Next,
             Err(SettleError::Refused(AppendError::Busy { .. })) => Step::Wait(BUSY_SLEEP_MS),
-            Err(SettleError::Refused(AppendError::DiskFull { .. } | AppendError::LogFull { .. })) => Step::Wait(ERROR_SLEEP_MS),
+            Err(SettleError::Refused(AppendError::DiskFull { .. } | AppendError::LogFull { .. })) => {
+                Step::Wait(ERROR_SLEEP_MS)
+            }
             Err(SettleError::Refused(AppendError::Closed)) => Step::Wait(1),
             Err(SettleError::Refused(error)) => {
                 tracing::error!(shard = self.id.0, ?record, %error, "a message that is due cannot be stored");

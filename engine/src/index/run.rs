@@ -184,7 +184,12 @@ impl<E: Env> Reader<E> {
             return Ok(block);
         }
         let file = self.file(run).await?;
-        let block = file.read_at(u64::from(number) * BLOCK as u64, BLOCK).await?;
+        let offset = u64::from(number) * BLOCK as u64;
+        let mut block = file.read_at(offset, BLOCK).await?;
+        if !is_whole(run.header.id, number, &block) {
+            // The device may have misread.
+            block = file.read_at(offset, BLOCK).await?;
+        }
         if !is_whole(run.header.id, number, &block) {
             return Err(RunError::Damaged(number));
         }

@@ -137,6 +137,19 @@ impl ColdCache {
         self.changed.notify();
     }
 
+    /// Drops what is there of the stretch: it is not what was written.
+    pub(super) fn forget(&self, stretch: Range<u64>) {
+        let mut blocks = self.blocks.borrow_mut();
+        let overlaps = |(start, block): (&u64, &Block)| {
+            (block.end > stretch.start && block.data.is_some()).then_some(*start)
+        };
+        let bad: Vec<u64> = blocks.range(..stretch.end).filter_map(overlaps).collect();
+        for start in bad {
+            let Some(block) = blocks.remove(&start) else { continue };
+            self.memory.set(self.memory.get() - (block.end - start));
+        }
+    }
+
     fn end_of(&self, position: u64) -> Option<u64> {
         let blocks = self.blocks.borrow();
         let block = blocks.range(..=position).next_back().map(|(_, block)| block.end);

@@ -40,6 +40,12 @@ impl<E: Env> Log<E> {
         }
     }
 
+    /// The same from the device, whatever readers share: for bytes that turned out not to be what was written.
+    pub(crate) async fn read_once_more(&self, position: LogPosition, len: usize) -> io::Result<IoSlice> {
+        self.0.cold.forget(position.0..position.0 + len as u64);
+        self.read_cold(position, len, false).await
+    }
+
     /// The bytes from the blocks that readers share; `None` when they cannot be had.
     async fn read_shared(&self, position: u64, len: usize) -> Option<IoSlice> {
         let (start, block) = self.block_at(position).await?;

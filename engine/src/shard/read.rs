@@ -124,7 +124,7 @@ impl<E: Env> Shard<E> {
             return Ok(None);
         };
         match shard.entry(view.topic, QueueId(queue), offset).await? {
-            Some(entry) if entry.position == position => shard.checked(&entry, record).map(Some),
+            Some(entry) if entry.position == position => shard.checked(&entry, record).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -212,7 +212,7 @@ impl<E: Env> Inner<E> {
         }
         let record = self.read_cold(entry.position, len, sequential).await?;
         self.count(|stats| stats.messages_read_cold += 1);
-        self.checked(entry, record)
+        self.checked(entry, record).await
     }
 
     async fn read_cold(
@@ -231,13 +231,21 @@ impl<E: Env> Inner<E> {
         })
     }
 
-    /// `record`, if it is what was written.
-    fn checked(&self, entry: &IndexEntry, record: IoSlice) -> Result<IoSlice, ReadError> {
-        let len = entry.size as usize;
-        if record.len() == len && (crc32fast::hash(&record) == entry.crc || ringmq_env::mutant!("skip-crc")) {
+    /// `record`, if it is what was written, or else what the device says when it is asked once more: a device may
+    /// have misread.
+    async fn checked(&self, entry: &IndexEntry, record: IoSlice) -> Result<IoSlice, ReadError> {
+        let (position, len) = (entry.position, entry.size as usize);
+        if is_whole(&record, len, entry.crc) {
             return Ok(record);
         }
-        Err(self.damaged(entry.position, len, "the record is not what was written"))
+        match self.log.read_once_more(position, len).await {
+            Ok(record) if is_whole(&record, len, entry.crc) => {
+                let (shard, position) = (self.options.id.0, position.0);
+                tracing::warn!(shard, position, len, "a record was misread, and read well once more");
+                Ok(record)
+            }
+            _ => Err(self.damaged(position, len, "the record is not what was written")),
+        }
     }
 
     fn damaged(&self, position: LogPosition, len: usize, what: &str) -> ReadError {
@@ -290,6 +298,11 @@ impl<E: Env> Inner<E> {
         self.count(|stats| stats.messages_read += result.messages as u64);
         result
     }
+}
+
+/// Whether a record that was read is what was written.
+pub(super) fn is_whole(record: &[u8], len: usize, crc: u32) -> bool {
+    record.len() == len && (crc32fast::hash(record) == crc || ringmq_env::mutant!("skip-crc"))
 }
 
 fn empty(range: QueueRange, next_offset: QueueOffset) -> ReadResult {

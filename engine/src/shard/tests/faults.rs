@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ringmq_env::sim::{Crash, DiskFault, DiskOpKind, Sim, SimEnv};
+use ringmq_env::sim::{CERTAIN, Crash, DiskFault, DiskOpKind, Fault, Faults, Sim, SimEnv};
 
 use super::*;
 
@@ -146,6 +146,56 @@ fn a_damaged_record_is_passed_over_and_counted() {
         assert!(bodies(&read.parts).iter().enumerate().all(|(n, body)| body[0] as usize == n + 5));
         assert!(matches!(shard.record_at(positions[4]).await, Err(ReadError::Damaged { .. })));
         assert!(shard.stats().messages_damaged >= 2);
+        shard.close().await;
+    });
+}
+
+/// Reads the queue while the first `misreads` reads of the disk get a wrong sector; how many messages were found.
+async fn read_misreading(sim: &Rc<Sim>, shard: &Shard<SimEnv>, misreads: u64) -> usize {
+    let (fate, before) = (Rc::clone(sim), sim.fault_count(Fault::StaleRead));
+    sim.set_faults("a", Faults::none().with(Fault::StaleRead, CERTAIN));
+    sim.on_disk("a", move |_| {
+        if fate.fault_count(Fault::StaleRead) - before >= misreads {
+            fate.set_faults("a", Faults::none());
+        }
+        DiskFault::None
+    });
+    let found = whole_queue_over_damage(shard).await;
+    sim.heal_disk("a");
+    sim.set_faults("a", Faults::none());
+    assert!(sim.fault_count(Fault::StaleRead) > before);
+    found
+}
+
+async fn whole_queue_over_damage(shard: &Shard<SimEnv>) -> usize {
+    let (mut found, mut offset) = (0, 0);
+    while offset < shard.queue_range("T", QueueId(0)).unwrap().max.0 {
+        let read = shard.read(&request("T", 0, offset)).await.unwrap();
+        found += read.messages;
+        offset = read.next_offset.0;
+    }
+    found
+}
+
+/// What a device misreads once is no damage, and what it misreads again stays in no cache.
+#[test]
+fn what_is_misread_is_read_once_more_and_forgotten() {
+    let sim = Rc::new(Sim::new(18));
+    sim.run(async {
+        let shard = opened(&sim.node("a")).await;
+        for n in 0..20 {
+            committed(&shard, send(&shard, "T", 0, &[n; 5000]).end).await;
+        }
+        shard.close().await;
+        let shard = opened(&sim.node("a")).await;
+        assert_eq!(read_misreading(&sim, &shard, 1).await, 20, "read well the second time");
+        assert_eq!(shard.damage(), []);
+        shard.close().await;
+
+        let shard = opened(&sim.node("a")).await;
+        let found = read_misreading(&sim, &shard, u64::MAX).await;
+        assert!(found < 20 && !shard.damage().is_empty(), "{found}");
+        assert_eq!(whole_queue_over_damage(&shard).await, 20, "the cache has forgotten it");
         shard.close().await;
     });
 }
