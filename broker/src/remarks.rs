@@ -256,7 +256,7 @@ pub fn topic_not_readable(topic: &str) -> Refusal {
 /// A pull from a queue that the topic does not have.
 pub fn illegal_pull_queue(queue_id: i32, config: &TopicConfig, consumer: SocketAddr) -> Refusal {
     Refusal::invalid(format!(
-        "queueId[{queue_id}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}] consumer:[{consumer}]",
+        "queueId[{queue_id}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}] consumer:[/{consumer}]",
         config.topic_name, config.read_queue_nums
     ))
 }
