@@ -383,6 +383,17 @@ pub fn not_ended(why: NotEnded) -> Refusal {
     }
 }
 
+/// What a tool wants to take up again is no half message that was given up, or could not be stored.
+pub fn half_not_resumed() -> Refusal {
+    Refusal::system_error("Put message back to RMQ_SYS_TRANS_HALF_TOPIC failed.")
+}
+
+/// A queue has no entry of that number.
+pub fn no_entry(index: i64, queue_id: u32, topic: &str) -> Command {
+    let remark = format!("Index {index} of {queue_id}@{topic} is not exist!");
+    Command::response(response::SUCCESS, 0).with_remark(remark)
+}
+
 /// No message has the key in that time.
 pub fn no_message_with_key() -> Refusal {
     Refusal::new(response::QUERY_NOT_FOUND, "can not find message, maybe time range not correct")
