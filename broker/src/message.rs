@@ -112,6 +112,8 @@ pub struct SendRequest {
     pub frame: Bytes,
     /// Topic to store it in.
     pub topic: Arc<str>,
+    /// The group of producers, if its sends have a quota.
+    pub sender: Option<Arc<str>>,
     /// Queue that the edge chose.
     pub queue_id: QueueId,
     /// Where the message waits until its outcome is known or it is due, if it waits. The shard is still that of topic

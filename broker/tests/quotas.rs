@@ -75,6 +75,23 @@ fn the_brokers_quota_counts_for_every_topic_and_outlives_nothing() {
 }
 
 #[test]
+fn a_group_of_producers_is_refused_in_every_topic() {
+    let sim = Sim::new(85);
+    sim.run(async {
+        let broker = start(&sim, &["cores=2", "shards=2"]).await;
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        let body = r#"{"groupName":"producers","attributes":{"+quota.send":"40"}}"#;
+        let limit = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, 0).with_body(body);
+        assert_eq!(client.call(limit).await.code, response::SUCCESS);
+        let (first, remark) = taken(&mut client, "a", 200).await;
+        assert!((40..80).contains(&first), "{first}");
+        assert!(remark.unwrap().contains("group producers is"), "whose quota it is");
+        assert!(taken(&mut client, "b", 20).await.0 < 10, "another topic is none of another quota");
+        broker.stop().await;
+    });
+}
+
+#[test]
 fn a_groups_pulls_wait_for_its_quota_or_are_refused() {
     let sim = Sim::new(83);
     sim.run(async {
@@ -113,8 +130,8 @@ fn what_is_no_quota_is_refused() {
             let refused = client.call(topic("t", attributes)).await;
             assert_eq!((refused.code, refused.remark.as_deref()), (response::SYSTEM_ERROR, Some(remark)));
         }
-        let refused = client.call(group(r#"{"+quota.send":"10"}"#)).await;
-        assert_eq!(refused.remark.as_deref(), Some("unsupported key: quota.send"));
+        let refused = client.call(group(r#"{"+quota.reads":"10"}"#)).await;
+        assert_eq!(refused.remark.as_deref(), Some("unsupported key: quota.reads"));
         broker.stop().await;
     });
 }

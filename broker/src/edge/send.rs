@@ -322,8 +322,10 @@ impl Draft {
         let fields = self.fields;
         let multi_tags =
             if config.topic_filter_type == TopicFilterType::MultiTag { sys_flag::MULTI_TAGS } else { 0 };
+        let sender = core.quotas.borrow().sender(self.text(fields.producer_group));
         Ok(SendRequest {
             topic,
+            sender,
             queue_id,
             waits_in,
             flag: fields.flag,

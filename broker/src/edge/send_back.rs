@@ -194,6 +194,7 @@ impl SentBack {
         SendRequest {
             frame: Bytes::from(frame),
             topic: topic.clone(),
+            sender: None,
             queue_id,
             waits_in,
             flag: view.flag,
