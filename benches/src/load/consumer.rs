@@ -110,7 +110,7 @@ impl Consumer {
                 match answer.code {
                     SUCCESS => count(&answer, mode, now, counter)?,
                     PULL_NOT_FOUND | PULL_RETRY | PULL_OFFSET_MOVED => {}
-                    code => counter.failure(now, code, || answer.remark()),
+                    code => counter.failure(now, None, code, || answer.remark()),
                 }
                 if let Ok(next) = answer.next_offset() {
                     self.queues[queue].advance(next, mode);

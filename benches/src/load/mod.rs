@@ -34,6 +34,10 @@ pub struct LoadArgs {
     /// Messages a second in all: an open loop, in which latency counts from when each was due.
     #[arg(long)]
     pub rate: Option<f64>,
+    /// Requests in flight on each connection, in an open loop, as clients have such a limit: what is due beyond it is
+    /// withheld, and counted.
+    #[arg(long, default_value_t = 1024)]
+    pub most_in_flight: usize,
     /// Body bytes of each message.
     #[arg(long, default_value_t = 1024)]
     pub size: usize,
@@ -72,6 +76,7 @@ impl Default for LoadArgs {
             connections: 64,
             in_flight: 1,
             rate: None,
+            most_in_flight: 1024,
             size: 1024,
             batch: 1,
             topic: "BenchTopic".to_owned(),
@@ -121,6 +126,7 @@ impl LoadArgs {
         anyhow::ensure!((1..=100).contains(&self.queues), "--queues: 1 to 100");
         anyhow::ensure!((1..=1_000_000).contains(&self.topics), "--topics: 1 to 1,000,000");
         anyhow::ensure!(self.batch >= 1 && self.in_flight >= 1, "--batch and --in-flight: at least 1");
+        anyhow::ensure!(self.most_in_flight >= 1, "--most-in-flight: at least 1");
         let consumers = self.tail + self.readers;
         anyhow::ensure!(self.connections + consumers > 0, "no producers and no consumers");
         anyhow::ensure!(consumers == 0 || self.topics == 1, "consumers read one topic");
@@ -166,6 +172,10 @@ pub struct Stream {
     pub errors: BTreeMap<i32, u64>,
     /// What the broker said with the last of these.
     pub remark: String,
+    /// Latency of these answers.
+    pub refused_in: Option<Latency>,
+    /// Requests of an open loop that were due and did not leave, because too many had no answer yet.
+    pub withheld: u64,
 }
 
 impl Stream {
@@ -187,8 +197,14 @@ impl Stream {
                 l.p50, l.p99, l.p999, l.p9999, l.max
             );
         }
+        if self.withheld > 0 {
+            line += &format!("  withheld {}", self.withheld);
+        }
         if !self.errors.is_empty() {
             line += &format!("  ERRORS {:?} {}", self.errors, self.remark);
+            if let Some(l) = &self.refused_in {
+                line += &format!(" (p50 {:.0} p99 {:.0} max {:.0} us)", l.p50, l.p99, l.max);
+            }
         }
         line
     }
@@ -251,6 +267,7 @@ struct StreamCounter {
     bytes_each: u64,
     stream: Stream,
     latency: Recorder,
+    refusals: Recorder,
     newest: u64,
 }
 
@@ -263,6 +280,7 @@ impl StreamCounter {
             bytes_each,
             stream: Stream::default(),
             latency: Recorder::new(),
+            refusals: Recorder::new(),
             newest: plan.counted_from,
         }
     }
@@ -291,10 +309,18 @@ impl StreamCounter {
     }
 
     /// Failures count in the warm-up, too: they say that something is wrong.
-    fn failure(&mut self, now: u64, code: i32, remark: impl FnOnce() -> String) {
-        self.counts(now);
+    fn failure(&mut self, now: u64, latency_ns: Option<u64>, code: i32, remark: impl FnOnce() -> String) {
+        if let (true, Some(latency_ns)) = (self.counts(now), latency_ns) {
+            self.refusals.record(latency_ns, 1);
+        }
         *self.stream.errors.entry(code).or_default() += 1;
         self.stream.remark = remark();
+    }
+
+    fn withheld(&mut self, now: u64) {
+        if (self.counted_from..=self.end).contains(&now) {
+            self.stream.withheld += 1;
+        }
     }
 
     fn failed(&self) -> bool {
@@ -308,6 +334,7 @@ impl StreamCounter {
     fn finish(mut self) -> Stream {
         self.stream.seconds = (self.newest - self.counted_from) as f64 / 1e9;
         self.stream.latency = self.latency.summary();
+        self.stream.refused_in = self.refusals.summary();
         self.stream
     }
 }

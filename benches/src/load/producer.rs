@@ -73,7 +73,11 @@ pub fn run(plan: &Plan<'_>) -> anyhow::Result<Stream> {
                 let pace = pace.as_mut().expect("only an open loop has ticks");
                 pace.tick();
                 while let Some(due) = pace.next_due(plan.now_ns()) {
-                    producers[turn % load.connections].request_due(due, &mut cursor)?;
+                    let producer = &mut producers[turn % load.connections];
+                    match producer.in_flight() < load.most_in_flight {
+                        true => producer.request_due(due, &mut cursor)?,
+                        false => counter.withheld(due),
+                    }
                     turn += 1;
                 }
             } else {
@@ -139,7 +143,7 @@ impl<'a> Producer<'a> {
                 if code == SUCCESS {
                     counter.success(now, now.saturating_sub(begun));
                 } else {
-                    counter.failure(now, code, || answer.remark());
+                    counter.failure(now, Some(now.saturating_sub(begun)), code, || answer.remark());
                 }
                 self.connection.consume(len);
                 match &mut again {

@@ -1,6 +1,7 @@
 //! Offers a broker twice what it can take, and looks at what it still does: the goodput of an overload, beside the peak
 //! that the same broker reached in a closed loop moments before, and its memory, which must not grow with what is
-//! offered.
+//! offered. The load has a limit for what is in flight, as clients have one: 65,536 requests in all. What came later than
+//! a client waits is no goodput.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,11 @@ use anyhow::{Context, ensure};
 use ringmq_bench::{LoadArgs, run_load};
 
 use crate::broker::{Broker, BrokerCommand};
+
+/// How long clients wait for an answer (Java's `sendMsgTimeout`), in µs.
+const PATIENCE_US: f64 = 3_000_000.0;
+/// What clients have in flight (Java's `clientAsyncSemaphoreValue`), over all connections.
+const IN_FLIGHT: usize = 65_536;
 
 /// The broker, and how long.
 #[derive(clap::Args)]
@@ -52,7 +58,12 @@ pub fn run(args: &OverloadArgs) -> anyhow::Result<()> {
     let extra = [&kept[..], &args.broker].concat();
     let command = BrokerCommand::new(args.ringmq.clone(), args.dir.canonicalize()?, "sync", &extra)?;
     let (broker, _) = command.start()?;
-    let shape = LoadArgs { connections: args.connections, size: args.size, ..LoadArgs::default() };
+    let shape = LoadArgs {
+        connections: args.connections,
+        most_in_flight: (IN_FLIGHT / args.connections.max(1)).max(1),
+        size: args.size,
+        ..LoadArgs::default()
+    };
     let mut peak = 0.0_f64;
     for in_flight in [1, 4, 16, 64] {
         let shape = LoadArgs { in_flight, seconds: args.peak_seconds, ..shape.clone() };
@@ -72,6 +83,8 @@ pub fn run(args: &OverloadArgs) -> anyhow::Result<()> {
         report.rate()
     );
     broker.kill()?;
+    let slowest = report.sent.and_then(|sent| sent.latency).map_or(0.0, |latency| latency.p999);
+    ensure!(slowest <= PATIENCE_US, "p99.9 is {slowest:.0} us: later than clients wait");
     ensure!(ratio >= args.least, "the goodput is {ratio:.2} of the peak, the least is {}", args.least);
     // The log's tail and the buffers of connections have limits: what they take is taken by the middle.
     ensure!(late <= early + early / 5 + 16, "the memory grew from {early} MiB to {late} MiB");
