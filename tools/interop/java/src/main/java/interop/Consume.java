@@ -1,7 +1,5 @@
 package interop;
 
-import java.util.Map;
-
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
@@ -12,10 +10,6 @@ import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 
 /** A push consumer, concurrent or orderly, that prints what it gets until its standard input ends. */
 public final class Consume {
-    private static final Map<String, ConsumeFromWhere> FROM = Map.of(
-        "first", ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET, "last", ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET,
-        "timestamp", ConsumeFromWhere.CONSUME_FROM_TIMESTAMP); // half an hour ago, which is the client's default
-
     private Consume() { }
 
     public static void main(String[] argv) {
@@ -23,11 +17,13 @@ public final class Consume {
     }
 
     private static void scenario(Args args) throws Exception {
-        DefaultMQPushConsumer consumer = Clients.consumer(args);
+        DefaultMQPushConsumer consumer = Trace.consumer(args);
+        consumer.setNamesrvAddr(args.get("namesrv"));
         // MessageModel moved to another package in 5.x: its name stays out of this source.
         var model = consumer.getMessageModel().getDeclaringClass();
         consumer.setMessageModel(Enum.valueOf(model, args.get("model", "clustering").toUpperCase()));
-        consumer.setConsumeFromWhere(FROM.get(args.get("from", "first")));
+        consumer.setConsumeFromWhere(args.get("from", "first").equals("first")
+            ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
         if (args.get("sql", "").isEmpty()) {
             consumer.subscribe(args.get("topic"), args.get("tags", "*"));
         } else {
