@@ -2,7 +2,7 @@
 //! answers are ready.
 //!
 //! Everything that a peer can make grow has a bound: requests in flight and queued answers (the reader then pauses,
-//! so that TCP holds the peer back), the read buffer (it grows with what has really arrived, never with what a
+//! so that TCP holds the peer back; a backlog of the core makes all of its readers pause), the read buffer (it grows with what has really arrived, never with what a
 //! length field announces), and the time that a peer may take to read its answers.
 
 use std::cell::{Cell, RefCell};
@@ -74,6 +74,8 @@ pub struct Connection {
     closer: StreamCloser,
     last_activity: Cell<Instant>,
     write_began: Cell<Option<Instant>>,
+    /// The core's backlog will signal `room`.
+    held_back: Cell<bool>,
 }
 
 impl Connection {
@@ -95,6 +97,7 @@ impl Connection {
             closer,
             last_activity: Cell::new(now),
             write_began: Cell::new(None),
+            held_back: Cell::new(false),
         }
     }
 
@@ -207,9 +210,21 @@ impl Connection {
     fn has_room<E: Env>(&self, core: &Core<E>) -> bool {
         let max_queued = if core.under_pressure() { MAX_QUEUED_UNDER_PRESSURE } else { MAX_QUEUED };
         !core.is_stopping()
+            && !core.holds_back()
             && self.in_flight.get() < MAX_IN_FLIGHT
             && self.pulls.get() < MAX_UNSETTLED_PULLS
             && self.outgoing.borrow().len() < max_queued
+    }
+
+    /// Its reader waits for the end of a backlog; false when it did already.
+    pub fn begin_held_back(&self) -> bool {
+        !self.held_back.replace(true)
+    }
+
+    /// The backlog let it go.
+    pub fn end_held_back(&self) {
+        self.held_back.set(false);
+        self.room.signal();
     }
 
     /// Why the connection should be closed now, if it should.
@@ -365,6 +380,7 @@ impl<E: Env> Requests<'_, E> {
 
     async fn wait_for_room(&self) -> Result<(), End> {
         while !self.connection.has_room(self.core) && !self.connection.is_closing() {
+            self.core.hold_back(self.connection);
             self.connection.room.wait().await;
         }
         if self.connection.is_closing() { Err(End::Closed) } else { Ok(()) }

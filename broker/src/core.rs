@@ -15,6 +15,7 @@ use ringmq_protocol::message_id::UniqueKeys;
 use rustc_hash::FxBuildHasher;
 
 use crate::answers::Identity;
+use crate::backlog::{self, Backlog};
 use crate::calls::{CallTable, Caller};
 use crate::complaints::Complaints;
 use crate::connection::{Connection, ConnectionTable, End, read_requests, write_answers};
@@ -61,6 +62,7 @@ pub struct Core<E: Env> {
     shards: OnceCell<HashMap<ShardId, Rc<ShardService<E>>, FxBuildHasher>>,
     control: OnceCell<Rc<ControlPlane<E>>>,
     calls: CallTable,
+    backlog: Backlog,
     limits: Limits,
     buffers: RefCell<Vec<BytesMut>>,
     network_memory: Cell<usize>,
@@ -94,6 +96,7 @@ impl<E: Env> Core<E> {
             shards: OnceCell::new(),
             control: OnceCell::new(),
             calls: CallTable::default(),
+            backlog: Backlog::default(),
             limits,
             buffers: RefCell::default(),
             network_memory: Cell::new(0),
@@ -152,6 +155,9 @@ impl<E: Env> Core<E> {
         let envelope = Envelope { shard, reply, credit: Some(bytes as u32), request };
         if let Err(full) = self.mailbox.request(owner, CoreMessage::Request(envelope), bytes) {
             self.refuse_full(owner, full);
+        }
+        if self.mailbox.is_over(owner, backlog::BEGINS) {
+            self.begin_backlog();
         }
     }
 
@@ -279,6 +285,47 @@ impl<E: Env> Core<E> {
         }
     }
 
+    // --- the backlog ---
+
+    /// A shard, or the lane to one, has more to do than readers should add to.
+    pub fn begin_backlog(self: &Rc<Self>) {
+        if self.backlog.begin(self.env.now()) {
+            let core = self.clone();
+            self.env.spawn(async move {
+                core.env.sleep(backlog::PATIENCE).await;
+                core.backlog.let_go();
+            });
+        }
+    }
+
+    /// Some of it may be done.
+    pub fn end_backlog(&self) {
+        let crowded = || {
+            self.shards().any(|shard| shard.engine().is_over(backlog::ENDS))
+                || self.others().any(|core| self.mailbox.is_over(core, backlog::ENDS))
+        };
+        if self.backlog.is_there() && !crowded() {
+            self.backlog.end();
+        }
+    }
+
+    /// Whether no connection should be read for the moment.
+    pub fn holds_back(&self) -> bool {
+        self.backlog.holds_back(|| self.env.now())
+    }
+
+    /// If so, this one's reader is told when to look again.
+    pub fn hold_back(&self, connection: &Rc<Connection>) {
+        if self.holds_back() {
+            self.backlog.hold_back(connection);
+        }
+    }
+
+    /// How often there was too much to do.
+    pub fn backlogs(&self) -> u64 {
+        self.backlog.count()
+    }
+
     // --- the mesh ---
 
     /// Sends what is queued for the other cores.
@@ -294,6 +341,7 @@ impl<E: Env> Core<E> {
             for message in batch {
                 self.receive_one(from, message);
             }
+            self.end_backlog();
             self.flush();
         }
     }

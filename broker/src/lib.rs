@@ -1,6 +1,7 @@
 //! The RocketMQ broker: connections, processors, sessions, subscriptions, offsets, long polling.
 
 mod answers;
+mod backlog;
 mod calls;
 pub mod compat;
 mod complaints;

@@ -194,6 +194,12 @@ impl<M> Mailbox<M> {
         Ok(())
     }
 
+    /// Whether more than one in `parts` of the credits for `to` are taken.
+    pub fn is_over(&self, to: CoreId, parts: usize) -> bool {
+        let Lane { capacity, requests, bytes, .. } = self.lane(to);
+        requests.get() * parts > capacity.requests || bytes.get() * parts > capacity.bytes
+    }
+
     /// Queues what needs no credit: an answer, or news.
     pub fn post(&self, to: CoreId, message: M) {
         self.lane(to).outbox.borrow_mut().push(message);

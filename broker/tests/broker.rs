@@ -328,6 +328,7 @@ fn what_is_not_served_is_refused_with_the_reason() {
                 response::MESSAGE_ILLEGAL,
                 "the message is illegal",
             ),
+            (send("%RETRY%nobody", 0, "x", ""), response::SUBSCRIPTION_GROUP_NOT_EXIST, "nobody"),
             (
                 send("t", 0, "x", &format!("k\u{1}{}\u{2}", "v".repeat(32_760))),
                 response::MESSAGE_ILLEGAL,
@@ -465,6 +466,36 @@ fn a_full_lane_answers_busy_at_once_and_everything_is_answered() {
         assert_eq!(clients[0].call(send("t", 0, "last", "")).await.code, 0);
         let max = clients[0].call(about_queue(request::GET_MAX_OFFSET, "t", 0)).await;
         assert_eq!(number(&max, "offset"), stored + 2, "what was refused is not stored");
+        broker.stop().await;
+    });
+}
+
+/// 40 MiB at once, of which 16 may be staged, for a device that takes its time and works.
+#[test]
+fn what_a_slow_device_does_not_take_at_once_waits_in_the_sockets() {
+    let sim = Sim::new(16);
+    sim.run(async {
+        let broker = start(&sim, &["cores=1"]).await;
+        let mut clients = Vec::new();
+        for n in 0..20 {
+            clients.push(Client::connect(&sim, &format!("client{n}"), broker.address).await);
+        }
+        assert_eq!(clients[0].call(send("t", 0, "first", "")).await.code, 0);
+        sim.on_disk(BROKER, |op| match op.kind {
+            DiskOpKind::Write => DiskFault::Delay(Duration::from_millis(50)),
+            _ => DiskFault::None,
+        });
+        let body = "x".repeat(20 << 10);
+        let mut opaques = Vec::new();
+        for client in &mut clients {
+            opaques.push(client.send_all((0..100).map(|_| send("t", 0, &body, "")).collect()).await);
+        }
+        for (client, opaques) in clients.iter_mut().zip(opaques) {
+            for opaque in opaques {
+                let answer = client.answer(opaque).await;
+                assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
+            }
+        }
         broker.stop().await;
     });
 }

@@ -239,6 +239,11 @@ impl<E: Env> Shard<E> {
         &self.0.report
     }
 
+    /// Whether more than one in `parts` of [`ShardOptions::staged_limit`] is staged.
+    pub fn is_over(&self, parts: usize) -> bool {
+        self.0.staged_bytes() * parts > self.0.options.staged_limit
+    }
+
     /// Counters and gauges.
     pub fn stats(&self) -> ShardStats {
         let shard = &*self.0;

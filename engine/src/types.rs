@@ -140,7 +140,7 @@ pub enum AppendError {
     #[error("the properties are not UTF-8")]
     PropertiesNotText,
     /// So much is staged already that the disk must catch up first.
-    #[error("{staged} bytes are staged, the limit is {limit}: try again in a few milliseconds")]
+    #[error("{staged} bytes are staged, the limit is {limit}")]
     Busy {
         /// Bytes staged and not yet written.
         staged: usize,

@@ -44,7 +44,7 @@ impl<E: Env> ShardService<E> {
         store_figures(&mut figures, self.id().0, &self.engine().stats());
         self.traffic(&mut figures);
         self.transaction_figures(&mut figures);
-        self.delay_figures(core, &mut figures).await;
+        self.delay_figures(core, &mut figures);
         self.dead_letters(core, &mut figures);
         self.lag(core, &mut figures).await;
         figures
@@ -162,6 +162,8 @@ impl<E: Env> Core<E> {
         }
         self.quotas.borrow().figures(&mut figures);
         let lanes: usize = self.lane_gauges().map(|gauge| gauge.requests).sum();
+        let help = "Times that connections were not read on, because too much was under way to the log.";
+        figures.counter("ringmq_backlogs_total", help, &[], self.backlogs());
         figures.gauge("ringmq_lane_requests", "Requests on their way between cores.", &[], lanes as f64);
         figures
     }

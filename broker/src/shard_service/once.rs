@@ -162,7 +162,7 @@ impl<E: Env> ShardService<E> {
     }
 
     /// Stages what was not found, and answers what was, in the order in which it came.
-    fn stage_found(&self, core: &Core<E>) {
+    fn stage_found(&self, core: &Rc<Core<E>>) {
         loop {
             let next = self.once.borrow_mut().next();
             let Some((search, found)) = next else { return };

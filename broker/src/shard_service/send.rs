@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::once::OnceId;
 use super::transaction::CheckRequest;
 use super::*;
+use crate::backlog;
 use crate::calls::Caller;
 
 /// Messages that one batch may hold.
@@ -61,8 +62,7 @@ impl<E: Env> ShardService<E> {
     pub(super) fn send(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, send: SendRequest) {
         // What a consumer sends back is none of the producers' messages.
         if !send.plain_answer {
-            let sender = send.sender.as_deref();
-            let over = core.quotas.borrow_mut().may_send(&send.topic, sender, core.env.now());
+            let over = core.quotas.borrow_mut().may_send(&send.topic, core.env.now());
             if let Err(over) = over {
                 return to.answer(core, AnswerBody::Refused(remarks::over_quota(&over)));
             }
@@ -73,7 +73,7 @@ impl<E: Env> ShardService<E> {
         }
     }
 
-    pub(super) fn stage(&self, core: &Core<E>, to: Destination, send: SendRequest, once: Option<OnceId>) {
+    pub(super) fn stage(&self, core: &Rc<Core<E>>, to: Destination, send: SendRequest, once: Option<OnceId>) {
         let appended = match send.batch {
             false => self.append_one(core, &send),
             true => self.append_batch(core, &send),
@@ -83,7 +83,7 @@ impl<E: Env> ShardService<E> {
                 let messages = u64::from(send.inner).max(appended.physical_offsets.len() as u64);
                 let bytes = send.body.len() as u64;
                 if !send.plain_answer {
-                    core.quotas.borrow_mut().sent(&send.topic, send.sender.as_deref(), messages, bytes);
+                    core.quotas.borrow_mut().sent(&send.topic, messages, bytes);
                 }
                 match send.waits_in.map(|waits_in| waits_in.topic) {
                     Some(topics::TRANS_HALF_TOPIC) => {}
@@ -103,6 +103,9 @@ impl<E: Env> ShardService<E> {
                     }
                 };
                 self.when_durable(end, staged_ms, then);
+                if self.shard.is_over(backlog::BEGINS) {
+                    core.begin_backlog();
+                }
             }
             Err(refusal) => {
                 self.meters.borrow_mut().failed();
@@ -176,6 +179,7 @@ impl<E: Env> ShardService<E> {
                 self.refuse_staged(&core, &error);
             }
             self.wake(&core, &arrivals);
+            core.end_backlog();
             core.flush();
         }
         self.drained.signal();

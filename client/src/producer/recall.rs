@@ -51,7 +51,7 @@ impl Producer {
         let header = RecallMessageHeader {
             producer_group: Some(self.group()),
             topic,
-            recall_handle: Some(handle),
+            recall_handle: handle,
             broker_name: Some(&broker_name),
         };
         let request = Request::new(request::RECALL_MESSAGE, &header);

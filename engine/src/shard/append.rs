@@ -90,6 +90,11 @@ impl<E: Env> Inner<E> {
         })
     }
 
+    /// Bytes that are staged and not yet written.
+    pub(super) fn staged_bytes(&self) -> usize {
+        (self.log.staged().0 - self.log.committed().0) as usize
+    }
+
     /// Whether an append may be staged now.
     fn admit(&self) -> Result<(), AppendError> {
         if self.closing.get() {
@@ -98,7 +103,7 @@ impl<E: Env> Inner<E> {
         if let Some(error) = self.disk_refuses() {
             return Err(error);
         }
-        let staged = (self.log.staged().0 - self.log.committed().0) as usize;
+        let staged = self.staged_bytes();
         if staged > self.options.staged_limit {
             return Err(AppendError::Busy { staged, limit: self.options.staged_limit });
         }
