@@ -11,7 +11,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: interop send|consume|pull|transact [--name value]...")
+		fmt.Fprintln(os.Stderr, "usage: interop send|consume|pull|request|transact [--name value]...")
 		os.Exit(2)
 	}
 	rlog.SetLogLevel("warn")
@@ -23,6 +23,8 @@ func main() {
 		consume(a)
 	case "pull":
 		pull(a)
+	case "request":
+		request(a)
 	case "transact":
 		transact(a)
 	default:

@@ -5,6 +5,7 @@ from collections import Counter
 from . import remoting
 from .admin import CLUSTER, Shell
 from .cases import case
+from .clients import CLIENTS
 from .context import check, check_content, check_once, got
 
 JAVA_TIMER_MS = 1200  # a Java broker may fire a timer up to its precision (1 s) early
@@ -141,6 +142,17 @@ def request_reply(t):
         replies = [(m["n"], m["body"]) for m in requester.all("reply")]
         check(replies == [(n, "re: request-%d" % n) for n in range(10)], "replies: %s" % replies)
     check(not responder.all("failed"), "replies failed: %s" % responder.all("failed")[:1])
+
+
+@case("requests", "requests", waits=True)
+def requests(t):
+    """A requester of another language gets the replies of a Java client."""
+    t.create_topic()
+    t.start("respond", client=CLIENTS["java-5.5.0"]).wait_for("ready")
+    requester = t.start("request", group=t.group + "-P", count=10).wait_for("done")
+    check(not requester.all("failed"), "requests failed: %s" % requester.all("failed")[:1])
+    replies = [(m["n"], m["body"]) for m in requester.all("reply")]
+    check(replies == [(n, "re: request-%d" % n) for n in range(10)], "replies: %s" % replies)
 
 
 def traced(t, trace, *arguments):

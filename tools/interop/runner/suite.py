@@ -81,7 +81,7 @@ class Suite:
             return
         for client, name, function, *shown in failed:
             self.failed -= 1
-            self.repeated += self.one(client, name, function, *shown, attempt="again")
+            self.repeated += self.one(client, name, function, *shown, seconds=WAITING_SECONDS, attempt="again")
 
     def restarting(self, gate, client, name, function):
         try:
