@@ -112,6 +112,8 @@ pub struct SendRequest {
     pub frame: Bytes,
     /// Topic to store it in.
     pub topic: Arc<str>,
+    /// The group of producers, if its sends have a quota.
+    pub sender: Option<Arc<str>>,
     /// Queue that the edge chose.
     pub queue_id: QueueId,
     /// Where the message waits until its outcome is known or it is due, if it waits. The shard is still that of topic
@@ -387,6 +389,19 @@ pub enum ShardCall {
     },
     /// The record that starts at this physical offset, if one does.
     RecordAt(PhysicalOffset),
+    /// Records of a queue, from this offset on.
+    Entries {
+        /// Topic.
+        topic: Arc<str>,
+        /// Queue of the shard.
+        queue: QueueId,
+        /// The first.
+        from: QueueOffset,
+        /// Most records; fewer when they are large.
+        max_messages: usize,
+    },
+    /// Take up the half message again that was given up and is at this offset.
+    ResumeHalf(PhysicalOffset),
     /// Offsets of groups.
     Offsets(OffsetCall),
     /// Recall the timer message: settle it without a message.
@@ -462,7 +477,7 @@ pub enum CallAnswer {
         /// It is that of the dead letters.
         is_dead: bool,
     },
-    /// To [`ShardCall::Keys`] and [`ShardCall::RecordAt`].
+    /// To [`ShardCall::Keys`], [`ShardCall::RecordAt`] and [`ShardCall::Entries`]; of the last, each may hold several.
     Records(Vec<IoSlice>),
     /// To [`ShardCall::Report`].
     Report(Box<ShardReport>),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use ringmq_engine::QueueId;
 use ringmq_env::Instant;
 use ringmq_protocol::body::{SubscriptionGroupConfig, TopicConfig};
@@ -16,9 +16,9 @@ use crate::mailbox::CoreId;
 use crate::metrics::Figures;
 use crate::routing::Routing;
 
-/// The attribute of a topic: messages sent to it a second.
+/// The attribute of a topic or a group of producers: messages sent a second.
 pub const SEND: &str = "quota.send";
-/// The attribute of a topic: bytes of bodies sent to it a second.
+/// The attribute of a topic or a group of producers: bytes of bodies sent a second.
 pub const SEND_BYTES: &str = "quota.send.bytes";
 /// The attribute of a topic or a group: messages pulled a second.
 pub const PULL: &str = "quota.pull";
@@ -167,6 +167,8 @@ pub struct Quotas {
     broker: Both,
     topics: Owned,
     groups: Owned,
+    /// The groups whose sends have a quota, whatever this core's share of it is.
+    senders: HashSet<Arc<str>, FxBuildHasher>,
 }
 
 impl Quotas {
@@ -181,6 +183,7 @@ impl Quotas {
             broker: Both { send, pull },
             topics: Owned::default(),
             groups: Owned::default(),
+            senders: HashSet::default(),
         }
     }
 
@@ -192,6 +195,13 @@ impl Quotas {
                 set(&mut self.topics, name, both);
             }
             Change::Group { name, config } => {
+                let sends = |config: &SubscriptionGroupConfig| {
+                    [SEND, SEND_BYTES].iter().any(|key| limit(config.attributes.get(*key)) > 0)
+                };
+                match config.as_ref().is_some_and(|config| sends(config)) {
+                    true => drop(self.senders.insert(name.clone())),
+                    false => drop(self.senders.remove(name)),
+                }
                 let both = config.as_ref().map(|config| self.of_group(config));
                 set(&mut self.groups, name, both);
             }
@@ -208,11 +218,14 @@ impl Quotas {
         }
     }
 
-    /// A group reads any number of topics: each core has its part of the shards.
+    /// A group has to do with any number of topics: each core has its part of the shards.
     fn of_group(&self, config: &SubscriptionGroupConfig) -> Both {
         let limit = |name: &str| limit(config.attributes.get(name));
         let share = self.routing.hosted(self.core).count() as f64 / f64::from(self.routing.shards);
-        Both { send: Pair::default(), pull: Pair::new(limit(PULL), limit(PULL_BYTES), share) }
+        Both {
+            send: Pair::new(limit(SEND), limit(SEND_BYTES), share),
+            pull: Pair::new(limit(PULL), limit(PULL_BYTES), share),
+        }
     }
 
     /// The part of the topic's queues that this core hosts.
@@ -222,23 +235,36 @@ impl Quotas {
         if queues == 0 { 0.0 } else { (0..queues).filter(is_own).count() as f64 / f64::from(queues) }
     }
 
-    /// Whether a message may be sent to the topic now.
-    pub fn may_send(&mut self, topic: &str, now: Instant) -> Result<(), Over> {
+    /// The group of producers, if its sends have a quota.
+    pub fn sender(&self, group: &str) -> Option<Arc<str>> {
+        if self.senders.is_empty() { None } else { self.senders.get(group).cloned() }
+    }
+
+    /// Whether a message may be sent to the topic now. `sender` is a group of producers that has a quota.
+    pub fn may_send(&mut self, topic: &str, sender: Option<&str>, now: Instant) -> Result<(), Over> {
         if !self.broker.send.is_off()
             && let Some(over) = self.broker.send.over(now, || "this broker".to_owned())
         {
             return Err(over);
         }
         let topics = if self.topics.is_empty() { None } else { self.topics.get_mut(topic) };
-        match topics.and_then(|both| both.send.over(now, || format!("topic {topic}"))) {
+        let of_topic = topics.and_then(|both| both.send.over(now, || format!("topic {topic}")));
+        let of_group = || {
+            let group = sender?;
+            self.groups.get_mut(group)?.send.over(now, || format!("group {group}"))
+        };
+        match of_topic.or_else(of_group) {
             Some(over) => Err(over),
             None => Ok(()),
         }
     }
 
     /// Messages were sent to the topic.
-    pub fn sent(&mut self, topic: &str, messages: u64, bytes: u64) {
+    pub fn sent(&mut self, topic: &str, sender: Option<&str>, messages: u64, bytes: u64) {
         self.broker.send.take(messages, bytes);
+        if let Some(both) = sender.and_then(|group| self.groups.get_mut(group)) {
+            both.send.take(messages, bytes);
+        }
         if !self.topics.is_empty()
             && let Some(both) = self.topics.get_mut(topic)
         {
@@ -323,7 +349,7 @@ mod tests {
 
     /// Messages that pass, one after the other.
     fn passed(quotas: &mut Quotas, ms: u64, tries: usize) -> usize {
-        let mut pass = || quotas.may_send("t", at(ms)).map(|()| quotas.sent("t", 1, 10)).is_ok();
+        let mut pass = || quotas.may_send("t", None, at(ms)).map(|()| quotas.sent("t", None, 1, 10)).is_ok();
         (0..tries).filter(|_| pass()).count()
     }
 
@@ -335,12 +361,12 @@ mod tests {
         assert_eq!(passed(&mut quotas, 0, 1000), 100);
         assert_eq!(passed(&mut quotas, 500, 1000), 50);
         assert_eq!(passed(&mut quotas, 60_500, 1000), 100);
-        let over = quotas.may_send("t", at(60_500)).unwrap_err();
+        let over = quotas.may_send("t", None, at(60_500)).unwrap_err();
         assert_eq!(
             over.to_string(),
             "topic t is 0 messages over its quota of 100 a second, free again in 10 ms"
         );
-        assert!(quotas.may_send("other", at(60_500)).is_ok());
+        assert!(quotas.may_send("other", None, at(60_500)).is_ok());
         quotas.apply(&topic("t", 4, &[]));
         assert_eq!(passed(&mut quotas, 60_500, 1000), 1000);
     }
@@ -348,12 +374,12 @@ mod tests {
     #[test]
     fn a_batch_passes_whole_and_is_waited_for() {
         let mut quotas = quotas(1, BrokerQuotas { send_bytes: 1000, ..BrokerQuotas::default() });
-        quotas.may_send("t", at(0)).unwrap();
-        quotas.sent("t", 50, 5000);
-        let over = quotas.may_send("t", at(1000)).unwrap_err();
+        quotas.may_send("t", None, at(0)).unwrap();
+        quotas.sent("t", None, 50, 5000);
+        let over = quotas.may_send("t", None, at(1000)).unwrap_err();
         assert_eq!(over.wait, Duration::from_millis(3001));
         assert!(over.to_string().starts_with("this broker is 3000 bytes over its quota of 1000 a second"));
-        assert!(quotas.may_send("t", at(4002)).is_ok());
+        assert!(quotas.may_send("t", None, at(4002)).is_ok());
     }
 
     #[test]
@@ -361,7 +387,32 @@ mod tests {
         let mut quotas = quotas(2, BrokerQuotas::default());
         quotas.apply(&topic("t", 4, &[(SEND, "100")]));
         assert_eq!(passed(&mut quotas, 0, 1000), 50);
-        assert!(quotas.may_send("t", at(0)).unwrap_err().to_string().contains("100 a second (50 here)"));
+        assert!(
+            quotas.may_send("t", None, at(0)).unwrap_err().to_string().contains("100 a second (50 here)")
+        );
+    }
+
+    #[test]
+    fn a_group_of_producers_has_its_quota_in_all_topics() {
+        let mut quotas = quotas(1, BrokerQuotas::default());
+        assert_eq!(quotas.sender("p"), None);
+        let attributes = [(SEND.to_owned(), "10".to_owned())].into();
+        let config = Arc::new(SubscriptionGroupConfig { attributes, ..Default::default() });
+        quotas.apply(&Change::Group { name: "p".into(), config: Some(config) });
+        let sender = quotas.sender("p");
+        assert_eq!((sender.as_deref(), quotas.sender("q")), (Some("p"), None));
+        for topic in ["t", "u"] {
+            quotas.may_send(topic, sender.as_deref(), at(0)).unwrap();
+            quotas.sent(topic, sender.as_deref(), 6, 1);
+        }
+        let over = quotas.may_send("v", sender.as_deref(), at(0)).unwrap_err();
+        assert!(
+            over.to_string().starts_with("group p is 2 messages over its quota of 10 a second"),
+            "{over}"
+        );
+        assert!(quotas.may_send("v", None, at(0)).is_ok());
+        quotas.apply(&Change::Group { name: "p".into(), config: None });
+        assert_eq!(quotas.sender("p"), None);
     }
 
     #[test]

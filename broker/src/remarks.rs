@@ -256,7 +256,7 @@ pub fn topic_not_readable(topic: &str) -> Refusal {
 /// A pull from a queue that the topic does not have.
 pub fn illegal_pull_queue(queue_id: i32, config: &TopicConfig, consumer: SocketAddr) -> Refusal {
     Refusal::invalid(format!(
-        "queueId[{queue_id}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}] consumer:[{consumer}]",
+        "queueId[{queue_id}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}] consumer:[/{consumer}]",
         config.topic_name, config.read_queue_nums
     ))
 }
@@ -381,6 +381,17 @@ pub fn not_ended(why: NotEnded) -> Refusal {
         NotEnded::StateOffset => Refusal::system_error("The transaction state table offset wrong"),
         NotEnded::Immune => Refusal::new(response::ILLEGAL_OPERATION, ""),
     }
+}
+
+/// What a tool wants to take up again is no half message that was given up, or could not be stored.
+pub fn half_not_resumed() -> Refusal {
+    Refusal::system_error("Put message back to RMQ_SYS_TRANS_HALF_TOPIC failed.")
+}
+
+/// A queue has no entry of that number.
+pub fn no_entry(index: i64, queue_id: u32, topic: &str) -> Command {
+    let remark = format!("Index {index} of {queue_id}@{topic} is not exist!");
+    Command::response(response::SUCCESS, 0).with_remark(remark)
 }
 
 /// No message has the key in that time.

@@ -8,25 +8,8 @@ use std::time::Duration;
 
 use common::*;
 use ringmq_env::sim::{Crash, Sim};
-use ringmq_protocol::codes::{request, response};
+use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
-
-fn wanted(topic: &str, attributes: &str) -> Command {
-    Command::request(request::UPDATE_AND_CREATE_TOPIC, 0)
-        .with_ext("topic", topic)
-        .with_ext("defaultTopic", "TBW102")
-        .with_ext("readQueueNums", 4)
-        .with_ext("writeQueueNums", 4)
-        .with_ext("perm", 6)
-        .with_ext("topicFilterType", "SINGLE_TAG")
-        .with_ext("order", false)
-        .with_ext("attributes", attributes)
-}
-
-async fn create(client: &mut Client, topic: &str, attributes: &str) {
-    let answer = client.call(wanted(topic, attributes)).await;
-    assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
-}
 
 fn keyed(queue: i32, body: &str, key: &str) -> Command {
     send("once", queue, body, &format!("DEDUPE_KEY\u{1}{key}\u{2}"))
@@ -156,7 +139,7 @@ fn a_mixed_topic_takes_every_type_where_the_broker_allows_it() {
     sim.run(async {
         let broker = start(&sim, &["message-type-check=true"]).await;
         let mut client = Client::connect(&sim, "client", broker.address).await;
-        let refused = client.call(wanted("any", "+message.type=MIXED")).await;
+        let refused = client.call(topic("any", "+message.type=MIXED")).await;
         assert_eq!(refused.code, response::INVALID_PARAMETER);
         assert_eq!(refused.remark.as_deref(), Some("MIXED message type is not supported."));
         broker.stop().await;

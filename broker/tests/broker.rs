@@ -328,7 +328,6 @@ fn what_is_not_served_is_refused_with_the_reason() {
                 response::MESSAGE_ILLEGAL,
                 "the message is illegal",
             ),
-            (send("%RETRY%nobody", 0, "x", ""), response::SUBSCRIPTION_GROUP_NOT_EXIST, "nobody"),
             (
                 send("t", 0, "x", &format!("k\u{1}{}\u{2}", "v".repeat(32_760))),
                 response::MESSAGE_ILLEGAL,

@@ -14,19 +14,6 @@ use ringmq_protocol::record::{RecordView, records, sys_flag};
 
 const WITH_LMQS: [&str; 4] = ["cores=1", "lmq=true", "multi-dispatch=true", "max-lmqs=100"];
 
-async fn create(client: &mut Client, topic: &str, attributes: &str) -> Command {
-    let command = Command::request(request::UPDATE_AND_CREATE_TOPIC, 0)
-        .with_ext("topic", topic)
-        .with_ext("defaultTopic", "TBW102")
-        .with_ext("readQueueNums", 4)
-        .with_ext("writeQueueNums", 4)
-        .with_ext("perm", 6)
-        .with_ext("topicFilterType", "SINGLE_TAG")
-        .with_ext("order", false)
-        .with_ext("attributes", attributes);
-    client.call(command).await
-}
-
 fn dispatched(queue: i32, body: &str, lmqs: &str) -> Command {
     let properties =
         format!("TAGS\u{1}t\u{2}INNER_MULTI_DISPATCH\u{1}{lmqs}\u{2}INNER_MULTI_QUEUE_OFFSET\u{1}9,9\u{2}");
@@ -180,7 +167,7 @@ fn a_batch_of_a_batch_topic_is_one_record_with_an_offset_for_each_message() {
     sim.run(async {
         let broker = start(&sim, &["cores=1", "shards=1"]).await;
         let mut client = Client::connect(&sim, "client", broker.address).await;
-        assert_eq!(create(&mut client, "batches", "+queue.type=BatchCQ").await.code, response::SUCCESS);
+        create(&mut client, "batches", "+queue.type=BatchCQ").await;
         let first = client.call(batch("a", 3, "UNIQ_KEY\u{1}BATCH-A\u{2}")).await;
         assert_eq!((number(&first, "queueOffset"), first.get("batchUniqId")), (0, Some("BATCH-A")));
         assert!(!first.get("msgId").unwrap().contains(','), "one id for all of them");
@@ -231,7 +218,7 @@ fn batches_are_taken_apart_where_java_does_and_bad_ones_are_refused() {
         assert_eq!(client.call(cut).await.code, response::MESSAGE_ILLEGAL);
         let lying = send("batches", 0, "m", "INNER_NUM\u{1}7\u{2}");
         assert_eq!(client.call(lying).await.code, response::MESSAGE_ILLEGAL);
-        let changed = create(&mut client, "batches", "+queue.type=SimpleCQ").await;
+        let changed = client.call(topic("batches", "+queue.type=SimpleCQ")).await;
         assert_ne!(changed.code, response::SUCCESS, "the type of the queues stays");
         // The flag of a single send's header makes it a batch, too.
         let mut by_flag = batch("c", 2, "UNIQ_KEY\u{1}C\u{2}");

@@ -30,6 +30,65 @@ async fn get(sim: &Sim, address: SocketAddr, request: &str) -> String {
     }
 }
 
+/// The line's value; what is not there counts nothing.
+fn value(text: &str, line: &str) -> f64 {
+    let of = |rest: &str| rest.trim().parse::<f64>().unwrap();
+    text.lines().filter_map(|text| text.strip_prefix(line)).map(of).sum()
+}
+
+#[test]
+fn what_waits_and_what_filters_reject_is_counted() {
+    let sim = Sim::new(4);
+    sim.run(async {
+        let broker = start(&sim, &["metrics-port=5557"]).await;
+        let metrics = broker.metrics.unwrap();
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        let scrape = async || get(&sim, metrics, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").await;
+        for properties in
+            ["TIMER_DELAY_SEC\u{1}30\u{2}", "TIMER_DELAY_SEC\u{1}1800\u{2}", "a\u{1}1\u{2}", "a\u{1}2\u{2}"]
+        {
+            assert_eq!(client.call(send("t", 0, "body", properties)).await.code, 0);
+        }
+        let half = client.call(send("t", 0, "body", "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}p\u{2}")).await;
+        assert_eq!(half.code, 0);
+        let mut sql = pull("readers", "t", 0, 0, 0, "a = 1");
+        sql.ext.retain(|(name, _)| name != "expressionType");
+        assert_eq!(client.call(sql.with_ext("expressionType", "SQL92")).await.code, 0);
+        sim.node("scraper").sleep(Duration::from_secs(21)).await;
+        let text = scrape().await;
+        for (line, expected) in [
+            ("ringmq_delayed_messages{in=\"memory\"}", 2.0),
+            ("ringmq_delayed_due_messages{shard=\"0\",within=\"0\"}", 0.0),
+            ("ringmq_delayed_due_messages{shard=\"0\",within=\"60\"}", 1.0),
+            ("ringmq_delayed_due_messages{shard=\"0\",within=\"3600\"}", 2.0),
+            ("ringmq_half_messages", 1.0),
+            ("ringmq_filter_evaluations_total{wanted=\"yes\"}", 1.0),
+            ("ringmq_filter_evaluations_total{wanted=\"no\"}", 1.0),
+        ] {
+            assert_eq!(value(&text, line), expected, "{line} in\n{text}");
+        }
+        let id = ringmq_protocol::message_id::OffsetMessageId::decode(half.get("msgId").unwrap()).unwrap();
+        let end = Command::request(request::END_TRANSACTION, 0)
+            .with_ext("producerGroup", "p")
+            .with_ext("tranStateTableOffset", number(&half, "queueOffset"))
+            .with_ext("commitLogOffset", id.physical_offset)
+            .with_ext("commitOrRollback", 8)
+            .with_ext("msgId", "m");
+        assert_eq!(client.call(end).await.code, 0);
+        sim.node("scraper").sleep(Duration::from_secs(30)).await;
+        let text = scrape().await;
+        for (line, expected) in [
+            ("ringmq_delayed_messages{in=\"memory\"}", 1.0),
+            ("ringmq_delayed_delivered_total", 1.0),
+            ("ringmq_half_messages", 0.0),
+            ("ringmq_transactions_total{outcome=\"committed\"}", 1.0),
+        ] {
+            assert_eq!(value(&text, line), expected, "{line} in\n{text}");
+        }
+        broker.stop().await;
+    });
+}
+
 #[test]
 fn prometheus_reads_what_all_shards_and_cores_counted() {
     let sim = Sim::new(3);

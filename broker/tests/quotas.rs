@@ -12,19 +12,6 @@ use ringmq_env::sim::Sim;
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 
-async fn create(client: &mut Client, topic: &str, attributes: &str) -> Command {
-    let command = Command::request(request::UPDATE_AND_CREATE_TOPIC, 0)
-        .with_ext("topic", topic)
-        .with_ext("defaultTopic", "TBW102")
-        .with_ext("readQueueNums", 4)
-        .with_ext("writeQueueNums", 4)
-        .with_ext("perm", 6)
-        .with_ext("topicFilterType", "SINGLE_TAG")
-        .with_ext("order", false)
-        .with_ext("attributes", attributes);
-    client.call(command).await
-}
-
 fn group(attributes: &str) -> Command {
     let body = format!(r#"{{"groupName":"slow","attributes":{attributes}}}"#);
     Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, 0).with_body(body.into_bytes())
@@ -50,8 +37,8 @@ fn a_topic_over_its_quota_is_refused_until_there_is_something_of_it_again() {
     sim.run(async {
         let broker = start(&sim, &["cores=2", "shards=2"]).await;
         let mut client = Client::connect(&sim, "client", broker.address).await;
-        assert_eq!(create(&mut client, "limited", "+quota.send=40").await.code, response::SUCCESS);
-        assert_eq!(create(&mut client, "free", "").await.code, response::SUCCESS);
+        create(&mut client, "limited", "+quota.send=40").await;
+        create(&mut client, "free", "").await;
         let (first, remark) = taken(&mut client, "limited", 200).await;
         // What is filled again while the test sends counts too.
         assert!((40..80).contains(&first), "{first}");
@@ -64,7 +51,7 @@ fn a_topic_over_its_quota_is_refused_until_there_is_something_of_it_again() {
         assert_eq!(taken(&mut client, "free", 200).await, (200, None));
         sim.node("client").sleep(Duration::from_secs(2)).await;
         assert!(taken(&mut client, "limited", 40).await.0 >= 38);
-        assert_eq!(create(&mut client, "limited", "-quota.send").await.code, response::SUCCESS);
+        create(&mut client, "limited", "-quota.send").await;
         assert_eq!(taken(&mut client, "limited", 200).await, (200, None));
         broker.stop().await;
     });
@@ -83,6 +70,23 @@ fn the_brokers_quota_counts_for_every_topic_and_outlives_nothing() {
         assert!(refused.remark.unwrap().contains("this broker is"), "whose quota it is");
         sim.node("client").sleep(Duration::from_secs(5)).await;
         assert_eq!(client.call(send("b", 0, "x", "")).await.code, response::SUCCESS);
+        broker.stop().await;
+    });
+}
+
+#[test]
+fn a_group_of_producers_is_refused_in_every_topic() {
+    let sim = Sim::new(85);
+    sim.run(async {
+        let broker = start(&sim, &["cores=2", "shards=2"]).await;
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        let body = r#"{"groupName":"producers","attributes":{"+quota.send":"40"}}"#;
+        let limit = Command::request(request::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP, 0).with_body(body);
+        assert_eq!(client.call(limit).await.code, response::SUCCESS);
+        let (first, remark) = taken(&mut client, "a", 200).await;
+        assert!((40..80).contains(&first), "{first}");
+        assert!(remark.unwrap().contains("group producers is"), "whose quota it is");
+        assert!(taken(&mut client, "b", 20).await.0 < 10, "another topic is none of another quota");
         broker.stop().await;
     });
 }
@@ -123,11 +127,11 @@ fn what_is_no_quota_is_refused() {
             ("+quota.send=-1", "value is not in range(0, 1099511627776)"),
             ("+quota.pull.bytes=much", "value is not a number: much"),
         ] {
-            let refused = create(&mut client, "t", attributes).await;
+            let refused = client.call(topic("t", attributes)).await;
             assert_eq!((refused.code, refused.remark.as_deref()), (response::SYSTEM_ERROR, Some(remark)));
         }
-        let refused = client.call(group(r#"{"+quota.send":"10"}"#)).await;
-        assert_eq!(refused.remark.as_deref(), Some("unsupported key: quota.send"));
+        let refused = client.call(group(r#"{"+quota.reads":"10"}"#)).await;
+        assert_eq!(refused.remark.as_deref(), Some("unsupported key: quota.reads"));
         broker.stop().await;
     });
 }

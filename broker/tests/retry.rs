@@ -88,6 +88,26 @@ fn a_delayed_message_comes_at_its_time_with_javas_properties() {
 }
 
 #[test]
+fn what_comes_back_makes_its_group_where_that_is_allowed() {
+    for (auto, code) in [(true, response::SUCCESS), (false, response::SUBSCRIPTION_GROUP_NOT_EXIST)] {
+        let sim = Sim::new(7);
+        sim.run(async {
+            let auto = format!("auto-create-group={auto}");
+            let broker = start(&sim, &["cores=2", "shards=2", &auto]).await;
+            let mut client = Client::connect(&sim, "client", broker.address).await;
+            let sent = client.call(send("t", 0, "x", "")).await;
+            let id =
+                ringmq_protocol::message_id::OffsetMessageId::decode(sent.get("msgId").unwrap()).unwrap();
+            let back = client.call(send_back("new", id.physical_offset, 3)).await;
+            assert_eq!(back.code, code, "{back:?}");
+            let resent = client.call(send("%RETRY%newer", 0, "x", "")).await;
+            assert_eq!(resent.code, code, "{resent:?}");
+            broker.stop().await;
+        });
+    }
+}
+
+#[test]
 fn timers_come_in_order_across_a_crash_and_once() {
     let sim = Sim::new(2);
     sim.run(async {
@@ -197,16 +217,14 @@ fn what_cannot_be_sent_back_is_refused_with_javas_words() {
         let broker = start(&sim, &CORES).await;
         let mut client = Client::connect(&sim, "client", broker.address).await;
         assert_eq!(client.call(group("g")).await.code, 0);
-        let refused = client.call(send_back("nobody", 0, 0)).await;
+        let refused = client.call(send_back("no body", 0, 0)).await;
         assert_eq!(refused.code, response::SUBSCRIPTION_GROUP_NOT_EXIST);
-        assert!(refused.remark.unwrap().starts_with("subscription group not exist, nobody "));
+        assert!(refused.remark.unwrap().starts_with("subscription group not exist, no body "));
         for offset in [0, 4128, 1 << 54, -1, i64::MAX] {
             let refused = client.call(send_back("g", offset, 0)).await;
             let remark = format!("look message by offset failed, {offset}");
             assert_eq!((refused.code, refused.remark), (response::SYSTEM_ERROR, Some(remark)));
         }
-        let sent = client.call(send("%RETRY%nobody", 0, "x", "")).await;
-        assert_eq!(sent.code, response::SUBSCRIPTION_GROUP_NOT_EXIST, "{sent:?}");
         let bare = Command::request(request::CONSUMER_SEND_MSG_BACK, 0);
         assert_eq!(client.call(bare).await.code, response::SYSTEM_ERROR);
         broker.stop().await;

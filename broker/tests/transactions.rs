@@ -202,6 +202,18 @@ fn a_producer_is_asked_until_it_knows() {
     });
 }
 
+/// RESUME_CHECK_HALF_MESSAGE.
+fn resume(broker: std::net::SocketAddr, physical_offset: i64) -> Command {
+    let id = OffsetMessageId { store_host: broker, physical_offset };
+    Command::request(request::RESUME_CHECK_HALF_MESSAGE, 0)
+        .with_ext("topic", "t")
+        .with_ext("msgId", id.encode())
+}
+
+fn given_up_queue(record: &RecordView<'_>) -> i32 {
+    properties::find(record.properties, "REAL_QID").unwrap().parse().unwrap()
+}
+
 #[test]
 fn a_half_message_that_nobody_ends_is_given_up_where_operators_find_it() {
     let sim = Sim::new(63);
@@ -232,6 +244,24 @@ fn a_half_message_that_nobody_ends_is_given_up_where_operators_find_it() {
         assert_eq!(lost, ["lost-0", "lost-1"]);
         let late = client.call(end(checked_at(&last), COMMIT, true)).await;
         assert_eq!(late.code, response::SYSTEM_ERROR, "what is given up has its outcome");
+        let given_up = client.call(pull("readers", "TRANS_CHECK_MAX_TIME_TOPIC", 0, 0, 0, "*")).await;
+        let given_up = RecordView::decode(&given_up.body).unwrap();
+        let resumed = client.call(resume(broker.address, given_up.physical_offset)).await;
+        assert_eq!(resumed.code, response::SUCCESS, "{resumed:?}");
+        let check = loop {
+            let check = client.pushed(CHECK).await;
+            let record = RecordView::decode(&check.body).unwrap();
+            if properties::find(record.properties, "TRANSACTION_CHECK_TIMES") == Some("1") {
+                break check;
+            }
+        };
+        assert_eq!(client.call(end(checked_at(&check), COMMIT, true)).await.code, response::SUCCESS);
+        let topic = visible(&mut client, "t", given_up_queue(&given_up)).await;
+        assert_eq!(topic, [String::from_utf8(given_up.body.to_vec()).unwrap()]);
+        for nothing in [given_up.physical_offset + 1, 1 << 40, -1] {
+            let refused = client.call(resume(broker.address, nothing)).await;
+            assert_eq!(refused.code, response::SYSTEM_ERROR, "{refused:?}");
+        }
         broker.stop().await;
     });
 }

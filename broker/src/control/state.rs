@@ -275,8 +275,9 @@ impl ControlState {
     }
 
     /// Decides whether a message that the group could not consume goes to its dead letters, and makes sure of the topic
-    /// that takes it.
+    /// that takes it, and of the group if it may be created.
     pub fn retry_fate(&mut self, group: &str, sent: Returned, clock: Clock) -> (bool, Effects) {
+        let created = self.groups.find_or_create(group, clock.wall_ms).and_then(|(_, change)| change);
         let is_dead = match sent {
             Returned::ForRetry { .. } => false,
             Returned::ForDeadLetters => true,
@@ -290,7 +291,7 @@ impl ControlState {
             false if self.topics.get(&names::retry_topic(group)).is_some() => None,
             false => self.topics.retry_topic(group, queues, false, unit_mode, clock.wall_ms),
         };
-        (is_dead, self.effects(change))
+        (is_dead, self.effects(created.into_iter().chain(change)))
     }
 
     /// Marks topics as ordered that a name server has an order configuration for.

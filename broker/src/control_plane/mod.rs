@@ -1,6 +1,7 @@
 //! Core 0's part: requests and calls that read or change the control state, and what follows from each change, in
 //! order: durable first, then known to every core, then answered.
 
+mod consume_queue;
 mod offset_questions;
 mod questions;
 mod registration;

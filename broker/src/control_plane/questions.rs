@@ -48,6 +48,10 @@ impl<E: Env> ControlPlane<E> {
             }
             Question::TopicGroups(topic) => self.topic_groups(core, &topic).await,
             Question::GroupTopics(group) => self.group_topics(core, &group).await,
+            Question::ConsumeQueue { config, queue, index, count, answer } => {
+                self.consume_queue(core, &config, queue, index, count, answer).await
+            }
+            Question::ResumeHalf(offset) => self.resume_half(core, offset).await,
             Question::Offsets(question) => self.ask_offsets(core, question).await,
             Question::Relay(relay) => self.relay(core, relay).await,
             Question::ConsumerStatus { request, consumers } => {

@@ -103,8 +103,8 @@ fn check<E: Env>(
     }
     let metadata = core.metadata.borrow();
     let (topic, _) = metadata.topic(header.topic).ok_or_else(|| remarks::recall_no_topic(header.topic))?;
-    let handle =
-        Handle::decode(header.recall_handle).ok_or_else(|| remarks::recall("recall handle is invalid"))?;
+    let handle = Handle::decode(header.recall_handle.unwrap_or_default())
+        .ok_or_else(|| remarks::recall("recall handle is invalid"))?;
     if handle.topic != header.topic {
         return Err(remarks::recall("recall failed, topic not match"));
     }

@@ -322,8 +322,10 @@ impl Draft {
         let fields = self.fields;
         let multi_tags =
             if config.topic_filter_type == TopicFilterType::MultiTag { sys_flag::MULTI_TAGS } else { 0 };
+        let sender = core.quotas.borrow().sender(self.text(fields.producer_group));
         Ok(SendRequest {
             topic,
+            sender,
             queue_id,
             waits_in,
             flag: fields.flag,
@@ -449,9 +451,13 @@ impl Draft {
         {
             return Err(remarks::no_group_to_send(group));
         }
-        let inner_batch = self.fields.sys_flag & sys_flag::INNER_BATCH != 0;
+        let refused = match self.fields.is_batch() {
+            true => sys_flag::INNER_BATCH | sys_flag::TRANSACTION_TYPE,
+            false => sys_flag::INNER_BATCH,
+        };
+        let flagged = self.fields.sys_flag & refused != 0;
         let body = self.fields.body.len();
-        if body == 0 || body > max || inner_batch || self.fields.properties.len() > properties::MAX_LEN {
+        if body == 0 || body > max || flagged || self.fields.properties.len() > properties::MAX_LEN {
             return Err(remarks::message_illegal(max));
         }
         Ok(())

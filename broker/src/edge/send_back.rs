@@ -45,47 +45,72 @@ struct SentBack {
     max_reconsume_times: i32,
 }
 
-/// Checks the request and starts a task that looks the message up and stores it.
+/// What is asked, with texts of its own.
+struct Asked {
+    group: String,
+    /// All the rest.
+    header: SendMsgBackHeader<'static>,
+    /// The client's version.
+    client: i32,
+}
+
+/// Reads the request and starts a task that checks it, looks the message up and stores it.
 pub fn dispatch<E: Env>(core: &Rc<Core<E>>, reply: ReplyTo, header: &Header<'_>) {
-    let asked = SendMsgBackHeader::from_ext(&header.ext).map_err(|error| bad_header(&error));
-    let sent_back = match asked.and_then(|asked| check(core, &asked, header.version)) {
-        Ok(sent_back) => sent_back,
-        Err(refusal) => return refuse(core, reply, refusal),
+    let asked = match SendMsgBackHeader::from_ext(&header.ext) {
+        Ok(asked) => Asked {
+            group: asked.group.to_owned(),
+            header: SendMsgBackHeader { group: "", origin_msg_id: None, origin_topic: None, ..asked },
+            client: header.version,
+        },
+        Err(error) => return refuse(core, reply, bad_header(&error)),
     };
-    if sent_back.config.retry_queue_nums <= 0 {
-        return core.deliver(Answer { to: reply, credit: None, body: AnswerBody::Success });
-    }
     let core = core.clone();
     core.env.clone().spawn(async move {
-        match sent_back.store(&core).await {
-            Ok(send) => {
+        match asked.message(&core).await {
+            Ok(Some(send)) => {
                 let shard = core.identity.routing.shard(&send.topic, send.queue_id);
                 let bytes = send.frame.len();
                 core.submit(shard, reply, bytes, ShardRequest::Send(send));
             }
+            Ok(None) => core.deliver(Answer { to: reply, credit: None, body: AnswerBody::Success }),
             Err(refusal) => refuse(&core, reply, refusal),
         }
         core.flush();
     });
 }
 
-fn check<E: Env>(core: &Core<E>, asked: &SendMsgBackHeader<'_>, client: i32) -> Result<SentBack, Refusal> {
-    let metadata = core.metadata.borrow();
-    let (group, config) =
-        metadata.group(asked.group).ok_or_else(|| remarks::no_group_to_send(asked.group))?;
-    let broker = &core.identity.config;
-    if broker.permission & perm::WRITE as u32 == 0 {
-        return Err(remarks::broker_not_writable(broker.advertise));
+impl Asked {
+    /// The message to store; none for a group that retries nothing.
+    async fn message<E: Env>(&self, core: &Rc<Core<E>>) -> Result<Option<SendRequest>, Refusal> {
+        let unknown = core.metadata.borrow().group(&self.group).is_none();
+        if unknown {
+            core.call(Call::CreateGroup(self.group.clone())).await;
+        }
+        let sent_back = self.check(core)?;
+        match sent_back.config.retry_queue_nums {
+            ..=0 => Ok(None),
+            _ => sent_back.store(core).await.map(Some),
+        }
     }
-    let asked_max = asked.max_reconsume_times.filter(|_| client >= version::V3_4_9);
-    Ok(SentBack {
-        group: group.clone(),
-        config: config.clone(),
-        offset: asked.offset,
-        delay_level: asked.delay_level,
-        unit_mode: asked.unit_mode.unwrap_or(false),
-        max_reconsume_times: asked_max.unwrap_or(config.retry_max_times),
-    })
+
+    fn check<E: Env>(&self, core: &Core<E>) -> Result<SentBack, Refusal> {
+        let metadata = core.metadata.borrow();
+        let (group, config) =
+            metadata.group(&self.group).ok_or_else(|| remarks::no_group_to_send(&self.group))?;
+        let broker = &core.identity.config;
+        if broker.permission & perm::WRITE as u32 == 0 {
+            return Err(remarks::broker_not_writable(broker.advertise));
+        }
+        let max = self.header.max_reconsume_times.filter(|_| self.client >= version::V3_4_9);
+        Ok(SentBack {
+            group: group.clone(),
+            config: config.clone(),
+            offset: self.header.offset,
+            delay_level: self.header.delay_level,
+            unit_mode: self.header.unit_mode.unwrap_or(false),
+            max_reconsume_times: max.unwrap_or(config.retry_max_times),
+        })
+    }
 }
 
 impl SentBack {
@@ -169,6 +194,7 @@ impl SentBack {
         SendRequest {
             frame: Bytes::from(frame),
             topic: topic.clone(),
+            sender: None,
             queue_id,
             waits_in,
             flag: view.flag,

@@ -44,7 +44,7 @@ impl<E: Env> ShardService<E> {
         store_figures(&mut figures, self.id().0, &self.engine().stats());
         self.traffic(&mut figures);
         self.transaction_figures(&mut figures);
-        self.delay_figures(core, &mut figures);
+        self.delay_figures(core, &mut figures).await;
         self.dead_letters(core, &mut figures);
         self.lag(core, &mut figures).await;
         figures

@@ -5,6 +5,9 @@ use ringmq_engine::{KeyQuery, PendingKind, QueueId, ReadError};
 use super::*;
 use crate::calls::Caller;
 
+/// Most bytes of the records that are read to list entries of a queue.
+const MAX_ENTRY_BYTES: usize = 4 << 20;
+
 impl<E: Env> ShardService<E> {
     /// Answers a question, in a task of its own: it may read from disk.
     pub fn call(self: &Rc<Self>, core: &Rc<Core<E>>, caller: Caller, question: ShardCall) {
@@ -13,6 +16,7 @@ impl<E: Env> ShardService<E> {
             let answer = match question {
                 // Answered once it is durable.
                 ShardCall::Recall(recall) => return service.recall(&core, caller, &recall).await,
+                ShardCall::ResumeHalf(offset) => return service.resume_half(&core, caller, offset).await,
                 question => service.answer(&core, question).await,
             };
             core.answer_call(caller, answer);
@@ -53,7 +57,12 @@ impl<E: Env> ShardService<E> {
                 Err(error) => CallAnswer::Refused(remarks::read_failed(&error)),
             },
             ShardCall::Figures => CallAnswer::Figures(Box::new(self.figures(core).await)),
-            ShardCall::Recall(_) => unreachable!("recalls are answered when they are durable"),
+            ShardCall::Entries { topic, queue, from, max_messages } => {
+                self.entries(&topic, queue, from, max_messages).await
+            }
+            ShardCall::Recall(_) | ShardCall::ResumeHalf(_) => {
+                unreachable!("what is stored is answered when it is durable")
+            }
             ShardCall::Report => {
                 let stats = self.shard.stats();
                 let delayed = self.shard.pending_stats(PendingKind::Delayed);
@@ -61,6 +70,28 @@ impl<E: Env> ShardService<E> {
                 meters.filtered(&self.verdicts);
                 CallAnswer::Report(Box::new(meters.report(stats, delayed)))
             }
+        }
+    }
+
+    async fn entries(
+        &self,
+        topic: &str,
+        queue_id: QueueId,
+        offset: QueueOffset,
+        max_messages: usize,
+    ) -> CallAnswer {
+        let wanted = ReadRequest {
+            topic,
+            queue_id,
+            offset,
+            max_messages,
+            max_bytes: MAX_ENTRY_BYTES,
+            tag_filter: None,
+            record_filter: None,
+        };
+        match self.shard.read(&wanted).await {
+            Ok(found) => CallAnswer::Records(found.parts),
+            Err(error) => CallAnswer::Refused(remarks::read_failed(&error)),
         }
     }
 

@@ -42,6 +42,9 @@ enum Step {
     Wait(i64),
 }
 
+/// Bounds of the figure of what is due soon, in seconds; Java's, and what is late.
+const DUE_WITHIN: [i64; 9] = [0, 5, 60, 300, 900, 3600, 14_400, 28_800, 86_400];
+
 impl<E: Env> ShardService<E> {
     /// Delivers what is due, until the shard closes.
     pub(super) async fn deliver_delayed(self: Rc<Self>, core: Rc<Core<E>>) {
@@ -55,7 +58,7 @@ impl<E: Env> ShardService<E> {
     }
 
     /// What waits for its time, and what nobody could consume.
-    pub(crate) fn delay_figures(&self, core: &Core<E>, figures: &mut Figures) {
+    pub(crate) async fn delay_figures(&self, core: &Core<E>, figures: &mut Figures) {
         let stats = self.shard.pending_stats(PendingKind::Delayed);
         let help = "Delayed messages that wait for their time, by where.";
         let on_disk = stats.count.saturating_sub(stats.in_memory as u64);
@@ -65,6 +68,14 @@ impl<E: Env> ShardService<E> {
         let late_ms = stats.next_due_ms.map_or(0, |due_ms| core.env.wall_ms().saturating_sub(due_ms).max(0));
         let help = "How long the earliest delayed message that waits has been due.";
         figures.gauge("ringmq_delayed_behind_seconds", help, &[("shard", &shard)], late_ms as f64 / 1000.0);
+        let now_ms = core.env.wall_ms();
+        let bounds = DUE_WITHIN.map(|seconds| now_ms.saturating_add(seconds * 1000));
+        let counts = self.shard.pending_due_before(PendingKind::Delayed, &bounds).await;
+        for (seconds, count) in DUE_WITHIN.iter().zip(counts) {
+            let help = "Delayed messages that are due within so many seconds; far ones are left out while they are on disk.";
+            let labels = [("shard", &*shard), ("within", &*seconds.to_string())];
+            figures.gauge("ringmq_delayed_due_messages", help, &labels, count as f64);
+        }
     }
 
     /// Delivers a batch of what is due; returns for how long to sleep then, in ms.

@@ -9,6 +9,7 @@ mod offsets;
 mod once;
 mod pull;
 mod recall;
+mod resume_half;
 mod retention;
 mod send;
 mod transaction;

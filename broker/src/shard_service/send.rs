@@ -62,7 +62,8 @@ impl<E: Env> ShardService<E> {
     pub(super) fn send(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, send: SendRequest) {
         // What a consumer sends back is none of the producers' messages.
         if !send.plain_answer {
-            let over = core.quotas.borrow_mut().may_send(&send.topic, core.env.now());
+            let sender = send.sender.as_deref();
+            let over = core.quotas.borrow_mut().may_send(&send.topic, sender, core.env.now());
             if let Err(over) = over {
                 return to.answer(core, AnswerBody::Refused(remarks::over_quota(&over)));
             }
@@ -83,7 +84,7 @@ impl<E: Env> ShardService<E> {
                 let messages = u64::from(send.inner).max(appended.physical_offsets.len() as u64);
                 let bytes = send.body.len() as u64;
                 if !send.plain_answer {
-                    core.quotas.borrow_mut().sent(&send.topic, messages, bytes);
+                    core.quotas.borrow_mut().sent(&send.topic, send.sender.as_deref(), messages, bytes);
                 }
                 match send.waits_in.map(|waits_in| waits_in.topic) {
                     Some(topics::TRANS_HALF_TOPIC) => {}

@@ -382,7 +382,7 @@ impl<E: Env> ShardService<E> {
 }
 
 /// What is read once more, under another topic or with other properties.
-fn stored_again<'a>(
+pub(super) fn stored_again<'a>(
     view: &RecordView<'a>,
     topic: &'a str,
     queue_id: QueueId,

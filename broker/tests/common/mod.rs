@@ -11,7 +11,7 @@ use ringmq_broker::{BrokerConfig, BrokerEvent, BrokerHandle, Machine};
 use ringmq_env::sim::{Sim, SimEnv};
 use ringmq_env::{Env, Stream, StreamReader, StreamWriter};
 use ringmq_options::{Role, Settings};
-use ringmq_protocol::codes::request;
+use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Limits, peek};
 use ringmq_protocol::record::{RecordView, records};
@@ -210,6 +210,25 @@ pub fn send(topic: &str, queue: i32, body: &str, properties: &str) -> Command {
         .with_ext("k", false)
         .with_ext("m", false)
         .with_body(body.to_owned())
+}
+
+/// UPDATE_AND_CREATE_TOPIC: four queues, and these attributes.
+pub fn topic(name: &str, attributes: &str) -> Command {
+    Command::request(request::UPDATE_AND_CREATE_TOPIC, 0)
+        .with_ext("topic", name)
+        .with_ext("defaultTopic", "TBW102")
+        .with_ext("readQueueNums", 4)
+        .with_ext("writeQueueNums", 4)
+        .with_ext("perm", 6)
+        .with_ext("topicFilterType", "SINGLE_TAG")
+        .with_ext("order", false)
+        .with_ext("attributes", attributes)
+}
+
+/// Makes a topic of four queues with these attributes.
+pub async fn create(client: &mut Client, name: &str, attributes: &str) {
+    let answer = client.call(topic(name, attributes)).await;
+    assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
 }
 
 /// PULL_MESSAGE with the subscription in the request.

@@ -51,7 +51,7 @@ impl Producer {
         let header = RecallMessageHeader {
             producer_group: Some(self.group()),
             topic,
-            recall_handle: handle,
+            recall_handle: Some(handle),
             broker_name: Some(&broker_name),
         };
         let request = Request::new(request::RECALL_MESSAGE, &header);

@@ -135,7 +135,7 @@ impl<'a> Parser<'a> {
             kind => format!(" {} \"{} \"", kind.image(), escaped(token.text)),
         };
         let mut expected = std::mem::take(&mut self.expected);
-        expected.sort_unstable_by_key(|kind| *kind as u8);
+        expected.sort_unstable_by_key(|kind| (*kind == Kind::Plus, *kind as u8));
         expected.dedup();
         let one_of = if expected.len() == 1 { "" } else { " one of" };
         let mut text =
@@ -250,7 +250,9 @@ impl<'a> Parser<'a> {
     /// `[NOT] CONTAINS | STARTSWITH | ENDSWITH | BETWEEN | IN`, if that is ahead.
     fn predicate(&mut self, left: Operand) -> Parsed<Option<Operand>> {
         let not = self.peek()? == Kind::Not;
-        if not {
+        if !not {
+            self.expected.push(Kind::Not);
+        } else {
             let second = self.peek_second()?;
             let known = [Kind::Contains, Kind::StartsWith, Kind::EndsWith, Kind::Between, Kind::In];
             if !known.contains(&second) {

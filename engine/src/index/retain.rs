@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 
 use super::format::Extent;
 use super::run::{Run, RunError};
@@ -135,7 +135,9 @@ impl State {
             if let Some(next) = self.table.mark_if_expired(slot, log_min) {
                 let (topic, queue) = self.table.name(slot);
                 let value = [next.to_le_bytes(), log_min.to_le_bytes()].concat();
-                marks.put(&expired_key(topic, queue), &value);
+                if !mutant!("expired-queue-forgotten") {
+                    marks.put(&expired_key(topic, queue), &value);
+                }
             }
         }
     }

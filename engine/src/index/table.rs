@@ -353,8 +353,18 @@ impl Table {
     /// Appends to `out` up to `max` contiguous entries from memory, the first at or after `from`, and returns the
     /// offset of the first (the queue's end when there is none).
     pub(super) fn entries(&self, slot: QueueSlot, from: i64, max: usize, out: &mut Vec<IndexEntry>) -> i64 {
+        self.all_entries(slot, from.max(self.queue(slot).min), max, out)
+    }
+
+    /// As [`Table::entries`], with those that are not served any more.
+    pub(super) fn all_entries(
+        &self,
+        slot: QueueSlot,
+        from: i64,
+        max: usize,
+        out: &mut Vec<IndexEntry>,
+    ) -> i64 {
         let queue = self.queue(slot);
-        let from = from.max(queue.min);
         let at = queue.chunks.partition_point(|chunk| chunk.end() <= from);
         let Some(chunk) = queue.chunks.get(at) else { return queue.next };
         let first = from.max(chunk.first);

@@ -154,9 +154,10 @@ impl<E: Env> Log<E> {
     pub(crate) fn oldest_full_segment(&self) -> Option<(LogPosition, LogPosition)> {
         let ranges = self.0.segments.ranges();
         let (first, next) = (ranges.first()?, ranges.get(1)?);
+        let kept = ranges.get(1 + usize::from(mutant!("retention-segment-too-many")))?;
         let end = self.0.committed.borrow().segment;
         let record = next.first_frame() + frame::FRAME_HEADER_LEN as u64;
-        (first.end() <= end.start).then_some((LogPosition(next.start), LogPosition(record)))
+        (first.end() <= end.start).then_some((LogPosition(kept.start), LogPosition(record)))
     }
 
     /// Removes the segments that end at or before `position`.

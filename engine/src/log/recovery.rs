@@ -149,7 +149,9 @@ impl<'a, E: Env> Recovery<'a, E> {
     async fn find_end(&mut self) -> ScanEnd {
         let flushed = self.tails.iter().map(|tail| tail.flushed).max();
         let known = self.tails.iter().filter(|tail| flushed.is_some_and(|end| tail.position <= end));
-        let Some(tail) = known.max_by_key(|tail| tail.position) else {
+        // What was known of the log may have expired since.
+        let is_there = |tail: &&TailRecord| tail.position >= self.segments.min();
+        let Some(tail) = known.max_by_key(|tail| tail.position).filter(is_there) else {
             return self.find_end_without_journal().await;
         };
         let start = ScanEnd { position: tail.position, chain: Some(tail.chain), epoch: 0 };

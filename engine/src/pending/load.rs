@@ -31,7 +31,11 @@ impl<E: Env> Pending<E> {
         env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
         let path = dir.join(STATE_FILE);
         let saved = match Saved::read(&env, dir).await.map_err(OpenError::at(&path))? {
-            Some(Ok(saved)) if saved.upto <= log_end.0 => saved,
+            Some(Ok(saved)) if (log_min.0..=log_end.0).contains(&saved.upto) => saved,
+            Some(Ok(saved)) if saved.upto < log_min.0 => {
+                tracing::warn!(path = %path.display(), "the log was deleted further than it knows: the rest is scanned");
+                Saved { upto: log_min.0, ..Saved::default() }
+            }
             None => Saved { upto: log_min.0, ..Saved::default() },
             Some(Err(StateError::Newer(found))) => {
                 return Err(OpenError::NewerFormat { path, found, known: FORMAT });

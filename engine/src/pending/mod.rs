@@ -13,6 +13,7 @@
 //! which of their entries are settled. Recovery scans the log from there. When any of it is damaged, all of it is
 //! dropped, and the table comes from a scan of the whole log.
 
+mod census;
 mod checkpoint;
 mod entry;
 mod load;

@@ -59,6 +59,22 @@ fn what_is_due_comes_in_order_and_once() {
 }
 
 #[test]
+fn what_is_due_by_when_is_counted_as_far_as_memory_knows() {
+    let sim = Sim::new(6);
+    sim.run(async {
+        let pending = open(&sim.node("a")).await;
+        [50, 20, 20, 80].iter().zip(1..).for_each(|(due, position)| pending.insert(&record(*due, position)));
+        assert_eq!(pending.due_before(&[0, 20, 21, 51, 1000]).await, [0, 0, 2, 3, 4]);
+        let more = MEMORY_ENTRIES as u64 + 50_000;
+        (5..5 + more).for_each(|position| pending.insert(&record(100 + position as i64, position)));
+        assert_eq!(pending.due_before(&[100, i64::MAX]).await, [4, 4 + more]);
+        save(&pending, 5 + more).await;
+        assert!(pending.in_memory() < more as usize, "the rest is on disk");
+        assert_eq!(pending.due_before(&[51, 1000, i64::MAX]).await, [3, 899]);
+    });
+}
+
+#[test]
 fn what_was_dropped_with_its_group_commit_waits_again() {
     let sim = Sim::new(2);
     sim.run(async {

@@ -166,8 +166,10 @@ impl<E: Env> Inner<E> {
             staged.keys.clear();
         }
         self.index.unstage_all(self.log.committed());
-        self.delayed.unsettle_all();
-        self.half.unsettle_all();
+        if !mutant!("roll-back-keeps-settled") {
+            self.delayed.unsettle_all();
+            self.half.unsettle_all();
+        }
         let mut pending = self.pending.borrow_mut();
         let commit = pending.get_or_insert_with(Commit::default);
         commit.committed = self.log.committed();

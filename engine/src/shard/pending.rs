@@ -101,6 +101,12 @@ impl<E: Env> Shard<E> {
         }
     }
 
+    /// How many of the records that wait are due before each of `bounds`, times in ms in ascending order; the answer is
+    /// shorter when that is not known in memory. What is staged to be settled does not count. Cancel safe: it only reads.
+    pub async fn pending_due_before(&self, kind: PendingKind, bounds: &[i64]) -> Vec<u64> {
+        self.0.pending(kind).due_before(bounds).await
+    }
+
     /// The position before which no record waits: the log before it is not needed for what is still to come. Retention
     /// must keep everything from here on.
     pub fn oldest_needed(&self) -> LogPosition {

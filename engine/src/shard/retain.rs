@@ -3,7 +3,7 @@
 
 use std::io;
 
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 use ringmq_protocol::record::RecordView;
 
 use super::{Inner, Shard};
@@ -82,10 +82,20 @@ impl<E: Env> Shard<E> {
         let shard = &*self.0;
         shard.look_at_disk().await;
         let Some((end, next)) = shard.deletable() else { return Ok(Retained::default()) };
-        let longest = topics.iter().map(|topic| topic.reserved_ms).fold(policy.reserved_ms, i64::max);
+        let longest = match mutant!("retention-ignores-topic") {
+            true => policy.reserved_ms,
+            false => topics.iter().map(|topic| topic.reserved_ms).fold(policy.reserved_ms, i64::max),
+        };
         let Some(reason) = shard.why_delete(policy, longest, next).await else {
             return Ok(Retained::default());
         };
+        // What is settled, and deleted, must not wait again: neither after a power failure, nor because the record that
+        // settles it is deleted before the tables have taken it in. Without space for them the next start makes them
+        // anew.
+        shard.log.flush().await;
+        if shard.delayed.upto().min(shard.half.upto()) < end {
+            shard.save_pending(true).await;
+        }
         let min = shard.log.min();
         shard.index.set_log_min(end).await?;
         shard.log.remove_before(end).await?;
@@ -131,7 +141,8 @@ impl<E: Env> Inner<E> {
     fn deletable(&self) -> Option<(LogPosition, LogPosition)> {
         let (end, next) = self.log.oldest_full_segment()?;
         let needed = self.delayed.oldest_position().min(self.half.oldest_position());
-        (end <= needed && next < self.log.flushed()).then_some((end, next))
+        let is_needed = end > needed && !mutant!("retention-forgets-waiting");
+        (!is_needed && next < self.log.flushed()).then_some((end, next))
     }
 
     async fn why_delete(

@@ -73,6 +73,31 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant("settled-twice", Shard, &[], "a half message goes on waiting while its outcome is staged"),
     Mutant(
+        "roll-back-keeps-settled",
+        Shard,
+        &[Fault::NoSpaceAnywhere],
+        "a half message whose outcome was refused waits no more: it leaks",
+    ),
+    Mutant(
+        "retention-segment-too-many",
+        Shard,
+        &[],
+        "retention deletes the segment behind the one that may go, too",
+    ),
+    Mutant("retention-ignores-topic", Shard, &[], "a topic that keeps its messages for longer is not asked"),
+    Mutant(
+        "retention-forgets-waiting",
+        Shard,
+        &[],
+        "retention deletes what waits for its time or its outcome",
+    ),
+    Mutant(
+        "expired-queue-forgotten",
+        Shard,
+        &[],
+        "a queue whose messages have all expired starts anew at offset 0",
+    ),
+    Mutant(
         "offsets-in-memory-only",
         Node,
         &[],

@@ -64,6 +64,8 @@ impl ControlState {
             request::QUERY_TOPICS_BY_CONSUMER => {
                 Question::GroupTopics(command.header::<GroupHeader<'_>>()?.group.to_owned())
             }
+            request::QUERY_CONSUME_QUEUE => self.consume_queue(command)?,
+            request::RESUME_CHECK_HALF_MESSAGE => self.resume_half(command)?,
             _ => Question::Offsets(self.offset_question(command)?),
         };
         Ok(Handled::Ask(question))

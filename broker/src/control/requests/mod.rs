@@ -2,6 +2,7 @@
 
 mod admin;
 mod clients;
+mod consume_queue;
 mod offsets;
 mod relays;
 #[cfg(test)]
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringmq_engine::{PhysicalOffset, QueueId};
-use ringmq_protocol::body::TopicConfig;
+use ringmq_protocol::body::{QueryConsumeQueueBody, TopicConfig};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::headers::ExtError;
@@ -66,6 +67,21 @@ pub enum Question {
     TopicGroups(String),
     /// 343: the topics in which a group committed offsets, for `group_topics`.
     GroupTopics(String),
+    /// 321: entries of a queue.
+    ConsumeQueue {
+        /// The topic.
+        config: Arc<TopicConfig>,
+        /// The queue.
+        queue: QueueId,
+        /// First entry wanted.
+        index: i64,
+        /// How many.
+        count: usize,
+        /// All of the answer that the shard does not know.
+        answer: QueryConsumeQueueBody,
+    },
+    /// 323: a half message that was given up is taken up again.
+    ResumeHalf(PhysicalOffset),
     /// 222, 303, 308, 314, 317: groups' offsets.
     Offsets(OffsetQuestion),
     /// 307, 309: a consumer is to be asked itself.

@@ -61,7 +61,8 @@ const ATTRIBUTES: [Attribute; 10] = [
 ];
 
 /// The attributes of a consumer group: RingMQ's own.
-const GROUP_ATTRIBUTES: [Attribute; 2] = [quota(quotas::PULL), quota(quotas::PULL_BYTES)];
+const GROUP_ATTRIBUTES: [Attribute; 4] =
+    [quota(quotas::SEND), quota(quotas::SEND_BYTES), quota(quotas::PULL), quota(quotas::PULL_BYTES)];
 
 const fn quota(name: &'static str) -> Attribute {
     Attribute { name, changeable: true, values: Values::Number(0, quotas::MAX) }

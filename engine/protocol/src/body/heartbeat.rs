@@ -140,6 +140,38 @@ pub struct CheckClientRequestBody {
     pub subscription_data: SubscriptionData,
 }
 
+/// Answer to QUERY_CONSUME_QUEUE (321).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct QueryConsumeQueueBody {
+    /// Says when the group subscribes to nothing here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_data: Option<String>,
+    /// One past the queue's last offset.
+    pub max_queue_index: i64,
+    /// The queue's first offset.
+    pub min_queue_index: i64,
+    /// The entries.
+    pub queue_data: Vec<ConsumeQueueData>,
+    /// What the group subscribes to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription_data: Option<SubscriptionData>,
+}
+
+/// One entry of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConsumeQueueData {
+    /// Whether the group's filter lets it pass, where Java keeps that for the entry: never.
+    pub eval: bool,
+    /// Physical offset of the record.
+    pub physic_offset: i64,
+    /// Its size.
+    pub physic_size: i32,
+    /// Hash code of its tag.
+    pub tags_code: i64,
+}
+
 /// Answer to QUERY_SUBSCRIPTION_BY_CONSUMER (345).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

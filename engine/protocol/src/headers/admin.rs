@@ -169,6 +169,32 @@ ext_header! {
 }
 
 ext_header! {
+    /// Header of QUERY_CONSUME_QUEUE (321).
+    pub struct QueryConsumeQueueHeader<'a> {
+        /// Topic.
+        pub topic: &'a str = "topic",
+        /// Queue within the topic.
+        pub queue_id: i32 = "queueId",
+        /// First entry wanted.
+        pub index: i64 = "index",
+        /// How many.
+        pub count: i32 = "count",
+        /// Group whose subscription is wanted, too.
+        pub consumer_group: Option<&'a str> = "consumerGroup",
+    }
+}
+
+ext_header! {
+    /// Header of RESUME_CHECK_HALF_MESSAGE (323).
+    pub struct ResumeCheckHalfMessageHeader<'a> {
+        /// Topic.
+        pub topic: Option<&'a str> = "topic",
+        /// The offset message id of the half message that was given up.
+        pub msg_id: Option<&'a str> = "msgId",
+    }
+}
+
+ext_header! {
     /// Header of QUERY_CONSUME_TIME_SPAN (303).
     pub struct QueryConsumeTimeSpanHeader<'a> {
         /// Topic.

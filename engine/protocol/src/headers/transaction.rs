@@ -89,7 +89,7 @@ ext_header! {
         /// Topic.
         pub topic: &'a str = "topic",
         /// What the send's answer gave.
-        pub recall_handle: &'a str = "recallHandle",
+        pub recall_handle: Option<&'a str> = "recallHandle",
         /// The broker's name.
         pub broker_name: Option<&'a str> = "bname",
     }

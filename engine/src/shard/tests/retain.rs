@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use ringmq_env::sim::{Sim, SimEnv};
+use ringmq_env::sim::{Crash, Sim, SimEnv};
+use ringmq_protocol::names::topics;
 
 use super::*;
 
@@ -132,6 +133,74 @@ fn too_long_a_log_and_a_full_disk_take_the_oldest_whatever_their_age() {
         );
         let end = send(&shard, "T", 0, b"there is room again").end;
         while shard.next_commit().await.unwrap().committed < end {}
+        shard.close().await;
+    });
+}
+
+/// A topic that keeps its messages for less time lets them go while the index has them in memory alone.
+#[test]
+fn what_a_topic_keeps_no_more_still_counts_after_a_start() {
+    let sim = Sim::new(34);
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = filled(&env, 20).await;
+        let short = TopicRetention { topic: "T".into(), queues: 1, reserved_ms: HOUR_MS };
+        sim.jump_wall_clock("a", 2 * HOUR_MS);
+        retain(&shard, &policy(), std::slice::from_ref(&short)).await;
+        assert_eq!(range(&shard, "T"), (10, 10));
+        assert!(shard.checkpoint().await);
+        append_some(&shard, 4).await;
+        retain(&shard, &policy(), &[short]).await;
+        assert_eq!(range(&shard, "T"), (10, 12));
+        shard.close().await;
+        let shard = Shard::open(env, options()).await.unwrap();
+        assert_eq!(range(&shard, "T"), (0, 12), "until it is asked for again");
+        assert_eq!(whole_queue(&shard, "T", 0).await.len(), 12);
+        assert_eq!(send(&shard, "T", 0, b"next").first_queue_offset.0, 12);
+        shard.close().await;
+    });
+}
+
+/// With ASYNC_FLUSH the tail journal may know less to be on the device than retention has deleted since.
+#[test]
+fn the_log_ends_where_it_did_although_what_was_known_of_it_is_deleted() {
+    let sim = Sim::new(35);
+    sim.run(async {
+        let env = sim.node("a");
+        let lazy = || ShardOptions { sync_flush: false, flush_interval_ms: 1 << 30, ..options() };
+        let shard = Shard::open(env.clone(), lazy()).await.unwrap();
+        append_some(&shard, 100).await;
+        assert!(shard.checkpoint().await, "all is flushed now, and no slot of the journal says so");
+        let little = RetentionPolicy { max_bytes: 100 << 10, ..policy() };
+        assert!(retain(&shard, &little, &[]).await.len() > 2);
+        let (before, end) = (range(&shard, "T"), shard.stats().log_committed);
+        sim.crash("a", Crash::Process);
+        let shard = Shard::open(sim.node("a"), lazy()).await.unwrap();
+        assert_eq!((range(&shard, "T"), shard.stats().log_committed, shard.damage()), (before, end, vec![]));
+        shard.close().await;
+    });
+}
+
+/// What settled a record may be deleted before the table of waiting records has been saved again.
+#[test]
+fn what_was_settled_and_deleted_does_not_wait_again() {
+    let sim = Sim::new(36);
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = filled(&env, 2).await;
+        let waits = message(topics::TIMER_TOPIC, 0, b"later", &[b"RINGMQ_DUE\x015\x02"]);
+        let end = shard.append(&[waits]).unwrap().end;
+        committed(&shard, end).await;
+        assert!(shard.checkpoint().await, "the table has it");
+        let due = shard.due(PendingKind::Delayed, 5, 2).await.unwrap();
+        let end = shard.append_settling(&message("T", 0, b"now", &[]), &due[0]).unwrap().end;
+        committed(&shard, end).await;
+        append_some(&shard, 100).await;
+        let little = RetentionPolicy { max_bytes: 100 << 10, ..policy() };
+        assert!(!retain(&shard, &little, &[]).await.is_empty());
+        sim.crash("a", Crash::Process);
+        let shard = Shard::open(sim.node("a"), options()).await.unwrap();
+        assert_eq!(shard.pending_stats(PendingKind::Delayed).count, 0);
         shard.close().await;
     });
 }

@@ -1,6 +1,6 @@
 //! One life of a shard's process: open, check what is there, and work until the end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use ringmq_env::Env;
 use ringmq_env::sim::{Fault, Faults, SimEnv};
 
 use super::model::{Model, Queue};
+use super::retention::{self, Retention};
 use super::table::Table;
 use crate::plan::Plan;
 
@@ -36,6 +37,8 @@ pub struct World {
     pub table: RefCell<Table>,
     /// What goes wrong in this life.
     pub faults: RefCell<Faults>,
+    /// What may be deleted.
+    pub retention: Option<Retention>,
 }
 
 impl World {
@@ -73,7 +76,10 @@ pub enum End {
 }
 
 fn options(plan: &Plan) -> ShardOptions {
-    let segment = [64 << 10, 128 << 10, 256 << 10][(plan.seed % 3) as usize];
+    let segment = match Retention::of(plan) {
+        Some(_) => retention::SEGMENT,
+        None => [64 << 10, 128 << 10, 256 << 10][(plan.seed % 3) as usize],
+    };
     ShardOptions {
         id: SHARD,
         store_id: 42,
@@ -108,7 +114,7 @@ pub async fn live(env: SimEnv, world: Rc<World>) -> End {
     };
     let is_harmed = world.model.borrow().is_harmed_in(Path::new(TABLE_DIR));
     world.table.borrow_mut().opened(is_harmed);
-    Life { env: env.clone(), world: Rc::clone(&world), shard, table }.run().await
+    Life { env: env.clone(), world: Rc::clone(&world), shard, table, retaining: Rc::default() }.run().await
 }
 
 fn refused(world: &World, error: &OpenError) -> End {
@@ -125,6 +131,8 @@ fn refused(world: &World, error: &OpenError) -> End {
 
 #[derive(Clone)]
 pub(super) struct Life {
+    /// Somebody deletes what has expired: one at a time, as in a broker.
+    pub(super) retaining: Rc<Cell<bool>>,
     pub(super) env: SimEnv,
     pub(super) world: Rc<World>,
     pub(super) shard: Shard<SimEnv>,
@@ -149,6 +157,11 @@ impl Life {
             self.settle_all().await;
         }
         self.until(|| self.world.model.borrow().is_settled()).await;
+        if self.world.is_calm() {
+            self.retain().await;
+        }
+        // Nothing is on its way: what waits is what must.
+        self.check_waiting().await;
         if !self.env.random().is_multiple_of(3) {
             return End::Done;
         }
@@ -172,6 +185,7 @@ impl Life {
         let ranges = Queue::all().map(|queue| self.shard.queue_range(queue.topic(), QueueId(queue.id)));
         let found: Vec<usize> = ranges.map(|range| range.map_or(0, |range| range.max.0 as usize)).collect();
         self.world.model.borrow_mut().recovered(&found, self.shard.stats().log_committed);
+        self.check_mins();
         for queue in Queue::all() {
             let all = self.world.model.borrow().messages(queue).len();
             // The newest always, all of them now and then.

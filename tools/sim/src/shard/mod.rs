@@ -4,6 +4,7 @@ mod life;
 mod model;
 mod outcomes;
 mod reads;
+mod retention;
 mod table;
 mod waiting;
 mod work;
@@ -20,6 +21,7 @@ use crate::outcome::Outcome;
 use crate::plan::Plan;
 use life::{End, NODE, World, live};
 use model::Model;
+use retention::Retention;
 
 /// Virtual time that a whole run may take.
 const TIME_LIMIT: Duration = Duration::from_secs(48 * 3600);
@@ -36,6 +38,7 @@ pub fn run(plan: &Plan, sim: &Sim) -> Outcome {
         model: RefCell::new(Model::new(plan.sync_flush)),
         table: RefCell::default(),
         faults: RefCell::new(plan.faults),
+        retention: Retention::of(plan),
     });
     sim.run(async {
         for _ in 0..plan.lives {

@@ -61,7 +61,7 @@ impl Queue {
     }
 
     /// What its messages wait for.
-    fn kind(self) -> Option<PendingKind> {
+    pub fn kind(self) -> Option<PendingKind> {
         [PendingKind::Delayed, PendingKind::Half].into_iter().find(|kind| Queue::waiting(*kind) == self)
     }
 }
@@ -137,7 +137,8 @@ impl Message {
         format!("KEYS\u{1}k{id}\u{2}TAGS\u{1}t{}\u{2}{due}", id % 4)
     }
 
-    fn position(&self) -> u64 {
+    /// Its log position.
+    pub fn position(&self) -> u64 {
         PhysicalOffset::from_wire(self.physical).expect("never negative").position().0
     }
 }
@@ -155,6 +156,10 @@ pub enum Loss {
 pub struct Model {
     sync_flush: bool,
     queues: Vec<Vec<Message>>,
+    /// The queues' minimum offsets, as last seen.
+    mins: Vec<i64>,
+    /// Messages before this log position are deleted for good.
+    pub deleted_before: u64,
     /// Everything before this log position was acknowledged or seen by a reader.
     acked: u64,
     /// Everything before this log position was said to be on the device.
@@ -186,6 +191,8 @@ impl Model {
         Model {
             sync_flush,
             queues: vec![Vec::new(); Queue::all().count()],
+            mins: vec![0; Queue::all().count()],
+            deleted_before: 0,
             acked: 0,
             flushed: 0,
             loss: Loss::Nothing,
@@ -211,6 +218,26 @@ impl Model {
     /// Messages of the queue so far, staged ones too.
     pub fn messages(&self, queue: Queue) -> &[Message] {
         &self.queues[queue.index()]
+    }
+
+    /// The queue's minimum offset, as last seen.
+    pub fn min(&self, queue: Queue) -> i64 {
+        self.mins[queue.index()]
+    }
+
+    /// The minimum offset was seen to be this.
+    pub fn set_min(&mut self, queue: Queue, min: i64) {
+        self.mins[queue.index()] = min;
+    }
+
+    /// The minimum offset is not known any more.
+    pub fn forget_min(&mut self, queue: Queue) {
+        self.mins[queue.index()] = 0;
+    }
+
+    /// Everything before the log position is deleted for good.
+    pub fn deleted_before(&mut self, position: u64) {
+        self.deleted_before = position;
     }
 
     /// Messages were staged.
@@ -252,6 +279,7 @@ impl Model {
     }
 
     fn forget_from(&mut self, queue: usize, from: usize) {
+        self.mins[queue] = self.mins[queue].min(from as i64);
         let gone = self.queues[queue].drain(from..).filter(|message| !message.is_hole());
         self.gone.extend(gone.map(|message| (QUEUES[queue].0, message.id)));
         let excess = self.gone.len().saturating_sub(MAX_GONE);
@@ -409,7 +437,8 @@ impl Model {
         let sure = known.partition_point(|message| message.end <= self.acked) as u64;
         let offset = (random >> 8).checked_rem(sure)?;
         let message = known[offset as usize];
-        (!message.is_hole()).then_some((queue, offset as i64, message))
+        let is_there = !message.is_hole() && offset as i64 >= self.min(queue);
+        is_there.then_some((queue, offset as i64, message))
     }
 
     /// Topic and number of a message that is gone, by a random number.

@@ -53,18 +53,32 @@ impl Life {
     /// Holds what was read at `offset` against the model; where the next read goes on.
     pub(super) fn take(&self, queue: Queue, offset: i64, read: &ReadResult) -> i64 {
         let mut expected = offset;
-        let mut model = self.world.model.borrow_mut();
         for record in read.parts.iter().flat_map(|part| records(part)) {
             let record = record.unwrap_or_else(|error| panic!("{queue:?} at {expected}: {error}"));
             let is_next = record.queue_offset == expected;
-            let skips = self.world.plan.harms() && record.queue_offset > expected;
+            // What expires is passed over before the minimum offset says so.
+            let skips =
+                record.queue_offset > expected && self.may_all_go(queue, expected..record.queue_offset);
             assert!(is_next || skips, "{queue:?}: offset {} at {expected}", record.queue_offset);
-            model.seen(queue, &record);
+            self.world.model.borrow_mut().seen(queue, &record);
             expected = record.queue_offset + 1;
         }
-        let all = expected == read.next_offset.0 || self.world.plan.harms();
-        assert!(all, "{queue:?}: next is {} behind {expected}", read.next_offset.0);
+        // Deleted: the reader is sent to the first message that there is.
+        let is_corrected = expected == offset && expected < read.range.min.0;
+        let next = if is_corrected { read.range.min.0 } else { expected };
+        let rest = next..read.next_offset.0;
+        assert!(
+            rest.start == rest.end || self.may_all_go(queue, rest),
+            "{queue:?}: next is {} behind {next}, {:?}",
+            read.next_offset.0,
+            read.range
+        );
+        let model = self.world.model.borrow();
         assert!(read.range.max.0 as usize <= model.messages(queue).len(), "{queue:?}: {:?}", read.range);
+        drop(model);
+        // The read may have begun before something was deleted.
+        let known = self.world.model.borrow().min(queue);
+        self.see_min(queue, read.range.min.0.max(known));
         read.next_offset.0
     }
 
@@ -102,8 +116,10 @@ impl Life {
 
     /// Whether a message need not be found: harm, or it was deleted meanwhile.
     fn is_excused(&self, queue: Queue, offset: i64, message: &Message) -> bool {
+        let may_go = self.may_go(queue, message);
         let model = self.world.model.borrow();
-        self.world.plan.harms()
+        may_go
+            || self.world.plan.harms()
             || model.half_deleted() == Some(queue.topic)
             || model.messages(queue).get(offset as usize) != Some(message)
     }

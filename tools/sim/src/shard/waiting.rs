@@ -61,6 +61,12 @@ impl Waiting {
         record.settled = Some(end);
     }
 
+    /// Whether the record at `position` is settled by one before `committed`.
+    pub fn is_settled(&self, position: u64, committed: u64) -> bool {
+        let settled = self.records.get(&position).and_then(|record| record.settled);
+        self.is_lost || settled.is_some_and(|end| end <= committed)
+    }
+
     /// The store did not let `record` be settled.
     pub fn refused(&self, record: &PendingRecord, error: &SettleError) {
         let SettleError::NotPending { .. } = error else { return };

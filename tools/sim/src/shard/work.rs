@@ -26,7 +26,8 @@ impl Life {
                     self.shard.checkpoint().await;
                 }
                 86 => self.delete().await,
-                87..92 => self.change_table().await,
+                87..91 => self.change_table().await,
+                91..93 => self.retain().await,
                 _ => self.env.sleep(Duration::from_micros(self.env.random() % 3000)).await,
             }
             if self.env.random().is_multiple_of(3) {
