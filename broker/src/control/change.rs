@@ -66,6 +66,14 @@ pub(super) const GROUP_KEY: &[u8] = b"g/";
 pub(super) const FORBIDDEN_KEY: &[u8] = b"f/";
 
 impl Change {
+    /// The topic that is another now, or gone.
+    pub fn topic(&self) -> Option<&Arc<str>> {
+        match self {
+            Change::Topic { name, .. } => Some(name),
+            Change::Group { .. } | Change::Forbidden { .. } | Change::Subscriptions { .. } => None,
+        }
+    }
+
     /// The entry that makes the change durable; none for subscriptions, which live as long as their connections.
     pub fn meta_record(&self) -> Option<MetaRecord> {
         match self {

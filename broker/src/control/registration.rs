@@ -1,21 +1,56 @@
 //! Registration with the name servers: what is sent, what the answer says, and when the next one is due (E.4, E.5).
 //!
-//! Every registration carries the whole topic table, and goes out when something of it changes and every period. So
-//! a name server that was restarted, or that missed one, is right again with the next.
+//! A registration carries the whole topic table, and goes out when something of it changes and every period. So a name
+//! server that was restarted, or that missed one, is right again with the next. Where a few topics of a large table
+//! changed, they are stated one by one in between (217): thousands of topics, each made by its first message, would
+//! otherwise be sent thousands of times.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringmq_env::Instant;
-use ringmq_protocol::body::{KvTable, RegisterBrokerBody, TopicConfig, TopicConfigSerializeWrapper, perm};
+use ringmq_protocol::body::{
+    KvTable, QueueData, RegisterBrokerBody, TopicConfig, TopicConfigSerializeWrapper, TopicRouteData, perm,
+};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
-use ringmq_protocol::headers::{BrokerIdentityHeader, RegisterBrokerHeader};
+use ringmq_protocol::headers::{BrokerIdentityHeader, RegisterBrokerHeader, TopicHeader};
 use ringmq_protocol::json::{self, Dialect};
 
 use super::topics::TopicTable;
 
 /// First wait after a failed registration; doubled with each further one, up to the period.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
+
+/// Smaller tables are always sent whole.
+const LARGE_TABLE: usize = 1000;
+
+/// Topics are stated one by one if so many times as many did not change.
+const SMALL_PART: usize = 32;
+
+/// What a name server has to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The whole table.
+    All,
+    /// These topics; what else it knows is right.
+    Topics(BTreeSet<Arc<str>>),
+}
+
+impl Changed {
+    /// Nothing.
+    pub fn nothing() -> Changed {
+        Changed::Topics(BTreeSet::new())
+    }
+
+    /// Adds a topic that was made or changed.
+    pub fn add(&mut self, topic: &Arc<str>) {
+        if let Changed::Topics(topics) = self {
+            topics.insert(topic.clone());
+        }
+    }
+}
 
 /// How the broker names itself to name servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +68,39 @@ pub struct BrokerIdentity {
 }
 
 impl BrokerIdentity {
+    /// REGISTER_TOPIC_IN_NAMESRV for each of these topics; `None` if they are no small part of a large table.
+    pub fn register_topics(
+        &self,
+        topics: &TopicTable,
+        changed: &BTreeSet<Arc<str>>,
+        permission: i32,
+    ) -> Option<Vec<Command>> {
+        let count = topics.iter().len();
+        if count < LARGE_TABLE || changed.len() * SMALL_PART > count {
+            return None;
+        }
+        let mask = mask(permission);
+        let state = |name: &Arc<str>| {
+            let config = topics.get(name)?;
+            let queues = QueueData {
+                broker_name: self.broker_name.clone(),
+                perm: config.perm & mask,
+                read_queue_nums: config.read_queue_nums,
+                topic_sys_flag: config.topic_sys_flag,
+                write_queue_nums: config.write_queue_nums,
+            };
+            let route = TopicRouteData { queue_datas: vec![queues], ..TopicRouteData::default() };
+            let request = Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0);
+            let request = request.with_header(&TopicHeader { topic: name });
+            Some(request.with_body(json::to_vec(&route, Dialect::Java)))
+        };
+        // One that is gone is the whole table's affair.
+        changed.iter().map(state).collect()
+    }
+
     /// REGISTER_BROKER with every topic. With a broker `permission` that lacks a bit, topics lack it too.
     pub fn register(&self, topics: &TopicTable, permission: i32) -> Command {
-        let read_write = perm::READ | perm::WRITE;
-        let mask = if permission & read_write == read_write { !0 } else { permission };
+        let mask = mask(permission);
         let table = topics.iter().map(|(name, config)| {
             (name.to_string(), TopicConfig { perm: config.perm & mask, ..TopicConfig::clone(config) })
         });
@@ -73,6 +137,12 @@ impl BrokerIdentity {
             broker_id: self.broker_id,
         })
     }
+}
+
+/// The permission bits that the broker leaves its topics.
+fn mask(permission: i32) -> i32 {
+    let read_write = perm::READ | perm::WRITE;
+    if permission & read_write == read_write { !0 } else { permission }
 }
 
 /// Why a name server's answer is none that a registration can have.
@@ -147,11 +217,21 @@ impl Schedule {
         self.sent = self.wanted;
     }
 
-    /// The name server took it.
+    /// Whether the whole table is due, changes or not: it is what keeps the broker alive there.
+    pub fn is_period_over(&self, now: Instant) -> bool {
+        self.due.since(now).is_zero()
+    }
+
+    /// The name server took the whole table.
     pub fn succeeded(&mut self, now: Instant) -> Option<Turn> {
         (self.acknowledged, self.failures) = (self.sent, 0);
         self.due = now.after(self.period);
         self.turn(true)
+    }
+
+    /// The name server took the topics that had changed.
+    pub fn changes_taken(&mut self) {
+        self.acknowledged = self.sent;
     }
 
     /// The name server could not be reached, refused, or closed the connection.
@@ -185,7 +265,7 @@ mod tests {
     use ringmq_protocol::headers::RegisterBrokerHeader;
 
     use super::*;
-    use crate::control::topics::TopicSettings;
+    use crate::control::topics::{AutoCreate, TopicSettings};
 
     fn identity() -> BrokerIdentity {
         BrokerIdentity {
@@ -226,6 +306,28 @@ mod tests {
                 .body
                 .starts_with(br#"{"filterServerList":[],"topicConfigSerializeWrapper":{"dataVersion":"#)
         );
+    }
+
+    #[test]
+    fn a_few_topics_of_a_large_table_are_stated_by_themselves() {
+        let mut table = topics();
+        let names = |numbers: std::ops::Range<usize>| -> BTreeSet<Arc<str>> {
+            numbers.map(|n| format!("t{n}").into()).collect()
+        };
+        for name in names(0..LARGE_TABLE) {
+            let is_small = table.iter().len() < LARGE_TABLE;
+            assert!(!is_small || identity().register_topics(&table, &names(0..1), 6).is_none());
+            let ask = AutoCreate { topic: &name, default_topic: "TBW102", queue_nums: 4, unit_mode: false };
+            table.auto_create(&ask, 8).unwrap();
+        }
+        let commands = identity().register_topics(&table, &names(0..2), 4).unwrap();
+        assert_eq!(commands.len(), 2);
+        assert_eq!(commands[1].header::<TopicHeader<'_>>().unwrap().topic, "t1");
+        let body: TopicRouteData = json::from_slice(&commands[1].body).unwrap();
+        let queues = &body.queue_datas[0];
+        assert_eq!((&*queues.broker_name, queues.perm, queues.write_queue_nums), ("b", 4, 4));
+        assert_eq!(identity().register_topics(&table, &names(0..100), 6), None, "too many");
+        assert_eq!(identity().register_topics(&table, &["gone".into()].into(), 6), None);
     }
 
     #[test]

@@ -216,6 +216,11 @@ impl<E: Env> ControlPlane<E> {
     ) {
         let Outcome { effects, then } = outcome;
         let failed = failed.filter(|_| !effects.records.is_empty()).map(not_durable).or(forgotten.err());
+        if effects.register
+            && let Some(registrar) = self.registrar.get()
+        {
+            registrar.topics_changed(effects.updates.iter().filter_map(|update| update.change.topic()));
+        }
         effects.updates.into_iter().for_each(|update| core.broadcast(update));
         let then = match failed {
             Some(refusal) => then.refused(refusal),
@@ -234,9 +239,6 @@ impl<E: Env> ControlPlane<E> {
 
     /// Answers once the name servers in reach know the topics: whoever made one may look for its route at once.
     fn answer_registered(self: &Rc<Self>, core: &Rc<Core<E>>, then: Then) {
-        if let Some(registrar) = self.registrar.get() {
-            registrar.topics_changed();
-        }
         let (control, core) = (self.clone(), core.clone());
         core.env.clone().spawn(async move {
             if let Some(registrar) = control.registrar.get() {

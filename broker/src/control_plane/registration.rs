@@ -1,7 +1,9 @@
 //! What the registration with the name servers asks of the control plane.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmq_env::Env;
 use ringmq_protocol::command::Command;
@@ -23,6 +25,11 @@ impl<E: Env> RegistrationSource for Source<E> {
     fn register(&self) -> Command {
         let state = self.control.state.borrow();
         self.identity.register(state.topics(), self.core.identity.config.permission as i32)
+    }
+
+    fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>> {
+        let state = self.control.state.borrow();
+        self.identity.register_topics(state.topics(), changed, self.core.identity.config.permission as i32)
     }
 
     fn unregister(&self) -> Command {

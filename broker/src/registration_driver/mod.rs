@@ -7,14 +7,17 @@ mod watch;
 mod wire;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future;
 use ringmq_env::{Env, Instant, mutant};
+use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 
-use crate::control::registration::{AnswerError, Schedule, Turn, ordered_topics};
+use crate::control::registration::{AnswerError, Changed, Schedule, Turn, ordered_topics};
 use watch::Watch;
 use wire::{Wire, WireError};
 
@@ -27,6 +30,9 @@ const UNREGISTER_TIMEOUT: Duration = Duration::from_millis(300);
 pub trait RegistrationSource {
     /// REGISTER_BROKER with the topics of this moment.
     fn register(&self) -> Command;
+
+    /// What states just these topics, of which there is one at least; `None` where all are to be registered.
+    fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>>;
 
     /// UNREGISTER_BROKER.
     fn unregister(&self) -> Command;
@@ -47,6 +53,8 @@ struct Link<E: Env> {
     server: String,
     source: Rc<dyn RegistrationSource>,
     schedule: RefCell<Schedule>,
+    /// What the name server has not been told yet.
+    changed: RefCell<Changed>,
     stopping: Cell<bool>,
     ended: Cell<bool>,
     /// The topics changed, the broker stops, or the connection ended.
@@ -76,10 +84,11 @@ impl<E: Env> Registrar<E> {
         Registrar { env: env.clone(), links }
     }
 
-    /// The topics changed: every name server that is in reach is told at once.
-    pub fn topics_changed(&self) {
+    /// Topics changed: every name server that is in reach is told at once.
+    pub fn topics_changed<'a>(&self, topics: impl Iterator<Item = &'a Arc<str>> + Clone) {
         for link in &self.links {
             link.schedule.borrow_mut().topics_changed();
+            topics.clone().for_each(|topic| link.changed.borrow_mut().add(topic));
             link.noticed.notify();
         }
     }
@@ -113,6 +122,7 @@ impl<E: Env> Link<E> {
             server: server.to_owned(),
             source,
             schedule: RefCell::new(Schedule::new(period, env.now())),
+            changed: RefCell::new(Changed::All),
             stopping: Cell::default(),
             ended: Cell::default(),
             noticed: Rc::default(),
@@ -130,12 +140,14 @@ impl<E: Env> Link<E> {
             if self.stopping.get() {
                 break;
             }
-            let result = self.register(&mut wire).await;
-            self.conclude(result);
+            if !self.state_changes(&mut wire).await {
+                let result = self.register(&mut wire).await;
+                self.conclude(result);
+            }
         }
         if let Some(mut wire) = wire {
             // The name server notices the closed connection in any case.
-            let _ = wire.call(self.source.unregister(), UNREGISTER_TIMEOUT).await;
+            let _ = wire.call([self.source.unregister()], UNREGISTER_TIMEOUT).await;
             wire.close();
         }
         self.ended.set(true);
@@ -158,13 +170,36 @@ impl<E: Env> Link<E> {
         }
     }
 
+    /// Tells the name server of the topics that changed, without the others, where that is enough. False: it has to be
+    /// told everything.
+    async fn state_changes(&self, wire: &mut Option<Wire<E>>) -> bool {
+        let Some(connected) = wire.as_mut().filter(|wire| !wire.is_closed()) else { return false };
+        let requests = match &*self.changed.borrow() {
+            Changed::Topics(topics) if !topics.is_empty() => self.source.register_topics(topics),
+            Changed::Topics(_) | Changed::All => None,
+        };
+        let is_period_over = self.schedule.borrow().is_period_over(self.env.now());
+        let Some(requests) = requests.filter(|_| !is_period_over) else { return false };
+        self.schedule.borrow_mut().begun();
+        self.changed.replace(Changed::nothing());
+        let answer = connected.call(requests, REGISTER_TIMEOUT).await;
+        if answer.is_ok_and(|answer| answer.code == response::SUCCESS) {
+            self.schedule.borrow_mut().changes_taken();
+            self.progressed.notify();
+            return true;
+        }
+        self.changed.replace(Changed::All);
+        false
+    }
+
     async fn register(&self, wire: &mut Option<Wire<E>>) -> Result<Vec<String>, RegisterError> {
         let mut connected = match wire.take() {
             Some(connected) => connected,
             None => Wire::connect(&self.env, &self.server, self.noticed.clone()).await?,
         };
         self.schedule.borrow_mut().begun();
-        let answer = match connected.call(self.source.register(), REGISTER_TIMEOUT).await {
+        self.changed.replace(Changed::nothing());
+        let answer = match connected.call([self.source.register()], REGISTER_TIMEOUT).await {
             Ok(answer) => answer,
             Err(error) => {
                 connected.close();
@@ -187,6 +222,7 @@ impl<E: Env> Link<E> {
                 }
             }
             Err(error) => {
+                self.changed.replace(Changed::All);
                 if mutant!("registration-given-up") {
                     self.stopping.set(true);
                 }

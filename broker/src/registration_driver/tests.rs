@@ -75,12 +75,21 @@ async fn serve_connection(server: Rc<Server>, stream: impl Stream) {
 #[derive(Default)]
 struct Source {
     topics: Cell<u32>,
+    /// Topics are stated one by one.
+    by_topic: Cell<bool>,
     ordered: RefCell<Vec<String>>,
 }
 
 impl RegistrationSource for Source {
     fn register(&self) -> Command {
         Command::request(request::REGISTER_BROKER, 0).with_body(self.topics.get().to_string())
+    }
+
+    fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>> {
+        let state = |topic: &Arc<str>| {
+            Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0).with_body(topic.to_string())
+        };
+        self.by_topic.get().then(|| changed.iter().map(state).collect())
     }
 
     fn unregister(&self) -> Command {
@@ -130,7 +139,7 @@ fn it_registers_at_once_every_period_and_at_each_change() {
         seconds(&world, 61).await;
         assert_eq!(world.server.count(request::REGISTER_BROKER), 3);
         world.source.topics.set(42);
-        world.registrar.topics_changed();
+        world.registrar.topics_changed([].iter());
         world.registrar.settled(Duration::from_secs(5)).await;
         assert_eq!(*world.server.body.borrow(), "42", "the change is known once it is settled");
         assert_eq!(world.server.count(request::REGISTER_BROKER), 4);
@@ -138,6 +147,38 @@ fn it_registers_at_once_every_period_and_at_each_change() {
         assert_eq!(world.server.count(request::UNREGISTER_BROKER), 1);
         seconds(&world, 100).await;
         assert_eq!(world.server.codes.borrow().len(), 5, "nothing is sent behind the goodbye");
+    });
+}
+
+#[test]
+fn a_few_topics_are_stated_by_themselves_and_all_again_when_that_fails_or_the_period_is_over() {
+    with_world(Mood::Answers, async |world| {
+        world.registrar.settled(Duration::from_secs(5)).await;
+        world.source.by_topic.set(true);
+        let change = async |topics: &[&str]| {
+            let topics: Vec<Arc<str>> = topics.iter().map(|topic| (*topic).into()).collect();
+            world.registrar.topics_changed(topics.iter());
+            world.registrar.settled(Duration::from_secs(5)).await;
+        };
+        let counts = || {
+            let codes = [request::REGISTER_BROKER, request::REGISTER_TOPIC_IN_NAMESRV];
+            codes.map(|code| world.server.count(code))
+        };
+        change(&["b", "a"]).await;
+        assert_eq!((counts(), &**world.server.body.borrow()), ([1, 2], "b"));
+        for _ in 0..35 {
+            seconds(&world, 1).await;
+            change(&["c"]).await;
+        }
+        assert_eq!(counts(), [2, 37], "the whole table every period, however often topics change");
+        world.server.mood.set(Mood::Refuses);
+        change(&["d"]).await;
+        world.server.mood.set(Mood::Answers);
+        let [tables, topics] = counts();
+        seconds(&world, 5).await;
+        assert_eq!(counts(), [tables + 1, topics], "it may have missed some");
+        change(&["e"]).await;
+        assert_eq!(counts(), [tables + 1, topics + 1]);
     });
 }
 
@@ -160,7 +201,7 @@ fn a_lost_connection_is_noticed_and_made_again() {
     with_world(Mood::Answers, async |world| {
         world.registrar.settled(Duration::from_secs(5)).await;
         world.server.mood.set(Mood::HangsUp);
-        world.registrar.topics_changed();
+        world.registrar.topics_changed([].iter());
         world.registrar.settled(Duration::from_secs(5)).await;
         world.server.mood.set(Mood::Answers);
         let before = world.server.count(request::REGISTER_BROKER);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use ringmq_env::{Env, Stream, StreamCloser, StreamReader, StreamWriter};
+use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{self, FrameError, Limits};
 
@@ -48,7 +49,7 @@ struct Shared {
     /// Why the connection ended, until somebody has asked.
     end: RefCell<Option<WireError>>,
     closed: Cell<bool>,
-    /// The request that waits for its answer; 0 when none does.
+    /// The first request of those that wait for their answers; 0 when none does.
     waiting_for: Cell<i32>,
     timed_out: Cell<bool>,
     happened: Watch,
@@ -97,19 +98,40 @@ impl<E: Env> Wire<E> {
         self.shared.closed.get()
     }
 
-    /// Sends a request and waits for its answer. When the time is over the connection is closed, which ends the
-    /// wait: nothing in flight is dropped.
-    pub async fn call(&mut self, mut request: Command, timeout: Duration) -> Result<Command, WireError> {
-        self.last_opaque += 1;
-        request.opaque = self.last_opaque;
-        self.shared.waiting_for.set(request.opaque);
-        self.env.spawn(end_in_time(self.env.clone(), timeout, self.shared.clone(), request.opaque));
-        let result = self.exchange(&request).await;
+    /// Sends requests, at least one, one after the other, until one of them is refused; returns the last answer. When
+    /// the time for all of them is over the connection is closed, which ends the wait: nothing in flight is dropped.
+    pub async fn call(
+        &mut self,
+        requests: impl IntoIterator<Item = Command>,
+        timeout: Duration,
+    ) -> Result<Command, WireError> {
+        let call = self.last_opaque + 1;
+        self.shared.waiting_for.set(call);
+        self.env.spawn(end_in_time(self.env.clone(), timeout, self.shared.clone(), call));
+        let result = self.exchange_all(requests).await;
         self.shared.waiting_for.set(0);
         match result {
             Err(_) if self.shared.timed_out.get() => Err(WireError::TimedOut(timeout)),
             other => other,
         }
+    }
+
+    async fn exchange_all(
+        &mut self,
+        requests: impl IntoIterator<Item = Command>,
+    ) -> Result<Command, WireError> {
+        let mut last = Err(WireError::Closed);
+        for mut request in requests {
+            self.last_opaque += 1;
+            request.opaque = self.last_opaque;
+            let answer = self.exchange(&request).await?;
+            let is_refused = answer.code != response::SUCCESS;
+            last = Ok(answer);
+            if is_refused {
+                break;
+            }
+        }
+        last
     }
 
     async fn exchange(&mut self, request: &Command) -> Result<Command, WireError> {
@@ -138,10 +160,10 @@ impl<E: Env> Wire<E> {
     }
 }
 
-/// Ends the connection if the request still waits when the time is over.
-async fn end_in_time(env: impl Env, timeout: Duration, shared: Rc<Shared>, opaque: i32) {
+/// Ends the connection if a call's requests still wait when the time is over.
+async fn end_in_time(env: impl Env, timeout: Duration, shared: Rc<Shared>, call: i32) {
     env.sleep(timeout).await;
-    if shared.waiting_for.get() == opaque {
+    if shared.waiting_for.get() == call {
         shared.timed_out.set(true);
         shared.closer.close();
     }
