@@ -30,7 +30,6 @@ pub struct RequestCode {
 }
 
 const DEAD: &str = "no RocketMQ 5 component serves it";
-const TRANSACTIONS: &str = "a half message that was given up is not taken up again";
 const TIMERS: &str =
     "what is delayed comes from the log: there are no delay offsets, no wheel and no checkpoint of one";
 const POP: &str = "POP consumption is not served yet";
@@ -45,7 +44,6 @@ const CONTAINER: &str = "the broker container, which RingMQ does not have";
 const NAME_SERVER: &str = "the name server";
 const NO_FILES: &str = "RingMQ keeps no file for each queue and no RocksDB: there is nothing to do";
 const RETENTION: &str = "what has expired is deleted by itself (`retention-interval`)";
-const ADMIN_LATER: &str = "this admin verb is not served yet";
 const COLD: &str = "Java's page cache control, which direct I/O has no use for";
 
 use Support::{Elsewhere, Pushed, Refused, Served};
@@ -156,9 +154,9 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(318, "UPDATE_NAMESRV_CONFIG", Elsewhere(NAME_SERVER)),
     row(319, "GET_NAMESRV_CONFIG", Elsewhere(NAME_SERVER)),
     row(320, "SEND_BATCH_MESSAGE", Served("")),
-    row(321, "QUERY_CONSUME_QUEUE", Refused(ADMIN_LATER)),
+    row(321, "QUERY_CONSUME_QUEUE", Served("1,000 entries at most")),
     row(322, "QUERY_DATA_VERSION", Elsewhere(NAME_SERVER)),
-    row(323, "RESUME_CHECK_HALF_MESSAGE", Refused(TRANSACTIONS)),
+    row(323, "RESUME_CHECK_HALF_MESSAGE", Served("for what was given up")),
     row(324, "SEND_REPLY_MESSAGE", Served("")),
     row(325, "SEND_REPLY_MESSAGE_V2", Served("")),
     row(326, "PUSH_REPLY_MESSAGE_TO_CLIENT", Pushed("to the producer that waits for a reply")),

@@ -65,7 +65,7 @@ JAVA = {"auto-create", "sql", "oneway", "batch", "orderly", "share-ordered", "le
         "query", "transactions", "request-reply", "retry", "retry-level", "dead-letters", "orderly-retry", "trace",
         "system-trace", "priority", "lmq", "inner-batch"}
 CLIENTS = {client.name: client for client in (
-    JavaClient("java-5.5.0", JAVA | {"recall"}),
+    JavaClient("java-5.5.0", JAVA | {"recall", "admin", "dlq", "limits", "legacy-reset"}),
     JavaClient("java-4.9.8", JAVA),
     GoClient("go", {"auto-create", "sql", "oneway", "batch", "orderly", "leave-ordered", "first", "pull", "retry",
                     "retry-level", "dead-letters", "orderly-retry", "transactions", "trace", "requests"}),

@@ -37,6 +37,7 @@ class Cluster:
         self.names = BROKERS[:brokers]
         self.ports = {name: free_port() for name in self.names}
         self.processes = {}
+        self.settings = {}  # more settings of the brokers, by name
 
     def start(self):
         begun = time.monotonic()
@@ -124,8 +125,10 @@ class RingMQ(Cluster):
         return commands
 
     def options(self, name):
-        options = ["--name", name, "--port", str(self.ports[name]), "--recall", "true",
+        options = ["--name", name, "--port", str(self.ports[name]), "--recall", "true", "--message-type-check", "true",
                    "--data", os.path.join(self.directory, name, "data")]
+        for setting in self.settings.items():
+            options += ["--set", "%s=%s" % setting]
         lmqs = ["--lmq", "true", "--multi-dispatch", "true"]
         return options + (["--cores", str(self.cores)] if self.cores else lmqs)
 
@@ -154,7 +157,8 @@ class Java(Cluster):
                 "storePathCommitLog": os.path.join(store, "commitlog"), "mappedFileSizeCommitLog": 64 << 20,
                 "autoCreateTopicEnable": "true", "enablePropertyFilter": "true", "flushConsumerOffsetInterval": 1000,
                 "recallMessageEnable": "true", "enableLmq": "true", "enableMultiDispatch": "true",
-                "waitTimeMillsInSendQueue": 10000})  # on a busy machine 200 ms are soon over
+                "waitTimeMillsInSendQueue": 10000,  # on a busy machine 200 ms are soon over
+                **self.settings})
         return commands
 
     def java(self, heap, main, name, properties):

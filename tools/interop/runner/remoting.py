@@ -50,8 +50,9 @@ def masters(namesrv):
     text = body.decode()  # Java writes integer keys without quotes, so this is no JSON for Python
     found = {}
     for broker in re.findall(r'\{[^{}]*"brokerAddrs":\{[^{}]*\}[^{}]*\}', text):
-        name = re.search(r'"brokerName":"([^"]+)"', broker).group(1)
-        found[name] = re.search(r'"?0"?:"([^"]+)"', broker).group(1)
+        name, address = re.search(r'"brokerName":"([^"]+)"', broker), re.search(r'"?0"?:"([^"]+)"', broker)
+        if name and address:  # while it registers, it may be there without an address
+            found[name.group(1)] = address.group(1)
     return found
 
 
@@ -61,6 +62,18 @@ def route(namesrv, topic):
     if status != SUCCESS:
         return {}
     return {queues["brokerName"]: queues["writeQueueNums"] for queues in json.loads(body)["queueDatas"]}
+
+
+def flags(namesrv, topic):
+    """The flags (topicSysFlag) of a topic at the brokers that have it."""
+    status, _, body = call(namesrv, GET_ROUTE, {"topic": topic, "acceptStandardJsonOnly": "true"})
+    return {queues["topicSysFlag"] for queues in json.loads(body)["queueDatas"]} if status == SUCCESS else set()
+
+
+def order_of(namesrv, topic):
+    """The order configuration in a topic's route; empty when there is none."""
+    status, _, body = call(namesrv, GET_ROUTE, {"topic": topic, "acceptStandardJsonOnly": "true"})
+    return (json.loads(body).get("orderTopicConf") or "") if status == SUCCESS else ""
 
 
 def create_topic(address, topic, queues):

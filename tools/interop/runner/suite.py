@@ -6,21 +6,26 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
-from . import admin, cases, cluster, cross, restarts, semantics  # noqa: F401 (semantics adds to the cases)
+from . import admin, cases, cluster, cross, restarts
+from . import groups, limits, raw_consumers, raw_messages, raw_tools, semantics  # noqa: F401 (they add to the cases)
 from .clients import ADMIN, ALL, CLIENTS, Client
 from .context import CASE_SECONDS, Context
 from .install import place
 from .processes import Failure, Group
+from .raw import CASES as RAW_CASES, RAW
 
 JAVA, MIXED, RINGMQ = "java", "mixed", "ringmq"
 WAITING_JOBS = 3  # cases that wait for delays, beside the others
 WAITING_SECONDS = 120  # what such a case may take
+# What brokers must have been started with (`--set`) for a case to be served.
+SETTINGS = {"legacy-reset": {"useServerSideResetOffset": "false"}}
 MOST_REPEATED = 2  # cases that may fail once: a busy machine delays one or two, a fault of ours more
 
 
 class Suite:
-    def __init__(self, peer, brokers, cores, jobs, only):
+    def __init__(self, peer, brokers, cores, jobs, only, settings, binary):
         self.peer, self.jobs, self.only = peer, jobs, only
+        self.settings, self.binary = settings, binary
         self.group = Group()
         self.tag = "%x" % (time.time_ns() // 1_000_000)
         self.directory = place("run-%s-%d" % (peer, os.getpid()))
@@ -42,6 +47,7 @@ class Suite:
             self.cluster = cluster.Mixed(self.group, self.directory, self.brokers, libraries, binary)
         else:
             self.cluster = cluster.Java(self.group, self.directory, self.brokers, libraries)
+        self.cluster.settings = self.settings
         self.say("%s: %d broker(s) ready after %.2f s, name server %s, logs in %s" % (
             self.peer, self.brokers, self.cluster.start(), self.cluster.namesrv,
             os.path.relpath(self.directory)))
@@ -50,7 +56,14 @@ class Suite:
         return not self.only or any(only in (client, "%s/%s" % (client, case), "*/" + case) for only in self.only)
 
     def serves(self, needs):
-        """RingMQ's LMQs need a store of one shard, which is what a run that asks for no number of cores gets."""
+        """What this run's brokers have. RingMQ's LMQs need a store of one shard, which is what a run that asks for no number
+        of cores gets."""
+        if needs in SETTINGS:
+            return set(SETTINGS[needs].items()) <= set(self.settings.items())
+        if needs == "limits":  # Java's brokers have no quotas, and check no types
+            return self.peer == RINGMQ
+        if needs == "dlq":
+            return self.binary is not None
         return self.peer != RINGMQ or self.cores is None or needs != "lmq"
 
     def run(self):
@@ -62,6 +75,7 @@ class Suite:
         waiting, steady = chosen[True], chosen[False]
         steady += [(CLIENTS["java-5.5.0"], name, function, ADMIN) for name, function in admin.CASES if self.wanted(ADMIN, name)]
         steady += [(Client(ALL, set()), name, function) for name, function in cross.CASES if self.wanted(ALL, name)]
+        steady += [(Client(RAW, set()), name, function) for name, function in RAW_CASES if self.wanted(RAW, name)]
         with ThreadPoolExecutor(self.jobs) as pool, ThreadPoolExecutor(WAITING_JOBS) as aside:
             slow = [aside.submit(self.one, *chosen, seconds=WAITING_SECONDS) for chosen in waiting]
             good = list(pool.map(lambda chosen: self.one(*chosen), steady))

@@ -1,5 +1,7 @@
 package interop;
 
+import java.util.Map;
+
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
@@ -10,6 +12,10 @@ import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 
 /** A push consumer, concurrent or orderly, that prints what it gets until its standard input ends. */
 public final class Consume {
+    private static final Map<String, ConsumeFromWhere> FROM = Map.of(
+        "first", ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET, "last", ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET,
+        "timestamp", ConsumeFromWhere.CONSUME_FROM_TIMESTAMP); // half an hour ago, which is the client's default
+
     private Consume() { }
 
     public static void main(String[] argv) {
@@ -17,13 +23,11 @@ public final class Consume {
     }
 
     private static void scenario(Args args) throws Exception {
-        DefaultMQPushConsumer consumer = Trace.consumer(args);
-        consumer.setNamesrvAddr(args.get("namesrv"));
+        DefaultMQPushConsumer consumer = Clients.consumer(args);
         // MessageModel moved to another package in 5.x: its name stays out of this source.
         var model = consumer.getMessageModel().getDeclaringClass();
         consumer.setMessageModel(Enum.valueOf(model, args.get("model", "clustering").toUpperCase()));
-        consumer.setConsumeFromWhere(args.get("from", "first").equals("first")
-            ? ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET : ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET);
+        consumer.setConsumeFromWhere(FROM.get(args.get("from", "first")));
         if (args.get("sql", "").isEmpty()) {
             consumer.subscribe(args.get("topic"), args.get("tags", "*"));
         } else {

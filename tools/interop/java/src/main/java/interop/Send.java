@@ -22,14 +22,13 @@ public final class Send {
     private final String[] tags;
     private final DefaultMQProducer producer;
 
-    private Send(Args args) {
+    private Send(Args args) throws Exception {
         this.args = args;
         count = args.number("count", 1);
         mode = args.get("mode", "sync");
         keys = args.number("sharding", 0);
         tags = args.get("tags", "").split(",");
-        producer = Trace.producer(args);
-        producer.setNamesrvAddr(args.get("namesrv"));
+        producer = Clients.producer(args);
         producer.setSendMsgTimeout(10_000); // several virtual machines start at once on few cores
     }
 
@@ -97,7 +96,7 @@ public final class Send {
             try {
                 one(n, m);
             } catch (Exception e) {
-                Report.event("failed", "n", n, "body", body(m), "error", e);
+                Report.event("failed", "n", n, "body", body(m), "error", e, "cause", e.getCause());
             }
             Thread.sleep(args.number("interval", 0));
         }
