@@ -111,6 +111,7 @@ impl<'a> Site<'a> {
             address: SocketAddr::new(self.sim.ip(&self.name), PORT),
             metrics: SocketAddr::new(self.sim.ip(&self.name), METRICS_PORT),
             name_servers: self.name_servers.addresses(),
+            is_prompt: !self.may(&SLOWING) && network_only(&self.plan.faults) == Faults::none(),
             model: Rc::clone(&self.model),
         }
     }

@@ -1,5 +1,6 @@
 //! A client's connection: requests of the protocol over a simulated socket, each with a time limit.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -26,13 +27,15 @@ pub struct Wire {
     writer: SimWriter,
     buffer: BytesMut,
     opaque: i32,
+    /// The time for a call was up, and the connection was open.
+    pub is_late: bool,
 }
 
 impl Wire {
     /// Connects to a server.
     pub async fn connect(env: &SimEnv, server: SocketAddr) -> Result<Wire, Lost> {
         let (reader, writer) = env.connect(server, CONNECT).await.map_err(|_| Lost)?.into_split();
-        Ok(Wire { env: env.clone(), reader, writer, buffer: BytesMut::new(), opaque: 0 })
+        Ok(Wire { env: env.clone(), reader, writer, buffer: BytesMut::new(), opaque: 0, is_late: false })
     }
 
     /// Sends a request and waits for its answer. After an error the connection is of no more use.
@@ -44,12 +47,15 @@ impl Wire {
     /// Sends requests in one write and waits for the answers to all of them, each of which must come once. After an
     /// error the connection is of no more use.
     pub async fn call_all(&mut self, commands: Vec<Command>, limit: Duration) -> Result<Vec<Command>, Lost> {
-        let env = self.env.clone();
+        let (env, is_late) = (self.env.clone(), Cell::new(false));
         let late = async {
             env.sleep(limit).await;
+            is_late.set(true);
             Err(Lost)
         };
-        future::or(self.exchange(commands), late).await
+        let answers = future::or(self.exchange(commands), late).await;
+        self.is_late = is_late.get();
+        answers
     }
 
     async fn exchange(&mut self, commands: Vec<Command>) -> Result<Vec<Command>, Lost> {

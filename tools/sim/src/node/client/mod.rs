@@ -45,6 +45,9 @@ pub struct Home {
     pub metrics: SocketAddr,
     /// Name servers, who know that too.
     pub name_servers: Vec<SocketAddr>,
+    /// Nothing makes the machine, its disk or the network slow or silent: each request is answered in time, or its
+    /// connection ends.
+    pub is_prompt: bool,
     /// What the broker owes.
     pub model: Rc<RefCell<Model>>,
 }
@@ -166,7 +169,14 @@ impl Client {
         let losses = self.model().losses;
         self.connect().await?;
         let wire = self.wire.as_mut().expect("connected above");
+        let codes: Vec<i32> = commands.iter().map(|command| command.code).collect();
         let mut answers = wire.call_all(commands, self.limit).await;
+        let is_left = wire.is_late && self.home.is_prompt;
+        assert!(
+            !is_left,
+            "requests {codes:?} have no answer in {:?}, and their connection is open",
+            self.limit
+        );
         if self.model().losses > losses {
             // An answer that was on its way when the power failed: what it says may be lost since.
             answers = Err(Lost);
