@@ -15,6 +15,7 @@ mod pending;
 mod reread;
 mod shard;
 mod signal;
+mod slices;
 mod store;
 mod types;
 
@@ -22,5 +23,6 @@ pub use damage::{Damage, DamageReport};
 pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_shard};
 pub use meta::MetaLog;
 pub use shard::{DeleteReason, OpenError, Retained, RetentionPolicy, Shard, ShardOptions, TopicRetention};
+pub use slices::{Job, SLICE_BOUNDS_MS, SliceStats};
 pub use store::{STORE_FORMAT, StoreMeta};
 pub use types::*;

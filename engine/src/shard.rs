@@ -23,6 +23,7 @@ use crate::index::Index;
 use crate::log::{Log, LogOptions};
 use crate::pending::Pending;
 use crate::signal::Signal;
+use crate::slices::{Job, SliceStats, Slices};
 use crate::types::*;
 use commit::{Disk, Staged};
 pub use retain::{DeleteReason, Retained, RetentionPolicy, TopicRetention};
@@ -90,6 +91,7 @@ struct Inner<E: Env> {
     counters: Cell<ShardStats>,
     earliest_store_ms: Cell<i64>,
     report: DamageReport,
+    slices: Slices,
     closing: Cell<bool>,
     commits_ended: Cell<bool>,
     /// Held by whoever saves the tables of waiting records.
@@ -196,6 +198,7 @@ impl<E: Env> Shard<E> {
             counters: Cell::default(),
             earliest_store_ms: Cell::new(-1),
             report,
+            slices: Slices::default(),
             closing: Cell::new(false),
             commits_ended: Cell::new(false),
             saving: Gate::default(),
@@ -242,6 +245,15 @@ impl<E: Env> Shard<E> {
     /// Whether more than one in `parts` of [`ShardOptions::staged_limit`] is staged.
     pub fn is_over(&self, parts: usize) -> bool {
         self.0.staged_bytes() * parts > self.0.options.staged_limit
+    }
+
+    /// For how long its background work held the core at a stretch.
+    pub fn background_slices(&self) -> impl Iterator<Item = (Job, SliceStats)> {
+        let shard = Rc::clone(&self.0);
+        Job::ALL.into_iter().map(move |job| match job {
+            Job::MetadataCompaction => (job, shard.index.marks_compaction()),
+            _ => (job, shard.slices.of(job)),
+        })
     }
 
     /// Counters and gauges.

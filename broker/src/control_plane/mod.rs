@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use ringmq_engine::{MetaLog, OpenError};
+use ringmq_engine::{MetaLog, OpenError, SliceStats};
 use ringmq_env::{Env, mutant};
 use ringmq_protocol::codes::request;
 use ringmq_protocol::command::Command;
@@ -62,6 +62,11 @@ enum Then {
 }
 
 impl<E: Env> ControlPlane<E> {
+    /// For how long the compaction of topics and groups held the core.
+    pub(crate) fn meta_compaction(&self) -> SliceStats {
+        self.meta.compaction_slices()
+    }
+
     /// Opens the metadata log in `dir`, and takes back what it kept.
     pub async fn open(
         env: E,

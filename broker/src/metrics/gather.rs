@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ringmq_engine::{QueueId, ShardStats};
+use ringmq_engine::{Job, QueueId, SLICE_BOUNDS_MS, ShardStats, SliceStats};
 use ringmq_env::Env;
 use ringmq_protocol::names::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -42,6 +42,13 @@ impl<E: Env> ShardService<E> {
     pub(crate) async fn figures(&self, core: &Core<E>) -> Figures {
         let mut figures = Figures::default();
         store_figures(&mut figures, self.id().0, &self.engine().stats());
+        let shard = self.id().0.to_string();
+        for (job, slices) in self.engine().background_slices() {
+            let of = if job == Job::MetadataCompaction { "marks" } else { "store" };
+            slice_figures(&mut figures, job, &shard, of, &slices);
+        }
+        let of_offsets = self.offsets_compaction();
+        slice_figures(&mut figures, Job::MetadataCompaction, &shard, "offsets", &of_offsets);
         self.traffic(&mut figures);
         self.transaction_figures(&mut figures);
         self.delay_figures(core, &mut figures).await;
@@ -86,6 +93,24 @@ impl<E: Env> ShardService<E> {
             );
         }
     }
+}
+
+/// For how long a job that goes on beside requests held its core at a stretch.
+fn slice_figures(figures: &mut Figures, job: Job, shard: &str, of: &str, slices: &SliceStats) {
+    figures.histogram(
+        "ringmq_background_slice_seconds",
+        "Time for which background work held its core at a stretch, by job.",
+        &[("job", job.name())],
+        SLICE_BOUNDS_MS.into_iter().zip(slices.classes),
+        slices.beyond,
+        slices.sum_ns as f64 / 1e9,
+    );
+    figures.gauge(
+        "ringmq_background_slice_max_seconds",
+        "The longest of these since the start.",
+        &[("job", job.name()), ("shard", shard), ("of", of)],
+        slices.max_ns as f64 / 1e9,
+    );
 }
 
 fn store_figures(figures: &mut Figures, shard: u16, stats: &ShardStats) {
@@ -172,6 +197,7 @@ impl<E: Env> Core<E> {
 impl<E: Env> ControlPlane<E> {
     /// What core 0 knows: metadata, clients, disk, and traffic by topic and group.
     async fn figures(&self, core: &Rc<Core<E>>, figures: &mut Figures) {
+        slice_figures(figures, Job::MetadataCompaction, "", "meta", &self.meta_compaction());
         let config = &core.identity.config;
         if let Ok(disk) = core.env.disk_space(&config.data).await {
             let help = "Space of the filesystem that holds the store.";

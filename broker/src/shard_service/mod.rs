@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use ringmq_engine::{
     Appended, Boundary, LogPosition, MetaLog, OpenError, PhysicalOffset, QueueOffset, ReadRequest, Shard,
-    ShardId,
+    ShardId, SliceStats,
 };
 use ringmq_env::{Env, mutant};
 use ringmq_protocol::codes::response;
@@ -128,6 +128,11 @@ impl<E: Env> ShardService<E> {
     /// The engine's part.
     pub(crate) fn engine(&self) -> &Shard<E> {
         &self.shard
+    }
+
+    /// For how long the compaction of the offsets held the core.
+    pub(crate) fn offsets_compaction(&self) -> SliceStats {
+        self.offset_log.compaction_slices()
     }
 
     /// Every committed offset.

@@ -8,7 +8,9 @@ use ringmq_env::{AppendBuf, Env, File, OpenOptions};
 use rustc_hash::FxBuildHasher;
 
 use super::format::*;
+use super::run::Filter;
 use super::table::IndexEntry;
+use crate::slices::Pacer;
 
 /// Bytes in one write.
 const WRITE_SIZE: usize = 64 * BLOCK;
@@ -68,13 +70,18 @@ impl<F: File> BlockWriter<F> {
     }
 }
 
+/// Records written between two looks at the clock.
+const PACE: usize = 64;
+
 /// A run being written. Queues are added in the order of their hashes, then the keys in theirs.
 pub(super) struct RunBuilder<E: Env> {
     env: E,
     temporary: PathBuf,
     header: Header,
     blocks: BlockWriter<E::File>,
+    pacer: Pacer<E>,
     extents: Vec<Extent>,
+    filter: Filter,
     names: Vec<u8>,
     /// Where the topics are in `names`.
     name_places: HashMap<std::rc::Rc<str>, u32, FxBuildHasher>,
@@ -85,7 +92,7 @@ pub(super) struct RunBuilder<E: Env> {
 pub(super) struct Built {
     pub header: Header,
     pub fences: Vec<u64>,
-    pub extents: Vec<Extent>,
+    pub filter: Filter,
     pub bytes: u64,
 }
 
@@ -104,30 +111,43 @@ impl<E: Env> RunBuilder<E> {
         let blocks = BlockWriter::new(file, header.id);
         let (extents, names, fences) = (Vec::new(), Vec::new(), Vec::new());
         Ok(RunBuilder {
+            pacer: Pacer::new(&env),
             env,
             temporary,
             header,
             blocks,
             extents,
+            filter: Filter::new(0),
             names,
             name_places: HashMap::default(),
             fences,
         })
     }
 
-    /// Adds consecutive entries of a queue; `first` is the offset of the first.
+    /// Bytes written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.blocks.written
+    }
+
+    /// Adds consecutive entries of a queue; `first` is the offset of the first. What lies before the
+    /// log position `since` and what lies behind it do not belong together.
     pub(super) async fn add(
         &mut self,
         name: &QueueName<'_>,
+        since: u64,
         first: i64,
         entries: &[IndexEntry],
     ) -> io::Result<()> {
+        let place = self.name_place(name.topic);
         for (at, entry) in entries.iter().enumerate() {
             let offset = first + at as i64;
             let continues = |e: &&mut Extent| {
-                e.hash == name.hash && e.queue == name.queue && e.end() == offset && e.fits(entry)
+                e.hash == name.hash
+                    && e.queue == name.queue
+                    && e.end() == offset
+                    && (e.last_position >= since) == (entry.position.0 >= since)
+                    && e.fits(entry)
             };
-            let place = self.name_place(name.topic);
             let extent = match self.extents.last_mut().filter(|e| e.name == place).filter(continues) {
                 Some(extent) => extent,
                 None => {
@@ -150,7 +170,11 @@ impl<E: Env> RunBuilder<E> {
             let bytes = extent.encode_entry(entry);
             self.header.entries += 1;
             self.blocks.add(&bytes).await?;
+            if at % PACE == PACE - 1 {
+                self.pacer.done(PACE).await;
+            }
         }
+        self.pacer.done(1 + entries.len() % PACE).await;
         Ok(())
     }
 
@@ -171,49 +195,79 @@ impl<E: Env> RunBuilder<E> {
         place
     }
 
-    /// Writes the other sections and puts the run in its place, durably.
-    pub(super) async fn finish(mut self, keys: &[PackedKey], place: &Path) -> io::Result<Built> {
+    /// All queues are added: writes where they are. Then come the keys.
+    pub(super) async fn end_queues(&mut self) -> io::Result<()> {
         self.blocks.end_block().await?;
         let directory = std::mem::take(&mut self.extents);
-        for extent in &directory {
+        self.filter = Filter::new(directory.len());
+        for (at, extent) in directory.iter().enumerate() {
+            self.filter.add(extent.hash);
             if self.blocks.add(&extent.encode()).await? {
                 self.fences.push(extent.hash);
+            }
+            if at % PACE == PACE - 1 {
+                self.pacer.done(PACE).await;
             }
         }
         self.blocks.end_block().await?;
         for data in self.names.chunks(DATA) {
             self.blocks.add(data).await?;
+            self.pacer.done(PACE).await;
         }
+        self.header.extents = directory.len() as u32;
+        self.header.names = self.names.len() as u32;
+        self.blocks.end_block().await
+    }
+
+    /// Adds the next key.
+    pub(super) async fn add_key(&mut self, key: &PackedKey) -> io::Result<()> {
+        if self.blocks.add(&key.encode()).await? {
+            self.fences.push(key.hash);
+        }
+        self.header.keys += 1;
+        if (self.header.keys as usize).is_multiple_of(PACE) {
+            self.pacer.done(PACE).await;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest and takes all to the device, under its temporary name.
+    pub(super) async fn finish(mut self) -> io::Result<Finished<E>> {
         self.blocks.end_block().await?;
-        for key in keys {
-            if self.blocks.add(&key.encode()).await? {
-                self.fences.push(key.hash);
+        for (at, fence) in self.fences.iter().enumerate() {
+            self.blocks.add(&fence.to_le_bytes()).await?;
+            if at % PACE == PACE - 1 {
+                self.pacer.done(PACE).await;
             }
         }
         self.blocks.end_block().await?;
-        for fence in &self.fences {
-            self.blocks.add(&fence.to_le_bytes()).await?;
-        }
-        self.blocks.end_block().await?;
-        self.header.extents = directory.len() as u32;
-        self.header.names = self.names.len() as u32;
-        self.header.keys = keys.len() as u32;
         assert!(
             self.header.layout().end == self.blocks.number,
             "the sections are as long as the header says"
         );
-        self.put_in_place(place).await?;
-        let bytes = self.blocks.written;
-        Ok(Built { header: self.header, fences: self.fences, extents: directory, bytes })
-    }
-
-    async fn put_in_place(&mut self, place: &Path) -> io::Result<()> {
         self.blocks.write().await?;
         self.blocks.file.write_at(ringmq_env::IoSlice::copy_of(&self.header.encode()), 0).await?;
         self.blocks.file.sync().await?;
+        let bytes = self.blocks.written;
+        let built = Built { header: self.header, fences: self.fences, filter: self.filter, bytes };
+        Ok(Finished { env: self.env, temporary: self.temporary, built })
+    }
+}
+
+/// A run that is on the device, and not in its place yet.
+pub(super) struct Finished<E: Env> {
+    env: E,
+    temporary: PathBuf,
+    pub built: Built,
+}
+
+impl<E: Env> Finished<E> {
+    /// Gives the run its name, durably.
+    pub(super) async fn put_in_place(self, place: &Path) -> io::Result<Built> {
         self.env.rename(&self.temporary, place).await?;
         let dir = place.parent().expect("a run is in a directory");
-        self.env.sync_dir(dir).await
+        self.env.sync_dir(dir).await?;
+        Ok(self.built)
     }
 }
 

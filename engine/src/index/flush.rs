@@ -7,8 +7,8 @@ use std::rc::Rc;
 use ringmq_env::{Env, Fatal, fatal};
 
 use super::Index;
-use super::build::{Built, QueueName, RunBuilder, sort_sliced};
-use super::format::{FORMAT, Header, MAX_SPAN, PackedKey};
+use super::build::{Built, Finished, QueueName, RunBuilder, sort_sliced};
+use super::format::{FORMAT, Header, MAX_SPAN, PackedKey, whole_second};
 use super::keys::HotKey;
 use super::run::Run;
 use super::table::{QueueSlot, queue_hash};
@@ -19,8 +19,8 @@ use crate::types::LogPosition;
 const FLUSH_LOG: u64 = 64 << 20;
 /// or when entries and keys take this many bytes of memory.
 const FLUSH_MEMORY: usize = 32 << 20;
-/// Entries of one queue handled between two yields.
-const SLICE: usize = 2048;
+/// Entries of one queue, or queues, handled between two yields.
+const SLICE: usize = 512;
 
 /// File name of the run of a range of the log.
 pub(super) fn run_path(dir: &Path, from: u64, to: u64) -> PathBuf {
@@ -51,7 +51,8 @@ impl<E: Env> Index<E> {
         let header = Header { format: FORMAT, id: self.0.env.random(), from, to, ..Header::default() };
         let place = run_path(&self.0.dir, from, to);
         let temporary = place.with_extension("tmp");
-        match self.write_run(header, &slots, &temporary, &place).await {
+        let written = async { self.write_run(header, &slots, &temporary).await?.put_in_place(&place).await };
+        match written.await {
             Ok(built) => self.publish(built, slots, place).await,
             Err(error) if is_full(&error) => {
                 self.0.state.borrow_mut().table.restore_hot(slots);
@@ -69,40 +70,52 @@ impl<E: Env> Index<E> {
         mut header: Header,
         slots: &[u32],
         temporary: &Path,
-        place: &Path,
-    ) -> io::Result<Built> {
+    ) -> io::Result<Finished<E>> {
         let keys = self.pack_keys(&mut header).await;
         let by_hash = self.slots_by_hash(slots).await;
         let mut builder = RunBuilder::create(self.0.env.clone(), temporary.to_path_buf(), header).await?;
         for (hash, slot) in by_hash {
             self.add_queue(&mut builder, hash, QueueSlot(slot), header.to).await?;
         }
-        builder.finish(&keys, place).await
+        builder.end_queues().await?;
+        for key in &keys {
+            builder.add_key(key).await?;
+        }
+        builder.finish().await
     }
 
     /// The keys of the run's range, sorted. Sets the range of their store times.
     async fn pack_keys(&self, header: &mut Header) -> Vec<PackedKey> {
         let (mut hot, mut chunk) = (Vec::new(), 0);
-        loop {
-            let done = {
-                let state = self.0.state.borrow();
-                let keys = state.keys.chunk(chunk).unwrap_or_default();
-                let part = keys.partition_point(|key| key.position < header.to);
-                hot.extend_from_slice(&keys[..part]);
-                part == 0
-            };
-            if done {
-                break;
+        let (mut from_ms, mut to_ms) = (i64::MAX, i64::MIN);
+        while self.take_keys(chunk, header.to, &mut hot) {
+            for HotKey { store_ms, .. } in hot.last().into_iter().flatten() {
+                (from_ms, to_ms) = (from_ms.min(*store_ms), to_ms.max(*store_ms));
             }
             chunk += 1;
             self.0.env.yield_now().await;
         }
-        let times = |key: &HotKey| key.store_ms;
-        header.keys_from_ms = hot.iter().map(times).min().unwrap_or_default();
-        header.keys_to_ms = hot.iter().map(times).max().unwrap_or_default();
-        let packed =
-            hot.iter().map(|key| PackedKey::new(key.hash, key.position, key.store_ms, header)).collect();
+        if !hot.is_empty() {
+            (header.keys_from_ms, header.keys_to_ms) = (whole_second(from_ms), to_ms);
+        }
+        let mut packed = Vec::with_capacity(hot.iter().map(Vec::len).sum());
+        for part in hot {
+            let keys = part.iter().map(|key| PackedKey::new(key.hash, key.position, key.store_ms, header));
+            packed.extend(keys);
+            self.0.env.yield_now().await;
+        }
         sort_sliced(&self.0.env, packed, |key: &PackedKey| key.hash).await
+    }
+
+    /// Adds a copy of the keys in one chunk that lie before `to`; false when there are none.
+    fn take_keys(&self, chunk: usize, to: u64, taken: &mut Vec<Vec<HotKey>>) -> bool {
+        let state = self.0.state.borrow();
+        let keys = state.keys.chunk(chunk).unwrap_or_default();
+        let part = &keys[..keys.partition_point(|key| key.position < to)];
+        if !part.is_empty() {
+            taken.push(part.to_vec());
+        }
+        !part.is_empty()
     }
 
     fn hash_slots(&self, slots: &[u32], hashed: &mut Vec<(u64, u32)>) {
@@ -141,7 +154,7 @@ impl<E: Env> Index<E> {
             if entries.is_empty() {
                 return Ok(());
             }
-            builder.add(&name, first, &entries).await?;
+            builder.add(&name, 0, first, &entries).await?;
             next = first + entries.len() as i64;
         }
     }
@@ -149,8 +162,7 @@ impl<E: Env> Index<E> {
     /// The run takes the place of what it holds in memory.
     async fn publish(&self, built: Built, slots: Vec<u32>, place: PathBuf) {
         let to = built.header.to;
-        let hashes = built.extents.iter().map(|extent| extent.hash);
-        let run = Rc::new(Run::new(built.header, place, built.fences, hashes));
+        let run = Rc::new(Run::new(built.header, place, built.fences, built.filter));
         {
             let mut state = self.0.state.borrow_mut();
             assert!(state.indexed == run.header.from, "runs follow one another");

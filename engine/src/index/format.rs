@@ -242,6 +242,12 @@ impl Extent {
     }
 }
 
+/// The whole second that `ms` lies in: what the times of a run's keys count from, so that they are of the same seconds
+/// in a run that is merged of several.
+pub(super) fn whole_second(ms: i64) -> i64 {
+    ms.div_euclid(1000).saturating_mul(1000)
+}
+
 /// One key of one message in a run. Sorted by hash, then position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PackedKey {
@@ -268,6 +274,16 @@ impl PackedKey {
         PackedKey { hash: u64_at(bytes, 0), packed: u64_at(bytes, 8) }
     }
 
+    /// The same key in another run, whose range and times include this one's.
+    pub(super) fn moved(&self, from: &Header, to: &Header) -> PackedKey {
+        let seconds = self.packed & MAX_SECONDS;
+        let store_ms = match seconds {
+            MAX_SECONDS => i64::MAX,
+            _ => from.keys_from_ms.saturating_add(seconds as i64 * 1000),
+        };
+        PackedKey::new(self.hash, self.position(from), store_ms, to)
+    }
+
     pub(super) fn position(&self, header: &Header) -> u64 {
         header.from + (self.packed >> SECOND_BITS)
     }
@@ -276,7 +292,8 @@ impl PackedKey {
     pub(super) fn may_be_within(&self, begin_ms: i64, end_ms: i64, header: &Header) -> bool {
         let seconds = self.packed & MAX_SECONDS;
         let earliest = header.keys_from_ms.saturating_add(seconds as i64 * 1000);
-        let latest = if seconds == MAX_SECONDS { i64::MAX } else { earliest.saturating_add(999) };
+        // A run that did not count from a whole second may be one of those that this one was merged of.
+        let latest = if seconds == MAX_SECONDS { i64::MAX } else { earliest.saturating_add(1998) };
         latest >= begin_ms && earliest <= end_ms
     }
 }
@@ -335,7 +352,16 @@ mod tests {
             prop_assert_eq!(PackedKey::decode(&key.encode()), key);
             prop_assert_eq!(key.position(&header), entry.position.0);
             prop_assert!(key.may_be_within(entry.store_ms, entry.store_ms, &header));
-            prop_assert!(!key.may_be_within(entry.store_ms + 1000, i64::MAX, &header));
+            prop_assert!(!key.may_be_within(entry.store_ms + 2000, i64::MAX, &header));
+
+            let wider = Header {
+                from: header.from.saturating_sub(70), to: header.to + 9,
+                keys_from_ms: whole_second(base.1.saturating_sub(12_345)), ..header
+            };
+            let moved = key.moved(&header, &wider);
+            prop_assert_eq!((moved.hash, moved.position(&wider)), (rest.3, entry.position.0));
+            prop_assert!(moved.may_be_within(entry.store_ms, entry.store_ms, &wider));
+            prop_assert!(!moved.may_be_within(entry.store_ms + 3000, i64::MAX, &wider));
         }
     }
 }

@@ -12,6 +12,7 @@ mod cache;
 mod flush;
 mod format;
 mod keys;
+mod merge;
 mod open;
 mod retain;
 mod run;
@@ -27,6 +28,7 @@ use ringmq_env::{Env, mutant};
 
 use crate::gate::{Gate, Pass};
 use crate::meta::MetaLog;
+use crate::slices::SliceStats;
 use crate::types::{LogPosition, QueueId, QueueOffset, QueueRange};
 use keys::{HotKey, HotKeys};
 use run::{Reader, Run};
@@ -231,6 +233,11 @@ impl<E: Env> Index<E> {
         let state = self.0.state.borrow();
         let runs: usize = state.runs.iter().map(|run| run.memory()).sum();
         state.table.memory() + state.keys.memory() + runs + self.0.reader.memory()
+    }
+
+    /// For how long the compaction of the marks held the core.
+    pub(crate) fn marks_compaction(&self) -> SliceStats {
+        self.0.marks.compaction_slices()
     }
 
     /// Bytes written to runs since start.

@@ -18,7 +18,7 @@ use crate::types::{LogPosition, QueueId, QueueOffset};
 const MIN_OFFSET_LEN: u64 = 22 + 1;
 
 /// Queues looked at between two yields.
-const SLICE: u32 = 4096;
+const SLICE: u32 = 512;
 
 const DELETED: u8 = b't';
 const EXPIRED: u8 = b'q';
@@ -309,6 +309,7 @@ impl<E: Env> Index<E> {
     /// whole in it is served.
     pub(super) async fn report_damage(&self, run: &Run, error: &RunError) {
         tracing::warn!(path = %run.path.display(), %error, "index run is damaged: rebuilt from the log at the next start");
+        run.damaged.set(true);
         self.0.marks.put(&damaged_key(run.header.from), &[]);
         if let Err(error) = self.0.marks.flush().await {
             tracing::warn!(path = %run.path.display(), %error, "cannot mark the damaged run");

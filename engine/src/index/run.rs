@@ -1,6 +1,6 @@
 //! Reading runs: blocks are checked when they come from disk, and kept in a cache.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use super::cache::Cache;
 use super::format::{self, *};
 use super::table::IndexEntry;
 use crate::bytes::array;
+use crate::slices::Pacer;
 
 /// Bytes of blocks that the cache of one shard may hold.
 const BLOCK_CACHE: usize = 4 << 20;
@@ -41,22 +42,18 @@ pub(super) struct Run {
     directory_fences: Vec<u64>,
     key_fences: Vec<u64>,
     filter: Filter,
+    /// Something of it was found damaged.
+    pub damaged: Cell<bool>,
 }
 
 impl Run {
-    pub(super) fn new(
-        header: Header,
-        path: PathBuf,
-        fences: Vec<u64>,
-        hashes: impl Iterator<Item = u64>,
-    ) -> Run {
+    /// `filter` has the hashes of the directory's extents.
+    pub(super) fn new(header: Header, path: PathBuf, fences: Vec<u64>, filter: Filter) -> Run {
         let layout = header.layout();
         let mut directory_fences = fences;
         let key_fences = directory_fences.split_off((layout.names - layout.directory) as usize);
         assert!(key_fences.len() == (layout.fences - layout.keys) as usize);
-        let mut filter = Filter::new(header.extents as usize);
-        hashes.for_each(|hash| filter.add(hash));
-        Run { header, path, layout, directory_fences, key_fences, filter }
+        Run { header, path, layout, directory_fences, key_fences, filter, damaged: Cell::new(false) }
     }
 
     /// False when the run surely has nothing of a queue with this hash.
@@ -94,12 +91,12 @@ impl Run {
 }
 
 /// A Bloom filter over the queues of a run.
-struct Filter {
+pub(super) struct Filter {
     bits: Vec<u64>,
 }
 
 impl Filter {
-    fn new(items: usize) -> Filter {
+    pub(super) fn new(items: usize) -> Filter {
         Filter { bits: vec![0; (items * FILTER_BITS).div_ceil(64)] }
     }
 
@@ -111,7 +108,7 @@ impl Filter {
         })
     }
 
-    fn add(&mut self, hash: u64) {
+    pub(super) fn add(&mut self, hash: u64) {
         for (word, bit) in self.places(hash).collect::<smallvec::SmallVec<[_; 4]>>() {
             self.bits[word] |= bit;
         }
@@ -161,7 +158,7 @@ impl<E: Env> Reader<E> {
         self.files.borrow_mut().remove(&run.header.id, 1);
     }
 
-    async fn open(&self, path: &Path) -> io::Result<E::File> {
+    pub(super) async fn open(&self, path: &Path) -> io::Result<E::File> {
         self.env.open(path, OpenOptions { direct: true, ..OpenOptions::default() }).await
     }
 
@@ -229,7 +226,7 @@ impl<E: Env> Reader<E> {
         if file.size().await? < u64::from(layout.end) * BLOCK as u64 {
             return Err(RunError::Damaged(layout.end - 1));
         }
-        let directory = read_directory(&file, &header).await?;
+        let directory = read_directory(&self.env, &file, &header).await?;
         let mut fences = Vec::new();
         for (_, data) in section(&file, &header, layout.fences..layout.end).await? {
             fences.extend(
@@ -237,13 +234,14 @@ impl<E: Env> Reader<E> {
             );
         }
         fences.truncate((layout.names - layout.directory + layout.fences - layout.keys) as usize);
-        let hashes = directory.extents.iter().map(|extent| extent.hash);
-        Ok((Run::new(header, path.to_path_buf(), fences, hashes), directory))
+        let mut filter = Filter::new(directory.extents.len());
+        directory.extents.iter().for_each(|extent| filter.add(extent.hash));
+        Ok((Run::new(header, path.to_path_buf(), fences, filter), directory))
     }
 
     /// Reads the directory of a known run.
     pub(super) async fn directory(&self, run: &Run) -> Result<Directory, RunError> {
-        read_directory(&self.file(run).await?, &run.header).await
+        read_directory(&self.env, &self.file(run).await?, &run.header).await
     }
 
     /// The queue's extents in the run, in order.
@@ -257,10 +255,8 @@ impl<E: Env> Reader<E> {
         let mut found = Vec::new();
         for number in run.directory_blocks(hash) {
             let block = self.block(run, number).await?;
-            let before = (number - run.layout.directory) as usize * EXTENTS_PER_BLOCK;
-            let count = EXTENTS_PER_BLOCK.min(run.header.extents as usize - before);
-            for bytes in block[..count * EXTENT].chunks_exact(EXTENT) {
-                let extent = Extent::decode(bytes, &run.header).ok_or(RunError::Damaged(number))?;
+            for extent in extents_in(&run.header, number, &block) {
+                let extent = extent?;
                 if extent.hash == hash && extent.queue == queue && self.name_is(run, &extent, topic).await? {
                     found.push(extent);
                 }
@@ -314,31 +310,49 @@ pub(super) async fn check<E: Env>(env: &E, path: &Path, range: (u64, u64)) -> Re
         section(&file, &header, first..end.min(first + SECTION_BLOCKS)).await?;
         env.yield_now().await;
     }
-    read_directory(&file, &header).await.map(drop)
+    read_directory(env, &file, &header).await.map(drop)
 }
 
-async fn read_directory<F: File>(file: &F, header: &Header) -> Result<Directory, RunError> {
+async fn read_directory<E: Env>(env: &E, file: &E::File, header: &Header) -> Result<Directory, RunError> {
     let layout = header.layout();
-    let mut extents = Vec::with_capacity(header.extents as usize);
+    let mut pacer = Pacer::new(env);
+    let names = read_names(file, header).await?;
+    let mut directory = Directory { extents: Vec::with_capacity(header.extents as usize), names };
     for (number, data) in section(file, header, layout.directory..layout.names).await? {
-        let count = EXTENTS_PER_BLOCK.min(header.extents as usize - extents.len());
-        for bytes in data[..count * EXTENT].chunks_exact(EXTENT) {
-            extents.push(Extent::decode(bytes, header).ok_or(RunError::Damaged(number))?);
+        for extent in extents_in(header, number, &data) {
+            let extent = extent?;
+            directory.topic(&extent).ok_or(RunError::Damaged(layout.names))?;
+            directory.extents.push(extent);
         }
-    }
-    let mut names = Vec::with_capacity(header.names as usize);
-    for (_, data) in section(file, header, layout.names..layout.keys).await? {
-        names.extend_from_slice(&data);
-    }
-    let directory = Directory { extents, names };
-    if directory.extents.iter().any(|extent| directory.topic(extent).is_none()) {
-        return Err(RunError::Damaged(layout.names));
+        pacer.done(EXTENTS_PER_BLOCK).await;
     }
     Ok(directory)
 }
 
+/// The names section.
+pub(super) async fn read_names<F: File>(file: &F, header: &Header) -> Result<Vec<u8>, RunError> {
+    let layout = header.layout();
+    let mut names = Vec::with_capacity(header.names as usize);
+    for (_, data) in section(file, header, layout.names..layout.keys).await? {
+        names.extend_from_slice(&data);
+    }
+    Ok(names)
+}
+
+/// The extents in one block of the directory.
+pub(super) fn extents_in(
+    header: &Header,
+    number: u32,
+    block: &[u8],
+) -> impl Iterator<Item = Result<Extent, RunError>> {
+    let before = (number - header.layout().directory) as usize * EXTENTS_PER_BLOCK;
+    let count = EXTENTS_PER_BLOCK.min(header.extents as usize - before);
+    let records = block[..count * EXTENT].chunks_exact(EXTENT);
+    records.map(move |bytes| Extent::decode(bytes, header).ok_or(RunError::Damaged(number)))
+}
+
 /// The blocks of a section without their CRCs, checked, with their numbers.
-async fn section<F: File>(
+pub(super) async fn section<F: File>(
     file: &F,
     header: &Header,
     blocks: std::ops::Range<u32>,

@@ -209,6 +209,17 @@ impl<E: Env> Index<E> {
     /// Where messages with the key may lie, newest first. A candidate is to be checked: two keys may share a hash,
     /// and times are told by the second only.
     pub(crate) async fn query_keys(&self, search: &KeySearch<'_>) -> Result<Vec<LogPosition>, ReadError> {
+        loop {
+            if let Ok(found) = self.try_query_keys(search).await? {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn try_query_keys(
+        &self,
+        search: &KeySearch<'_>,
+    ) -> Result<Result<Vec<LogPosition>, Stale>, ReadError> {
         let hash = keys::key_hash(search.topic, search.key);
         let (mut found, runs, oldest) = {
             let state = self.0.state.borrow();
@@ -233,14 +244,14 @@ impl<E: Env> Index<E> {
             if times && header.from < search.before.0 {
                 match self.query_run(run, hash, search, oldest, &mut found).await {
                     Ok(()) => {}
-                    // Removed meanwhile: what it held has expired.
-                    Err(_) if self.0.state.borrow().log_min >= header.to => break,
+                    // It may have been removed meanwhile: what it held has expired, or is in another one.
+                    Err(_) if !Rc::ptr_eq(&runs, &self.0.state.borrow().runs) => return Ok(Err(Stale)),
                     Err(error) => return Err(self.read_error(run, error).await),
                 }
             }
         }
         found.dedup();
-        Ok(found)
+        Ok(Ok(found))
     }
 
     async fn query_run(

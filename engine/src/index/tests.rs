@@ -38,6 +38,8 @@ enum Step {
     Push(usize, u16, u8),
     StageAndTakeBack(usize),
     Flush(u8),
+    /// Runs are merged, if there are enough.
+    Merge,
     /// Share of the log that expires, in 1/16.
     Expire(u8),
     Delete(usize),
@@ -51,7 +53,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0..6usize, prop_oneof![1..4u16, 100..700u16], 0..3u8).prop_map(|(q, n, ms)| Step::Push(q, n, ms)),
         1 => (0..6usize).prop_map(Step::StageAndTakeBack),
-        3 => (0..=16u8).prop_map(Step::Flush),
+        5 => (0..=16u8).prop_map(Step::Flush),
+        2 => Just(Step::Merge),
         1 => (0..16u8).prop_map(Step::Expire),
         1 => (0..3usize).prop_map(Step::Delete),
         1 => Just(Step::Reopen),
@@ -177,6 +180,7 @@ impl<E: Env> Harness<E> {
                 let upto = from + (self.model.end - from.min(self.model.end)) * u64::from(share) / 16;
                 self.index.flush(LogPosition(upto)).await.unwrap();
             }
+            Step::Merge => self.index.merge(|| false).await.unwrap(),
             Step::Expire(share) => {
                 let min = self.model.end * u64::from(share) / 16;
                 self.model.expire(min);
@@ -369,7 +373,7 @@ fn the_index_says_what_the_model_says() {
     });
 }
 
-/// Cuts the power, or kills the process, while a run is written or messages expire.
+/// Cuts the power, or kills the process, while a run is written, runs are merged, or messages expire.
 #[test]
 fn a_crash_costs_nothing_that_the_log_still_has() {
     let mut runner = TestRunner::deterministic();
@@ -379,8 +383,8 @@ fn a_crash_costs_nothing_that_the_log_still_has() {
         sim.run(async {
             let mut harness = Harness::new(sim.node("a"), Path::new("/index")).await;
             for step in steps.iter().filter(|step| !matches!(step, Step::Damage(..))) {
-                let crashes =
-                    matches!(step, Step::Flush(_) | Step::Expire(_)) && sim.random().is_multiple_of(2);
+                let crashes = matches!(step, Step::Flush(_) | Step::Merge | Step::Expire(_))
+                    && sim.random().is_multiple_of(2);
                 if crashes {
                     harness.crash_during(&sim, step).await;
                 } else {
@@ -401,6 +405,7 @@ impl Harness<SimEnv> {
                 let upto = from + (self.model.end - from.min(self.model.end)) * u64::from(share) / 16;
                 self.env.spawn(async move { index.flush(LogPosition(upto)).await.unwrap() });
             }
+            Step::Merge => self.env.spawn(async move { index.merge(|| false).await.unwrap() }),
             Step::Expire(share) => {
                 let min = self.model.end * u64::from(share) / 16;
                 self.model.expire(min);
@@ -430,6 +435,123 @@ fn a_full_disk_keeps_everything_in_memory_until_there_is_space() {
         sim.set_quota("a", None);
         harness.index.flush(end).await.unwrap();
         assert_eq!(harness.index.indexed_upto(), end);
+        harness.check().await;
+        harness.reopen().await;
+        harness.check().await;
+    });
+}
+
+fn runs(dir: &Path) -> Vec<String> {
+    let names =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut runs: Vec<_> = names.filter(|name| name.ends_with(".run")).collect();
+    runs.sort();
+    runs
+}
+
+#[test]
+fn runs_are_merged_and_a_start_finds_the_merged_ones_alone() {
+    run(|env, dir| async move {
+        let mut harness = Harness::new(env, &dir).await;
+        for round in 0..13 {
+            for queue in 0..6 {
+                harness.push(queue, 40 + round * 3, 2);
+            }
+            if round == 5 {
+                harness.apply(&Step::Delete(1)).await;
+            }
+            harness.apply(&Step::Flush(16)).await;
+            while harness.index.merge_due() {
+                harness.apply(&Step::Merge).await;
+            }
+            harness.check().await;
+        }
+        let merged = runs(&dir);
+        assert_eq!(merged.len(), 1, "thirteen small ones: {merged:?}");
+        harness.reopen().await;
+        harness.check().await;
+        assert_eq!(runs(&dir), merged);
+    });
+}
+
+/// As after a crash between the merged run and the removal of the others.
+#[test]
+fn what_a_crash_leaves_of_merged_runs_is_removed_and_serves_when_the_merged_one_is_damaged() {
+    for damage in [false, true] {
+        run(move |env, dir| async move {
+            let mut harness = Harness::new(env, &dir).await;
+            for _ in 0..4 {
+                harness.push(0, 100, 1);
+                harness.push(4, 30, 1);
+                harness.apply(&Step::Flush(16)).await;
+            }
+            let small = runs(&dir);
+            let kept: Vec<_> = small.iter().map(|name| std::fs::read(dir.join(name)).unwrap()).collect();
+            harness.apply(&Step::Merge).await;
+            let merged = runs(&dir);
+            assert_eq!((small.len(), merged.len()), (4, 1));
+            for (name, bytes) in small.iter().zip(&kept) {
+                std::fs::write(dir.join(name), bytes).unwrap();
+            }
+            if damage {
+                let path = dir.join(&merged[0]);
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[100] ^= 1;
+                std::fs::write(path, bytes).unwrap();
+            }
+            harness.reopen().await;
+            assert_eq!(runs(&dir), if damage { small } else { merged });
+            harness.check().await;
+        });
+    }
+}
+
+/// What is read of runs that are merged at that moment is what was there before.
+#[test]
+fn readers_go_on_while_runs_are_merged() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed);
+        sim.run(async {
+            let mut harness = Harness::new(sim.node("a"), Path::new("/index")).await;
+            for _ in 0..4 {
+                (0..6).for_each(|queue| harness.push(queue, 200, 1));
+                harness.apply(&Step::Flush(16)).await;
+            }
+            let (index, done) = (harness.index.clone(), std::rc::Rc::new(Cell::new(false)));
+            let merged = std::rc::Rc::clone(&done);
+            harness.env.spawn(async move {
+                index.merge(|| false).await.unwrap();
+                merged.set(true);
+            });
+            let mut checks = 0;
+            while !done.get() {
+                harness.check().await;
+                checks += 1;
+            }
+            assert!(checks > 0 && !harness.index.merge_due());
+            harness.check().await;
+        });
+    }
+}
+
+#[test]
+fn a_merge_that_is_given_up_or_has_no_space_changes_nothing() {
+    let sim = Sim::new(2);
+    sim.run(async {
+        let mut harness = Harness::new(sim.node("a"), Path::new("/index")).await;
+        for _ in 0..4 {
+            (0..6).for_each(|queue| harness.push(queue, 3000, 1));
+            harness.apply(&Step::Flush(16)).await;
+        }
+        harness.index.merge(|| true).await.unwrap();
+        assert!(harness.index.merge_due());
+        sim.set_quota("a", Some(0));
+        assert!(harness.index.merge(|| false).await.is_err());
+        assert!(harness.index.merge_due());
+        harness.check().await;
+        sim.set_quota("a", None);
+        harness.index.merge(|| false).await.unwrap();
+        assert!(!harness.index.merge_due());
         harness.check().await;
         harness.reopen().await;
         harness.check().await;

@@ -6,6 +6,8 @@ use std::io;
 use ringmq_env::{Env, Fatal, File, IoSlice, fatal};
 
 use super::format::{BLOCK, FORMAT, FileHeader, FrameBuilder, Tail};
+use crate::slices::Job;
+
 use super::{ALLOCATE_STEP, COMPACT_MIN, MetaLog, is_full};
 
 /// A snapshot under way.
@@ -25,7 +27,8 @@ impl<E: Env> MetaLog<E> {
         if due && let Some(pass) = self.0.compacting.try_enter() {
             let log = self.clone();
             self.0.env.spawn(async move {
-                if let Err(error) = log.compact().await {
+                let compacted = log.0.slices.measured(&log.0.env, Job::MetadataCompaction, log.compact());
+                if let Err(error) = compacted.await {
                     log.put_off(error);
                 }
                 drop(pass);

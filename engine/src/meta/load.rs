@@ -13,6 +13,7 @@ use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
 use crate::reread::read_again;
 use crate::shard::OpenError;
+use crate::slices::Slices;
 
 /// Bytes read at a time.
 const WINDOW: usize = 256 << 10;
@@ -155,6 +156,7 @@ async fn open_files<E: Env>(
         writing: Gate::default(),
         compacting: Gate::default(),
         state: RefCell::new(state),
+        slices: Slices::default(),
     };
     let log = MetaLog(Rc::new(inner));
     match log.reserve(1 - active, ALLOCATE_STEP, ALLOCATE_STEP).await {

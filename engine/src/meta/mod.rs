@@ -22,6 +22,7 @@ use ringmq_env::{Env, Fatal, File, IoSlice, fatal, mutant};
 use crate::damage::DamageReport;
 use crate::gate::{Gate, Pass};
 use crate::shard::OpenError;
+use crate::slices::{Job, SliceStats, Slices};
 use format::{BLOCK, ENTRY_HEADER, FrameBuilder, Tail};
 
 /// Disk space is reserved in steps of this many bytes.
@@ -48,6 +49,7 @@ struct Inner<E: Env> {
     /// Held while a snapshot is written.
     compacting: Gate,
     state: RefCell<State>,
+    slices: Slices,
 }
 
 struct State {
@@ -198,6 +200,11 @@ impl<E: Env> MetaLog<E> {
         drop(pass);
         self.compact_if_due();
         Ok(())
+    }
+
+    /// For how long its compaction held the core at a stretch.
+    pub fn compaction_slices(&self) -> SliceStats {
+        self.0.slices.of(Job::MetadataCompaction)
     }
 
     /// Bytes of the live keys and values as stored.

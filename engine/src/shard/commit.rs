@@ -9,6 +9,7 @@ use super::append::PendingMark;
 use super::{Inner, Shard};
 use crate::index::{IndexEntry, QueueSlot};
 use crate::log::CommitStep;
+use crate::slices::Job;
 use crate::types::*;
 
 /// Commits pause when so many arrivals have not been taken by [`Shard::next_commit`].
@@ -77,6 +78,8 @@ impl<E: Env> Shard<E> {
         self.0.env.spawn(async move { shard.0.housekeeping_loop().await });
         let shard = self.clone();
         self.0.env.spawn(async move { shard.0.index_loop().await });
+        let shard = self.clone();
+        self.0.env.spawn(async move { shard.0.merge_loop().await });
         let shard = self.clone();
         self.0.env.spawn(async move { shard.0.pending_loop().await });
         if !self.0.options.sync_flush {
@@ -290,9 +293,27 @@ impl<E: Env> Inner<E> {
                 return;
             }
             self.busy.set(self.busy.get() + 1);
-            let flushed = self.flush_index().await;
+            let flushed = self.slices.measured(&self.env, Job::IndexFlush, self.flush_index()).await;
             self.end_busy();
             if !flushed {
+                self.env.sleep(INDEX_RETRY).await;
+            }
+        }
+    }
+
+    /// Merges the index's runs whenever there are many.
+    async fn merge_loop(&self) {
+        loop {
+            self.work.until(|| self.closing.get() || self.index.merge_due()).await;
+            if self.closing.get() {
+                return;
+            }
+            self.busy.set(self.busy.get() + 1);
+            let merge = self.index.merge(|| self.closing.get());
+            let merged = self.slices.measured(&self.env, Job::IndexMerge, merge).await;
+            self.end_busy();
+            if let Err(error) = merged {
+                tracing::warn!(shard = self.options.id.0, %error, "runs of the index could not be merged");
                 self.env.sleep(INDEX_RETRY).await;
             }
         }
@@ -306,7 +327,7 @@ impl<E: Env> Inner<E> {
                 return;
             }
             self.busy.set(self.busy.get() + 1);
-            let saved = self.save_pending(false).await;
+            let saved = self.slices.measured(&self.env, Job::PendingSave, self.save_pending(false)).await;
             self.end_busy();
             if !saved {
                 self.env.sleep(INDEX_RETRY).await;

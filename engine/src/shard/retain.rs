@@ -7,6 +7,7 @@ use ringmq_env::{Env, mutant};
 use ringmq_protocol::record::RecordView;
 
 use super::{Inner, Shard};
+use crate::slices::Job;
 use crate::types::*;
 
 /// Hours of a day.
@@ -80,42 +81,22 @@ impl<E: Env> Shard<E> {
         topics: &[TopicRetention],
     ) -> io::Result<Retained> {
         let shard = &*self.0;
-        shard.look_at_disk().await;
-        let Some((end, next)) = shard.deletable() else { return Ok(Retained::default()) };
-        let longest = match mutant!("retention-ignores-topic") {
-            true => policy.reserved_ms,
-            false => topics.iter().map(|topic| topic.reserved_ms).fold(policy.reserved_ms, i64::max),
-        };
-        let Some(reason) = shard.why_delete(policy, longest, next).await else {
-            return Ok(Retained::default());
-        };
-        // What is settled, and deleted, must not wait again: neither after a power failure, nor because the record that
-        // settles it is deleted before the tables have taken it in. Without space for them the next start makes them
-        // anew.
-        shard.log.flush().await;
-        if shard.delayed.upto().min(shard.half.upto()) < end {
-            shard.save_pending(true).await;
-        }
-        let min = shard.log.min();
-        shard.index.set_log_min(end).await?;
-        shard.log.remove_before(end).await?;
-        let deleted = end.0 - min.0;
-        tracing::info!(
-            shard = shard.options.id.0,
-            min = end.0,
-            deleted,
-            ?reason,
-            "the oldest segment is deleted"
-        );
-        shard.earliest_store_ms.set(shard.find_earliest().await);
-        shard.look_at_disk().await;
-        Ok(Retained { deleted, reason: Some(reason) })
+        shard.slices.measured(&shard.env, Job::Retention, shard.retain_oldest(policy, topics)).await
     }
 
     /// Messages of topics that keep them for less time than the policy are not served any more once they are older:
     /// the minimum offsets of the topic's queues are raised. Their bytes go with their segments. (After a start they
     /// are there again until this is called.)
     pub async fn retain_topics(
+        &self,
+        policy: &RetentionPolicy,
+        topics: &[TopicRetention],
+    ) -> Result<(), ReadError> {
+        let shard = &*self.0;
+        shard.slices.measured(&shard.env, Job::Retention, self.retain_each(policy, topics)).await
+    }
+
+    async fn retain_each(
         &self,
         policy: &RetentionPolicy,
         topics: &[TopicRetention],
@@ -137,6 +118,43 @@ impl<E: Env> Shard<E> {
 }
 
 impl<E: Env> Inner<E> {
+    async fn retain_oldest(
+        &self,
+        policy: &RetentionPolicy,
+        topics: &[TopicRetention],
+    ) -> io::Result<Retained> {
+        self.look_at_disk().await;
+        let Some((end, next)) = self.deletable() else { return Ok(Retained::default()) };
+        let longest = match mutant!("retention-ignores-topic") {
+            true => policy.reserved_ms,
+            false => topics.iter().map(|topic| topic.reserved_ms).fold(policy.reserved_ms, i64::max),
+        };
+        let Some(reason) = self.why_delete(policy, longest, next).await else {
+            return Ok(Retained::default());
+        };
+        // What is settled, and deleted, must not wait again: neither after a power failure, nor because the record that
+        // settles it is deleted before the tables have taken it in. Without space for them the next start makes them
+        // anew.
+        self.log.flush().await;
+        if self.delayed.upto().min(self.half.upto()) < end {
+            self.save_pending(true).await;
+        }
+        let min = self.log.min();
+        self.index.set_log_min(end).await?;
+        self.log.remove_before(end).await?;
+        let deleted = end.0 - min.0;
+        tracing::info!(
+            shard = self.options.id.0,
+            min = end.0,
+            deleted,
+            ?reason,
+            "the oldest segment is deleted"
+        );
+        self.earliest_store_ms.set(self.find_earliest().await);
+        self.look_at_disk().await;
+        Ok(Retained { deleted, reason: Some(reason) })
+    }
+
     /// The end of the oldest segment, if that may go at all, and where the next one's first record is.
     fn deletable(&self) -> Option<(LogPosition, LogPosition)> {
         let (end, next) = self.log.oldest_full_segment()?;

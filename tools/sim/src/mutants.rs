@@ -60,6 +60,13 @@ const MUTANTS: &[Mutant] = &[
     Mutant("metadata-not-written", Shard, &[], "the metadata log confirms what it has not written"),
     Mutant("deletion-not-durable", Shard, &[], "a deleted topic comes back with the next start"),
     Mutant(
+        "merge-drops-an-entry",
+        Shard,
+        &[],
+        "merging runs of the index loses the end of what the oldest has",
+    ),
+    Mutant("merge-misplaces-keys", Shard, &[], "merged runs have keys at places that count from the old run"),
+    Mutant(
         "pending-ahead-of-log",
         Shard,
         &[],
