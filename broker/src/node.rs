@@ -24,7 +24,7 @@ use crate::edge::push_property;
 use crate::mailbox::{Incoming, Mailbox, Ports, mesh};
 use crate::message::{CoreMessage, NodeMessage, NodeStart};
 use crate::metrics;
-use crate::routing::Routing;
+use crate::routing::{LMQ_SHARD, Routing};
 use crate::shard_service::ShardService;
 
 /// What a record takes besides its body: fixed fields, topic, properties.
@@ -329,14 +329,6 @@ async fn prepare<E: Env>(env: &E, config: &BrokerConfig) -> Result<Prepared<E>, 
     let shards =
         u16::try_from(config.shards).map_err(|_| format!("{} shards are too many", config.shards))?;
     let meta = StoreMeta::open(env, &config.data, shards).await.map_err(|error| error.to_string())?;
-    if config.lmq && meta.shards != 1 {
-        return Err(format!(
-            "the store in {} has {} shards: LMQs need a store of one, because a message is in one log with all of its \
-             queues; start without --lmq, or with a new store",
-            config.data.display(),
-            meta.shards
-        ));
-    }
     if config.shards_given && meta.shards != shards {
         return Err(format!(
             "the store in {} has {} shards, and keeps them: start without --shards, or with --shards {}",
@@ -369,7 +361,7 @@ fn make_core<E: Env>(
     mailbox: Mailbox<CoreMessage>,
     incoming: Incoming<CoreMessage>,
 ) -> Rc<Core<E>> {
-    let routing = Routing { shards: start.shards, cores: config.cores as u16 };
+    let routing = Routing { shards: start.shards, cores: config.cores as u16, has_lmqs: config.lmq };
     let identity = Identity { config: config.clone(), store_host: start.store_host, routing };
     let core = Core::new(env, identity, mailbox);
     for (from, ring) in incoming {
@@ -441,7 +433,7 @@ fn shard_options(config: &BrokerConfig, store_id: u64, id: ShardId, dir: &Path) 
         staged_limit: STAGED_LIMIT.min(config.tail_memory).max(2 * max_record_size),
         disk_watermark_percent: config.disk_watermark_percent,
         strict: config.strict,
-        lmq_limit: config.lmq_limit,
+        lmq_limit: config.lmq_limit.filter(|_| id == LMQ_SHARD),
     }
 }
 

@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn quotas(cores: u16, own: BrokerQuotas) -> Quotas {
-        Quotas::new(CoreId(0), Routing { shards: cores, cores }, own)
+        Quotas::new(CoreId(0), Routing { shards: cores, cores, has_lmqs: false }, own)
     }
 
     fn at(ms: u64) -> Instant {

@@ -312,6 +312,15 @@ pub fn bad_dedupe_key(why: &str) -> Refusal {
     Refusal::new(response::MESSAGE_ILLEGAL, format!("the message property DEDUPE_KEY is illegal: {why}"))
 }
 
+/// A message for light message queues to a topic without a queue in their shard.
+pub fn no_queue_to_dispatch(topic: &str, queues: u32) -> Refusal {
+    let remark = format!(
+        "topic {topic} has {queues} queues, none of them in the shard of the light message queues: give it as many as \
+         the store has shards"
+    );
+    Refusal::new(response::MESSAGE_ILLEGAL, remark)
+}
+
 /// An SQL92 expression of a heartbeat that is none.
 pub fn no_filter_data() -> Refusal {
     let remark = "The broker's consumer filter data is not exist!Your expression may be wrong!";

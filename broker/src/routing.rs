@@ -1,8 +1,13 @@
 //! Which shard owns a queue, and which core hosts a shard.
 
 use ringmq_engine::{QueueId, ShardId};
+use ringmq_protocol::names;
 
 use crate::mailbox::CoreId;
+
+/// The shard of all light message queues (LMQs), and so of every message that is dispatched to some: a record and all
+/// of its entries are in one log.
+pub const LMQ_SHARD: ShardId = ShardId(0);
 
 /// The node's shards and cores. The same on every core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +16,8 @@ pub struct Routing {
     pub shards: u16,
     /// Cores of this start.
     pub cores: u16,
+    /// Whether topics whose names begin with %LMQ% are LMQs.
+    pub has_lmqs: bool,
 }
 
 impl Routing {
@@ -19,6 +26,9 @@ impl Routing {
     pub fn shard(self, topic: &str, queue_id: QueueId) -> ShardId {
         if self.shards == 1 {
             return ShardId(0);
+        }
+        if self.has_lmqs && names::is_lmq(topic) {
+            return LMQ_SHARD;
         }
         let hash = topic
             .bytes()
@@ -31,6 +41,14 @@ impl Routing {
     pub fn queue_on(self, topic: &str, shard: ShardId) -> QueueId {
         let queue = (0..u32::from(self.shards)).map(QueueId).find(|queue| self.shard(topic, *queue) == shard);
         queue.expect("the queues of a topic go round the shards")
+    }
+
+    /// The queue that takes a message for LMQs, of a topic with so many: the wanted one, or one beside it; `None` when the
+    /// topic has none in the LMQs' shard.
+    pub fn dispatching_queue(self, topic: &str, queues: u32, wanted: QueueId) -> Option<QueueId> {
+        let (first, step) = (self.queue_on(topic, LMQ_SHARD).0, u32::from(self.shards));
+        let count = queues.saturating_sub(first).div_ceil(step);
+        (count > 0).then(|| QueueId(first + wanted.0 / step % count * step))
     }
 
     /// The core that hosts a shard.
@@ -55,7 +73,7 @@ mod tests {
 
     #[test]
     fn queues_stay_where_stores_have_them() {
-        let routing = Routing { shards: 4, cores: 2 };
+        let routing = Routing { shards: 4, cores: 2, has_lmqs: false };
         let shards: Vec<u16> = (0..5).map(|queue| routing.shard("TopicTest", QueueId(queue)).0).collect();
         assert_eq!(shards, [0, 1, 2, 3, 0], "a change here loses the messages of every store");
         assert_eq!(routing.shard("%RETRY%group", QueueId(0)), ShardId(0));
@@ -63,5 +81,28 @@ mod tests {
             assert_eq!(routing.shard("T", routing.queue_on("T", shard)), shard);
         }
         assert_eq!(routing.hosted(CoreId(1)).collect::<Vec<_>>(), [ShardId(1), ShardId(3)]);
+    }
+
+    #[test]
+    fn what_is_dispatched_goes_to_a_queue_in_the_shard_of_the_lmqs() {
+        let routing = Routing { shards: 3, cores: 1, has_lmqs: true };
+        for topic in ["TopicTest", "orders", "T"] {
+            for queues in 3..10 {
+                for wanted in (0..queues + 2).map(QueueId) {
+                    let queue = routing.dispatching_queue(topic, queues, wanted).unwrap();
+                    assert!(
+                        queue.0 < queues && routing.shard(topic, queue) == LMQ_SHARD,
+                        "{topic} {wanted:?}"
+                    );
+                    let is_right = wanted.0 < queues && routing.shard(topic, wanted) == LMQ_SHARD;
+                    assert!(!is_right || queue == wanted, "{topic} {wanted:?}");
+                }
+            }
+            let first = routing.queue_on(topic, LMQ_SHARD).0;
+            assert_eq!(routing.dispatching_queue(topic, first, QueueId(0)), None);
+        }
+        assert_eq!(routing.shard("%LMQ%a", QueueId(0)), LMQ_SHARD);
+        let one = Routing { shards: 1, cores: 1, has_lmqs: true };
+        assert_eq!(one.dispatching_queue("T", 4, QueueId(3)), Some(QueueId(3)));
     }
 }

@@ -126,6 +126,44 @@ fn more_lmqs_than_there_may_be_are_refused_and_those_there_are_go_on() {
 }
 
 #[test]
+fn a_store_of_several_shards_has_its_lmqs_in_the_first_one() {
+    let sim = Sim::new(95);
+    sim.run(async {
+        let sets = ["cores=2", "shards=3", "lmq=true", "multi-dispatch=true"];
+        let broker = start(&sim, &sets).await;
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        create(&mut client, "parent", "").await;
+        for n in 0..6 {
+            let answer = client.call(dispatched(n % 4, &format!("m{n}"), "%LMQ%a,%LMQ%b")).await;
+            assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
+            let queue = i32::try_from(number(&answer, "queueId")).unwrap();
+            let stored =
+                client.call(pull("readers", "parent", queue, number(&answer, "queueOffset"), 0, "*")).await;
+            assert_eq!(bodies(&stored), [format!("m{n}")], "it is where the answer says");
+        }
+        let commit = about_queue(request::UPDATE_CONSUMER_OFFSET, "%LMQ%b", 0);
+        let commit = commit.with_ext("consumerGroup", "readers").with_ext("commitOffset", 4);
+        assert_eq!(client.call(commit).await.code, response::SUCCESS);
+        sim.sleep(std::time::Duration::from_secs(6)).await;
+        sim.crash(BROKER, Crash::Power);
+        drop(broker);
+        let broker = start(&sim, &sets).await;
+        let mut client = Client::connect(&sim, "client", broker.address).await;
+        for lmq in ["%LMQ%a", "%LMQ%b"] {
+            assert_eq!(read(&mut client, lmq, 0).await, ["m0", "m1", "m2", "m3", "m4", "m5"]);
+            assert_eq!(bounds(&mut client, lmq).await, (0, 6));
+        }
+        let committed = about_queue(request::QUERY_CONSUMER_OFFSET, "%LMQ%b", 0);
+        let committed = client.call(committed.with_ext("consumerGroup", "readers")).await;
+        assert_eq!(number(&committed, "offset"), 4);
+        let answer = client.call(dispatched(3, "m6", "%LMQ%b")).await;
+        assert_eq!(answer.code, response::SUCCESS, "{answer:?}");
+        assert_eq!(read(&mut client, "%LMQ%b", 6).await, ["m6"]);
+        broker.stop().await;
+    });
+}
+
+#[test]
 fn without_lmqs_a_list_of_them_means_nothing() {
     let sim = Sim::new(94);
     sim.run(async {

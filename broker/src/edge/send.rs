@@ -283,6 +283,16 @@ impl Draft {
         } else if let Some(priority) = seen.priority {
             queue_id = QueueId(priority.min(config.write_queue_nums.max(1) as u32 - 1));
         }
+        if seen.dispatched && self.may_dispatch(core, &topic) {
+            let queues = config.write_queue_nums.max(0) as u32;
+            let queue = core.identity.routing.dispatching_queue(&topic, queues, queue_id);
+            queue_id = queue.ok_or_else(|| remarks::no_queue_to_dispatch(&topic, queues))?;
+            if once.is_some() && core.identity.routing.shards > 1 {
+                return Err(remarks::bad_dedupe_key(
+                    "its message is for light message queues, and the store has several shards",
+                ));
+            }
+        }
         let base = self.frame.as_ptr() as usize;
         let kept: SmallVec<[Span; 2]> = match seen.overridden {
             false if text.is_empty() => SmallVec::new(),
@@ -344,6 +354,12 @@ impl Draft {
             plain_answer: false,
             frame: self.frame,
         })
+    }
+
+    /// Whether a message to the topic is readable from the LMQs that it names, too.
+    fn may_dispatch<E: Env>(&self, core: &Core<E>, topic: &str) -> bool {
+        let is_again = names::is_retry_topic(topic) || names::is_dlq_topic(topic);
+        core.identity.config.lmq_limit.is_some() && !self.fields.is_batch() && !is_again
     }
 
     /// What the topic's attributes ask for; nothing for most topics, which have none.
@@ -505,6 +521,8 @@ struct Seen<'a> {
     transaction: bool,
     /// INNER_NUM.
     inner_num: bool,
+    /// INNER_MULTI_DISPATCH.
+    dispatched: bool,
     /// CHECK_IMMUNITY_TIME_IN_SECONDS.
     immunity: Option<&'a str>,
     wish: Wish<'a>,
@@ -532,6 +550,7 @@ impl<'a> Seen<'a> {
                     seen.overridden = true;
                 }
                 property::INNER_NUM => seen.inner_num = true,
+                property::INNER_MULTI_DISPATCH => seen.dispatched = true,
                 property::TRANSACTION_PREPARED => seen.transaction = value.eq_ignore_ascii_case("true"),
                 property::CHECK_IMMUNITY_TIME => seen.immunity = Some(value),
                 _ => {

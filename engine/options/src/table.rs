@@ -448,8 +448,8 @@ pub static OPTIONS: &[OptionDef] = &[
         Roles::BROKER,
         Kind::Bool,
         "false",
-        "Topics whose names begin with %LMQ% are light message queues: they need no configuration. A store with LMQs has \
-         one shard.",
+        "Topics whose names begin with %LMQ% are light message queues: they need no configuration. All of them are in the \
+         store's first shard, and a new store has one only, unless --shards says otherwise.",
     )
     .java(&["enableLmq"]),
     OptionDef::new(
