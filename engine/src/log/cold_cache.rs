@@ -18,6 +18,15 @@ const MAX_WINDOW: u64 = 1 << 20;
 /// Reads that are kept ahead of a sequential reader.
 const READS_AHEAD: usize = 3;
 
+/// Most bytes of one read ahead while the log is being written, and how many of them: a group commit waits for what the
+/// device reads at the time.
+const GENTLE_WINDOW: u64 = 256 << 10;
+const GENTLE_READS_AHEAD: usize = 2;
+
+/// Reads for which the log counts as being written after a group commit: about the time between the commits of a slow
+/// producer.
+const GENTLE_READS: u64 = 64;
+
 /// Bytes by which the window grows for each block that was of use.
 const WINDOW_STEP: u64 = 64 << 10;
 
@@ -53,6 +62,9 @@ pub(crate) struct ColdCache {
     /// at too many places.
     window: Cell<u64>,
     looks: Cell<u64>,
+    /// Group commits, as last told, and reads that are made gently yet.
+    commits: Cell<u64>,
+    gentle: Cell<u64>,
     /// Told when a block has come, or has failed to.
     changed: Signal,
 }
@@ -66,6 +78,8 @@ impl ColdCache {
             budget: budget as u64,
             window: Cell::new(MAX_WINDOW.min(budget as u64 / 8).max(FIRST_READ)),
             looks: Cell::new(0),
+            commits: Cell::new(0),
+            gentle: Cell::new(0),
             changed: Signal::default(),
         }
     }
@@ -97,6 +111,22 @@ impl ColdCache {
         self.changed.until(|| !is_loading()).await;
     }
 
+    /// How many group commits there have been: reads are small and few for a while after another one.
+    pub(super) fn give_way_to(&self, commits: u64) {
+        match self.commits.replace(commits) == commits {
+            true => self.gentle.set(self.gentle.get().saturating_sub(1)),
+            false => self.gentle.set(GENTLE_READS),
+        }
+    }
+
+    fn is_gentle(&self) -> bool {
+        self.gentle.get() > 0
+    }
+
+    fn window(&self) -> u64 {
+        self.window.get().min(if self.is_gentle() { GENTLE_WINDOW } else { MAX_WINDOW })
+    }
+
     /// The stretch to read for `position`, which is missing, within `limits`; it is marked as on its way. `None` when
     /// there is no room for it.
     pub(super) fn begin(&self, position: u64, limits: Range<u64>) -> Option<Range<u64>> {
@@ -104,7 +134,7 @@ impl ColdCache {
         let sequential = before == Some(position);
         let aligned = position - (position - limits.start) % FIRST_READ;
         let start = aligned.max(before.unwrap_or(0)).max(limits.start);
-        let len = if sequential { self.window.get() } else { FIRST_READ };
+        let len = if sequential { self.window() } else { FIRST_READ };
         self.mark(start, len, sequential, limits.end)
     }
 
@@ -112,10 +142,10 @@ impl ColdCache {
     pub(super) fn begin_ahead(&self, position: u64, end: u64) -> Vec<Range<u64>> {
         let mut next = self.end_of(position);
         let mut begun = Vec::new();
-        for _ in 0..READS_AHEAD {
+        for _ in 0..if self.is_gentle() { GENTLE_READS_AHEAD } else { READS_AHEAD } {
             let Some(at) = next.filter(|at| *at < end) else { break };
             next = self.end_of(at).or_else(|| {
-                let stretch = self.mark(at, self.window.get(), true, end)?;
+                let stretch = self.mark(at, self.window(), true, end)?;
                 begun.push(stretch.clone());
                 Some(stretch.end)
             });
@@ -220,6 +250,19 @@ mod tests {
         assert_eq!((ahead[0].start, ahead[1].start), (second.end, ahead[0].end));
         assert!(cache.begin_ahead(second.start, ALL.end).is_empty(), "they are on their way");
         assert_eq!(cache.memory(), FIRST_READ + (1 + READS_AHEAD as u64) * MAX_WINDOW);
+    }
+
+    #[test]
+    fn reads_are_small_and_few_while_the_log_is_written() {
+        let cache = ColdCache::new(64 << 20);
+        load(&cache, &cache.begin(0, ALL).unwrap());
+        cache.give_way_to(7);
+        let stretch = cache.begin(FIRST_READ, ALL).unwrap();
+        assert_eq!(stretch.end - stretch.start, GENTLE_WINDOW);
+        load(&cache, &stretch);
+        assert_eq!(cache.begin_ahead(stretch.start, ALL.end).len(), GENTLE_READS_AHEAD);
+        (0..GENTLE_READS).for_each(|_| cache.give_way_to(7));
+        assert_eq!(cache.begin_ahead(stretch.start, ALL.end).len(), READS_AHEAD - GENTLE_READS_AHEAD);
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl<E: Env> Log<E> {
 
     /// Reads into the cache, in a task of its own: whoever waits for it may be many.
     fn load(&self, stretch: Range<u64>) {
+        self.0.cold.give_way_to(self.0.counters.get().commits);
         let log = self.clone();
         self.0.env.spawn(async move {
             let len = (stretch.end - stretch.start) as usize;
