@@ -14,7 +14,7 @@ use crate::slices::Pacer;
 
 /// Bytes in one write.
 const WRITE_SIZE: usize = 64 * BLOCK;
-/// Items sorted or distributed between two yields: well below a millisecond.
+/// Items sorted between two yields: well below a millisecond.
 const SORT_SLICE: usize = 4096;
 
 /// Fills blocks with records and writes them.
@@ -104,7 +104,13 @@ pub(super) struct QueueName<'a> {
 }
 
 impl<E: Env> RunBuilder<E> {
-    pub(super) async fn create(env: E, temporary: PathBuf, header: Header) -> io::Result<RunBuilder<E>> {
+    /// About `topics` topics will be named: room for them is made at once.
+    pub(super) async fn create(
+        env: E,
+        temporary: PathBuf,
+        header: Header,
+        topics: usize,
+    ) -> io::Result<RunBuilder<E>> {
         let options = OpenOptions { write: true, create: true, direct: true, ..OpenOptions::default() };
         let file = env.open(&temporary, options).await?;
         file.set_len(0).await?;
@@ -119,7 +125,7 @@ impl<E: Env> RunBuilder<E> {
             extents,
             filter: Filter::new(0),
             names,
-            name_places: HashMap::default(),
+            name_places: HashMap::with_capacity_and_hasher(topics, FxBuildHasher),
             fences,
         })
     }
@@ -197,6 +203,12 @@ impl<E: Env> RunBuilder<E> {
 
     /// All queues are added: writes where they are. Then come the keys.
     pub(super) async fn end_queues(&mut self) -> io::Result<()> {
+        for (at, place) in std::mem::take(&mut self.name_places).into_iter().enumerate() {
+            drop(place);
+            if at % PACE == PACE - 1 {
+                self.pacer.done(PACE).await;
+            }
+        }
         self.blocks.end_block().await?;
         let directory = std::mem::take(&mut self.extents);
         self.filter = Filter::new(directory.len());
@@ -271,25 +283,25 @@ impl<E: Env> Finished<E> {
     }
 }
 
-/// Sorts without holding the core for long: spreads the items over buckets by their hash, sorts each.
-pub(super) async fn sort_sliced<E: Env, T: Ord + Copy>(
+/// Sorts without holding the core for long: spreads the items over buckets by their hash, sorts each. The parts go as
+/// they are spread, and so may the buckets: to free all of it at once would take long, too.
+pub(super) async fn sort_sliced<E: Env, T: Ord>(
     env: &E,
-    items: Vec<T>,
+    parts: Vec<Vec<T>>,
     hash: impl Fn(&T) -> u64,
-) -> Vec<T> {
-    let bits = (items.len() / SORT_SLICE).next_power_of_two().ilog2();
-    let mut buckets = vec![Vec::new(); 1 << bits];
-    for part in items.chunks(SORT_SLICE) {
+) -> Vec<Vec<T>> {
+    let items: usize = parts.iter().map(Vec::len).sum();
+    let bits = (items / SORT_SLICE).next_power_of_two().ilog2();
+    let mut buckets: Vec<Vec<T>> = (0..1 << bits).map(|_| Vec::new()).collect();
+    for part in parts {
         for item in part {
-            buckets[hash(item).checked_shr(64 - bits).unwrap_or(0) as usize].push(*item);
+            buckets[hash(&item).checked_shr(64 - bits).unwrap_or(0) as usize].push(item);
         }
         env.yield_now().await;
     }
-    let mut sorted = Vec::with_capacity(items.len());
-    for mut bucket in buckets {
+    for bucket in &mut buckets {
         bucket.sort_unstable();
-        sorted.append(&mut bucket);
         env.yield_now().await;
     }
-    sorted
+    buckets
 }

@@ -73,19 +73,20 @@ impl<E: Env> Index<E> {
     ) -> io::Result<Finished<E>> {
         let keys = self.pack_keys(&mut header).await;
         let by_hash = self.slots_by_hash(slots).await;
-        let mut builder = RunBuilder::create(self.0.env.clone(), temporary.to_path_buf(), header).await?;
-        for (hash, slot) in by_hash {
+        let (env, temporary) = (self.0.env.clone(), temporary.to_path_buf());
+        let mut builder = RunBuilder::create(env, temporary, header, slots.len()).await?;
+        for (hash, slot) in by_hash.into_iter().flatten() {
             self.add_queue(&mut builder, hash, QueueSlot(slot), header.to).await?;
         }
         builder.end_queues().await?;
-        for key in &keys {
-            builder.add_key(key).await?;
+        for key in keys.into_iter().flatten() {
+            builder.add_key(&key).await?;
         }
         builder.finish().await
     }
 
     /// The keys of the run's range, sorted. Sets the range of their store times.
-    async fn pack_keys(&self, header: &mut Header) -> Vec<PackedKey> {
+    async fn pack_keys(&self, header: &mut Header) -> Vec<Vec<PackedKey>> {
         let (mut hot, mut chunk) = (Vec::new(), 0);
         let (mut from_ms, mut to_ms) = (i64::MAX, i64::MIN);
         while self.take_keys(chunk, header.to, &mut hot) {
@@ -98,10 +99,10 @@ impl<E: Env> Index<E> {
         if !hot.is_empty() {
             (header.keys_from_ms, header.keys_to_ms) = (whole_second(from_ms), to_ms);
         }
-        let mut packed = Vec::with_capacity(hot.iter().map(Vec::len).sum());
+        let mut packed = Vec::with_capacity(hot.len());
         for part in hot {
             let keys = part.iter().map(|key| PackedKey::new(key.hash, key.position, key.store_ms, header));
-            packed.extend(keys);
+            packed.push(keys.collect());
             self.0.env.yield_now().await;
         }
         sort_sliced(&self.0.env, packed, |key: &PackedKey| key.hash).await
@@ -118,18 +119,19 @@ impl<E: Env> Index<E> {
         !part.is_empty()
     }
 
-    fn hash_slots(&self, slots: &[u32], hashed: &mut Vec<(u64, u32)>) {
+    fn hash_slots(&self, slots: &[u32]) -> Vec<(u64, u32)> {
         let state = self.0.state.borrow();
-        hashed.extend(slots.iter().map(|slot| {
+        let hashed = slots.iter().map(|slot| {
             let (topic, queue) = state.table.name(QueueSlot(*slot));
             (queue_hash(topic, queue), *slot)
-        }));
+        });
+        hashed.collect()
     }
 
-    async fn slots_by_hash(&self, slots: &[u32]) -> Vec<(u64, u32)> {
-        let mut hashed = Vec::with_capacity(slots.len());
+    async fn slots_by_hash(&self, slots: &[u32]) -> Vec<Vec<(u64, u32)>> {
+        let mut hashed = Vec::with_capacity(slots.len() / SLICE + 1);
         for part in slots.chunks(SLICE) {
-            self.hash_slots(part, &mut hashed);
+            hashed.push(self.hash_slots(part));
             self.0.env.yield_now().await;
         }
         sort_sliced(&self.0.env, hashed, |(hash, _)| *hash).await
@@ -171,7 +173,9 @@ impl<E: Env> Index<E> {
             state.runs = Rc::new(runs);
             state.indexed = to;
             state.bytes_written += built.bytes;
-            state.keys.release(to);
+        }
+        while !self.0.state.borrow_mut().keys.release(to) {
+            self.0.env.yield_now().await;
         }
         for part in slots.chunks(SLICE) {
             self.release(part, to);

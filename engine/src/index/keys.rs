@@ -7,6 +7,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 /// Keys in one chunk.
 const CHUNK: usize = 1024;
 
+/// Chunks that are freed at a time.
+const RELEASED: usize = 32;
+
 /// One key of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HotKey {
@@ -54,14 +57,20 @@ impl HotKeys {
         self.chunks.get(index).map(Vec::as_slice)
     }
 
-    /// Drops the keys before `upto`: a run holds them now.
-    pub(super) fn release(&mut self, upto: u64) {
+    /// Drops keys before `upto`: a run holds them now. False: there are more, call it again.
+    pub(super) fn release(&mut self, upto: u64) -> bool {
+        let mut released = 0;
         while self.chunks.front().is_some_and(|chunk| chunk.last().is_none_or(|key| key.position < upto)) {
+            if released == RELEASED {
+                return false;
+            }
             self.chunks.pop_front();
+            released += 1;
         }
         if let Some(chunk) = self.chunks.front_mut() {
             let done = chunk.partition_point(|key| key.position < upto);
             chunk.drain(..done);
         }
+        true
     }
 }

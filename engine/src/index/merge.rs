@@ -28,6 +28,8 @@ const SECOND_SIZE: u64 = 256 << 20;
 /// A run that covers so much of the log is merged no more: expired messages keep their part of it until all of them have
 /// expired.
 const FULL_GROWN: u64 = 4 << 30;
+/// Bytes that a topic takes in the names section, if its name is a short one.
+const NAME_BYTES: usize = 12;
 /// Blocks of a section that are read at a time.
 const BLOCKS: u32 = 16;
 /// Entries of one queue that are copied at a time.
@@ -254,7 +256,8 @@ impl<E: Env> Index<E> {
             inputs.push(input.map_err(|error| MergeError::Read(Rc::clone(run), error))?);
         }
         let env = &self.0.env;
-        let mut builder = RunBuilder::create(env.clone(), temporary.to_path_buf(), header).await?;
+        let topics = inputs.iter().map(|input| input.names.len() / NAME_BYTES).max().unwrap_or(0);
+        let mut builder = RunBuilder::create(env.clone(), temporary.to_path_buf(), header, topics).await?;
         let mut burst = Burst { env, written: 0, give_up };
         while let Some(extents) = next_extents(&mut inputs).await? {
             self.copy_queues(&mut inputs, extents, &mut builder, &mut burst).await?;

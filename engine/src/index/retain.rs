@@ -257,15 +257,16 @@ impl<E: Env> Index<E> {
 
     /// Drops what is in memory and expired, and marks the queues that have nothing left.
     async fn raise_in_memory(&self) {
-        let (slots, log_min) = {
-            let mut state = self.0.state.borrow_mut();
-            let log_min = state.log_min;
-            if log_min > state.indexed {
-                state.keys.release(log_min);
-                state.indexed = log_min;
-            }
-            (state.table.slots(), log_min)
+        let (slots, log_min, is_beyond) = {
+            let state = self.0.state.borrow();
+            (state.table.slots(), state.log_min, state.log_min > state.indexed)
         };
+        if is_beyond {
+            while !self.0.state.borrow_mut().keys.release(log_min) {
+                self.0.env.yield_now().await;
+            }
+            self.0.state.borrow_mut().indexed = log_min;
+        }
         for first in (0..slots).step_by(SLICE as usize) {
             self.raise_slots(first..slots.min(first + SLICE), log_min);
             self.0.env.yield_now().await;

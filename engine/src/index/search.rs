@@ -231,7 +231,8 @@ impl<E: Env> Index<E> {
                 .filter(|key| {
                     key.hash == hash && times.contains(&key.store_ms) && key.position < search.before.0
                 })
-                .take_while(|key| key.position >= oldest)
+                // What is in a run already is about to go.
+                .take_while(|key| key.position >= oldest.max(state.indexed))
                 .map(|key| LogPosition(key.position));
             (wanted.take(search.max).collect::<Vec<_>>(), Rc::clone(&state.runs), oldest)
         };

@@ -534,6 +534,43 @@ fn readers_go_on_while_runs_are_merged() {
     }
 }
 
+/// What a run holds leaves memory bit by bit.
+#[test]
+fn a_key_is_found_once_while_a_run_takes_the_place_of_memory() {
+    let sim = Sim::new(3);
+    sim.run(async {
+        let mut harness = Harness::new(sim.node("a"), Path::new("/index")).await;
+        harness.push(0, 40_000, 1);
+        let (topic, _) = queue_of(0);
+        let search = KeySearch {
+            topic,
+            key: "key 4",
+            max: 40_000,
+            begin_ms: 0,
+            end_ms: i64::MAX,
+            before: LogPosition(u64::MAX),
+        };
+        let wanted = harness.index.query_keys(&search).await.unwrap();
+        assert!(wanted.len() > 1000, "{}", wanted.len());
+        let (index, done) = (harness.index.clone(), std::rc::Rc::new(Cell::new(false)));
+        let (flushed, end) = (std::rc::Rc::clone(&done), LogPosition(harness.model.end));
+        harness.env.spawn(async move {
+            index.flush(end).await.unwrap();
+            flushed.set(true);
+        });
+        let mut looks = 0;
+        while !done.get() {
+            assert!(harness.index.query_keys(&search).await.unwrap() == wanted, "look {looks}");
+            looks += 1;
+            match looks % 8 {
+                0 => harness.env.sleep(Duration::from_micros(1)).await,
+                _ => harness.env.yield_now().await,
+            }
+        }
+        assert!(looks > 2 && harness.index.query_keys(&search).await.unwrap() == wanted);
+    });
+}
+
 #[test]
 fn a_merge_that_is_given_up_or_has_no_space_changes_nothing() {
     let sim = Sim::new(2);
