@@ -129,8 +129,8 @@ class RingMQ(Cluster):
                    "--data", os.path.join(self.directory, name, "data")]
         for setting in self.settings.items():
             options += ["--set", "%s=%s" % setting]
-        lmqs = ["--lmq", "true", "--multi-dispatch", "true"]
-        return options + (["--cores", str(self.cores)] if self.cores else lmqs)
+        options += ["--lmq", "true", "--multi-dispatch", "true"]
+        return options + (["--cores", str(self.cores), "--shards", str(self.cores)] if self.cores else [])
 
     def brokers(self):
         return self.names

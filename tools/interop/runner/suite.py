@@ -56,15 +56,14 @@ class Suite:
         return not self.only or any(only in (client, "%s/%s" % (client, case), "*/" + case) for only in self.only)
 
     def serves(self, needs):
-        """What this run's brokers have. RingMQ's LMQs need a store of one shard, which is what a run that asks for no number
-        of cores gets."""
+        """What this run's brokers have."""
         if needs in SETTINGS:
             return set(SETTINGS[needs].items()) <= set(self.settings.items())
         if needs == "limits":  # Java's brokers have no quotas, and check no types
             return self.peer == RINGMQ
         if needs == "dlq":
             return self.binary is not None
-        return self.peer != RINGMQ or self.cores is None or needs != "lmq"
+        return True
 
     def run(self):
         chosen = {waits: [(client, name, function) for name, needs, function, slow in cases.CASES
