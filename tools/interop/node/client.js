@@ -30,11 +30,15 @@ function endOfInput() {
   return new Promise(resolve => process.stdin.on('end', resolve).resume());
 }
 
-/** Runs a scenario; a client that fails to start must fail the case, not hang it. */
+/**
+ * Runs a scenario; a client that fails to start must fail the case, not hang it. Standard output is waited for: an exit
+ * loses what a full pipe has not taken yet.
+ */
 function main(scenario) {
-  scenario(args()).then(() => process.exit(0), err => {
+  const exit = status => process.stdout.write('', () => process.exit(status));
+  scenario(args()).then(() => exit(0), err => {
     console.error(err);
-    process.exit(1);
+    exit(1);
   });
 }
 
