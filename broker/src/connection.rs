@@ -2,8 +2,9 @@
 //! answers are ready.
 //!
 //! Everything that a peer can make grow has a bound: requests in flight and queued answers (the reader then pauses,
-//! so that TCP holds the peer back; a backlog of the core makes all of its readers pause), the read buffer (it grows with what has really arrived, never with what a
-//! length field announces), and the time that a peer may take to read its answers.
+//! so that TCP holds the peer back; a backlog of the core makes all of its readers pause), the read buffer (it grows
+//! with what has really arrived, never with what a length field announces), and the time that a peer may take to read
+//! its answers.
 
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -148,7 +148,7 @@ impl<E: Env> Input<E> {
         MergeError::Read(Rc::clone(&self.run), error)
     }
 
-    /// The next extent, and whether it is of a queue with this hash, if one is asked for.
+    /// The next extent; `None` behind the last.
     async fn extent(&mut self) -> Result<Option<&Extent>, RunError> {
         if self.extents.is_empty()
             && let Some((number, block)) = self.directory.first(&self.run.header).await?

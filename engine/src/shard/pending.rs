@@ -3,7 +3,6 @@
 use ringmq_env::{Env, IoSlice, mutant};
 
 use super::append::Relation;
-use super::read::is_whole;
 use super::{Inner, Shard};
 use crate::pending::{Pending, Settling, settling_field};
 use crate::types::*;
@@ -72,12 +71,7 @@ impl<E: Env> Shard<E> {
         }
         let read = shard.log.read_cold(position, len, sequential).await;
         let bytes = read.map_err(|source| ReadError::Io { position: position.0, len, source })?;
-        if is_whole(&bytes, len, record.crc) {
-            return Ok(bytes);
-        }
-        if let Ok(bytes) = shard.log.read_once_more(position, len).await
-            && is_whole(&bytes, len, record.crc)
-        {
+        if let Some(bytes) = shard.whole(position, len, record.crc, bytes).await {
             return Ok(bytes);
         }
         shard.count(|stats| stats.messages_damaged += 1);

@@ -231,21 +231,34 @@ impl<E: Env> Inner<E> {
         })
     }
 
-    /// `record`, if it is what was written, or else what the device says when it is asked once more: a device may
-    /// have misread.
+    /// `record`, if it is what was written.
     async fn checked(&self, entry: &IndexEntry, record: IoSlice) -> Result<IoSlice, ReadError> {
         let (position, len) = (entry.position, entry.size as usize);
-        if is_whole(&record, len, entry.crc) {
-            return Ok(record);
+        let whole = self.whole(position, len, entry.crc, record).await;
+        whole.ok_or_else(|| self.damaged(position, len, "the record is not what was written"))
+    }
+
+    /// `record`, if it is what was written, or else what the device says when it is asked once more, as it may have
+    /// misread; `None` when that is not what was written either.
+    pub(super) async fn whole(
+        &self,
+        position: LogPosition,
+        len: usize,
+        crc: u32,
+        record: IoSlice,
+    ) -> Option<IoSlice> {
+        if is_whole(&record, len, crc) {
+            return Some(record);
         }
-        match self.log.read_once_more(position, len).await {
-            Ok(record) if is_whole(&record, len, entry.crc) => {
-                let (shard, position) = (self.options.id.0, position.0);
-                tracing::warn!(shard, position, len, "a record was misread, and read well once more");
-                Ok(record)
-            }
-            _ => Err(self.damaged(position, len, "the record is not what was written")),
-        }
+        let again = self.log.read_once_more(position, len).await.ok();
+        let again = again.filter(|record| is_whole(record, len, crc))?;
+        tracing::warn!(
+            shard = self.options.id.0,
+            position = position.0,
+            len,
+            "misread, and read well once more"
+        );
+        Some(again)
     }
 
     fn damaged(&self, position: LogPosition, len: usize, what: &str) -> ReadError {
@@ -301,7 +314,7 @@ impl<E: Env> Inner<E> {
 }
 
 /// Whether a record that was read is what was written.
-pub(super) fn is_whole(record: &[u8], len: usize, crc: u32) -> bool {
+fn is_whole(record: &[u8], len: usize, crc: u32) -> bool {
     record.len() == len && (crc32fast::hash(record) == crc || ringmq_env::mutant!("skip-crc"))
 }
 
