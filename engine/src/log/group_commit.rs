@@ -54,11 +54,9 @@ impl<E: Env> Log<E> {
     pub(crate) async fn flush(&self) {
         let log = &*self.0;
         let wanted = self.committed().0;
-        loop {
-            log.changed.until(|| !log.flushing.get()).await;
-            if log.flushed.get() >= wanted {
-                return;
-            }
+        // Not for the end of a flush alone: another may have begun by the time that this task is awake.
+        log.changed.until(|| log.flushed.get() >= wanted || !log.flushing.get()).await;
+        if log.flushed.get() < wanted {
             log.flush().await;
         }
     }
