@@ -5,6 +5,7 @@ mod ops;
 use bytes::BytesMut;
 use divan::{Bencher, black_box};
 use ops::{Hop, SimShard};
+use ringmq_protocol::frame::Forms;
 
 fn main() {
     divan::main();
@@ -13,7 +14,14 @@ fn main() {
 #[divan::bench]
 fn decode_send(bencher: Bencher) {
     let frame = ops::send_frame();
-    bencher.with_inputs(|| frame.clone()).bench_local_refs(|frame| ops::decode(black_box(frame)));
+    let mut forms = Forms::default();
+    bencher.with_inputs(|| frame.clone()).bench_local_refs(|frame| ops::decode(black_box(frame), &mut forms));
+}
+
+#[divan::bench]
+fn decode_unknown_send(bencher: Bencher) {
+    let frame = ops::send_frame();
+    bencher.with_inputs(|| frame.clone()).bench_local_refs(|frame| ops::decode_unknown(black_box(frame)));
 }
 
 #[divan::bench]

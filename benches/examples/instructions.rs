@@ -15,13 +15,15 @@ use std::process::{Command, ExitCode};
 
 use bytes::BytesMut;
 use ops::{Hop, SimShard};
+use ringmq_protocol::frame::Forms;
 
 /// Repetitions in one count; the first warms up what is lazily made, and is not counted.
 const REPEAT: u64 = 64;
 
 /// Name, what prepares it and runs it, and the most instructions that one may take.
-const OPERATIONS: [(&str, fn(), u64); 9] = [
+const OPERATIONS: [(&str, fn(), u64); 10] = [
     ("decode_send", decode_send, 7440),
+    ("decode_unknown_send", decode_unknown_send, 7440),
     ("encode_answer", encode_answer, 1130),
     ("encode_record", encode_record, 1225),
     ("decode_record", decode_record, 925),
@@ -87,10 +89,19 @@ fn repeat(mut operation: impl FnMut()) {
 }
 
 fn decode_send() {
+    let mut forms = Forms::default();
+    decode_each(|frame| ops::decode(frame, &mut forms));
+}
+
+fn decode_unknown_send() {
+    decode_each(ops::decode_unknown);
+}
+
+fn decode_each(mut decode: impl FnMut(&mut [u8]) -> (i32, usize)) {
     let mut frames = vec![ops::send_frame(); REPEAT as usize + 1].into_iter();
     repeat(|| {
         let mut frame = frames.next().expect("a frame for each repetition");
-        black_box(ops::decode(black_box(&mut frame)));
+        black_box(decode(black_box(&mut frame)));
         std::mem::forget(frame);
     });
 }

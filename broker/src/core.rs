@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use ringmq_engine::ShardId;
 use ringmq_env::{Env, Listener, Stream, StreamWriter};
 use ringmq_protocol::command::Command;
-use ringmq_protocol::frame::Limits;
+use ringmq_protocol::frame::{Forms, Limits};
 use ringmq_protocol::message_id::UniqueKeys;
 use rustc_hash::FxBuildHasher;
 
@@ -55,6 +55,8 @@ pub struct Core<E: Env> {
     pub filters: RefCell<FilterCache>,
     /// What may be sent and pulled.
     pub quotas: RefCell<Quotas>,
+    /// The forms of the headers that were read here.
+    pub forms: RefCell<Forms>,
     /// What was refused or closed, counted and told now and then.
     pub complaints: Complaints,
     mailbox: Rc<Mailbox<CoreMessage>>,
@@ -90,6 +92,7 @@ impl<E: Env> Core<E> {
             unique_keys: RefCell::new(unique_keys),
             filters: RefCell::default(),
             quotas: RefCell::new(Quotas::new(mailbox.core(), identity.routing, config.quotas)),
+            forms: RefCell::default(),
             complaints: Complaints::default(),
             mailbox: Rc::new(mailbox),
             connections: RefCell::default(),

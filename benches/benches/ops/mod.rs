@@ -10,7 +10,7 @@ use ringmq_broker::mailbox::{CoreId, Incoming, LaneCapacity, Mailbox, mesh};
 use ringmq_engine::*;
 use ringmq_env::sim::{Sim, SimEnv};
 use ringmq_protocol::command::Command;
-use ringmq_protocol::frame::{Frame, Limits};
+use ringmq_protocol::frame::{Forms, Frame, Limits};
 use ringmq_protocol::headers::SendHeaderV2;
 use ringmq_protocol::properties;
 use ringmq_protocol::record::{RecordFields, RecordView, body_crc};
@@ -52,8 +52,18 @@ pub fn send_frame() -> Vec<u8> {
 }
 
 /// Frame to header to the send's own header. Strings are unescaped in place, so each call needs a frame of its own.
-pub fn decode(frame: &mut [u8]) -> (i32, usize) {
+pub fn decode(frame: &mut [u8], forms: &mut Forms) -> (i32, usize) {
+    let frame = Frame::parse_like(frame, &Limits::default(), forms).expect("a good frame");
+    own_header(&frame)
+}
+
+/// The same without a known form, as the first frames of a client are read.
+pub fn decode_unknown(frame: &mut [u8]) -> (i32, usize) {
     let frame = Frame::parse(frame, &Limits::default()).expect("a good frame");
+    own_header(&frame)
+}
+
+fn own_header(frame: &Frame<'_>) -> (i32, usize) {
     let header = SendHeaderV2::for_code(frame.header.code, &frame.header.ext).expect("a good header");
     (header.queue_id, header.topic.len())
 }

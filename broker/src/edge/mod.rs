@@ -83,7 +83,7 @@ pub fn dispatch<E: Env>(
     mut frame: BytesMut,
 ) -> Result<Step, FrameError> {
     let base = frame.as_ptr() as usize;
-    let parsed = Frame::parse(&mut frame, core.limits())?;
+    let parsed = Frame::parse_like(&mut frame, core.limits(), &mut core.forms.borrow_mut())?;
     let header = &parsed.header;
     if header.is_response() {
         if connection.invocation_answered(header.opaque) {

@@ -1,6 +1,7 @@
 //! The frame: `i32 length | u8 serialize type, u24 header length | header | body` (part A.1 of the protocol notes).
 
 use crate::header::{Header, HeaderError, SerializeType};
+pub use crate::json_header::Forms;
 use crate::{binary_header, json_header};
 
 /// Bytes of the length field, which does not count itself.
@@ -124,6 +125,23 @@ impl<'a> Frame<'a> {
     /// Reads one whole frame (of the size that [`peek`] told). JSON strings are unescaped in place, so the header's
     /// bytes are of no other use afterwards; the body is left as it is.
     pub fn parse(frame: &'a mut [u8], limits: &Limits) -> Result<Frame<'a>, FrameError> {
+        Frame::parse_by(frame, limits, None)
+    }
+
+    /// The same, for one who reads many frames: JSON headers that look like earlier ones are read in half the time.
+    pub fn parse_like(
+        frame: &'a mut [u8],
+        limits: &Limits,
+        forms: &mut Forms,
+    ) -> Result<Frame<'a>, FrameError> {
+        Frame::parse_by(frame, limits, Some(forms))
+    }
+
+    fn parse_by(
+        frame: &'a mut [u8],
+        limits: &Limits,
+        forms: Option<&mut Forms>,
+    ) -> Result<Frame<'a>, FrameError> {
         let actual = frame.len();
         let expected = peek(frame, limits)?.unwrap_or(PREFIX_BYTES);
         let (Some(mark), true) = (frame.get(4..8), expected == actual) else {
@@ -134,7 +152,7 @@ impl<'a> Frame<'a> {
         let (head, body) = frame.split_at_mut(body_at);
         let head = &mut head[PREFIX_BYTES..];
         let header = match serialize {
-            SerializeType::Json => json_header::parse(head, limits.max_ext_fields)?,
+            SerializeType::Json => json_header::parse(head, limits.max_ext_fields, forms)?,
             SerializeType::RocketMq => binary_header::parse(head, limits.max_ext_fields)?,
         };
         Ok(Frame { header, body, body_at })

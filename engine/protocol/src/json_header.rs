@@ -1,34 +1,70 @@
 //! The JSON header (part A.2), read in place and as leniently as fastjson reads it.
 
+mod forms;
 mod usual;
+
+pub use forms::Forms;
+
+use forms::Head;
+
+use smallvec::SmallVec;
 
 use crate::header::{Entries, Entry, ExtFields, Header, HeaderError, SerializeType};
 use crate::json::scan::{self, Span, SyntaxError};
 use crate::language::Language;
 
 /// Reads a header; strings are unescaped in place. Linear in the header's length, without recursion; allocates only
-/// when there are more than 24 ext fields.
-pub(crate) fn parse(bytes: &mut [u8], max_fields: usize) -> Result<Header<'_>, HeaderError> {
+/// when there are more than 24 ext fields, or when the form is learned.
+pub(crate) fn parse<'a>(
+    bytes: &'a mut [u8],
+    max_fields: usize,
+    forms: Option<&mut Forms>,
+) -> Result<Header<'a>, HeaderError> {
     let mut entries = Entries::new();
-    let (fields, is_ascii) = match usual::read(bytes, max_fields, &mut entries) {
-        Some(usual) => usual.unescape(bytes, &mut entries)?,
-        None => (leniently(bytes, max_fields, &mut entries)?, false),
-    };
-    let text = match is_ascii {
+    let head = head(bytes, max_fields, forms, &mut entries)?;
+    let text = match head.is_ascii {
         // SAFETY: every byte is ASCII, but for the characters that `scan::unescape` wrote whole.
         true => unsafe { std::str::from_utf8_unchecked(bytes) },
         false => std::str::from_utf8(bytes).map_err(|e| HeaderError::NotUtf8 { at: e.valid_up_to() })?,
     };
     Ok(Header {
-        code: fields.code,
-        language: language(fields.language.of(text.as_bytes())),
-        version: fields.version,
-        opaque: fields.opaque,
-        flag: fields.flag,
-        remark: fields.remark.map(|span| &text[span.start..span.end]),
+        code: head.code,
+        language: head.language,
+        version: head.version,
+        opaque: head.opaque,
+        flag: head.flag,
+        remark: head.remark.map(|span| &text[span.start..span.end]),
         serialize: SerializeType::Json,
         ext: ExtFields::new(text, entries),
     })
+}
+
+/// Reads all but the ext fields, which become `entries`: by a form that is known, or as clients write, or leniently.
+fn head(
+    bytes: &mut [u8],
+    max_fields: usize,
+    mut forms: Option<&mut Forms>,
+    entries: &mut Entries,
+) -> Result<Head, HeaderError> {
+    let known = forms.as_mut().and_then(|forms| forms.read(bytes, max_fields, entries));
+    if let Some(head) = known {
+        head.unescape(bytes, entries)?;
+        return Ok(head);
+    }
+    let Some(usual) = usual::read(bytes, max_fields, entries) else {
+        let fields = leniently(bytes, max_fields, entries)?;
+        let language = language(fields.language.of(bytes));
+        return Ok(Head::new(&fields, language, false, SmallVec::new()));
+    };
+    let language = language(usual.fields.language.of(bytes));
+    if let Some(forms) = forms
+        && forms.is_wanted(bytes)
+    {
+        forms.learn(bytes, &usual, language, entries);
+    }
+    let head = Head::new(&usual.fields, language, usual.is_ascii, usual.escaped);
+    head.unescape(bytes, entries)?;
+    Ok(head)
 }
 
 /// Reads a header of any form, with its ext fields as `entries`.
@@ -212,11 +248,11 @@ mod tests {
 
     fn parsed(text: &str, check: impl FnOnce(Header<'_>)) {
         let mut bytes = text.as_bytes().to_vec();
-        check(parse(&mut bytes, 64).unwrap());
+        check(parse(&mut bytes, 64, None).unwrap());
     }
 
     fn error(text: &[u8]) -> HeaderError {
-        parse(&mut text.to_vec(), 3).unwrap_err()
+        parse(&mut text.to_vec(), 3, None).unwrap_err()
     }
 
     #[test]
@@ -237,23 +273,40 @@ mod tests {
 
     /// What a header says, both ways of reading it.
     fn both(bytes: &[u8]) -> (Option<String>, Result<String, HeaderError>) {
-        let told = |bytes: &[u8], fields: Fields, entries: &Entries| {
-            let span = |s: u32, e: u32| String::from_utf8_lossy(&bytes[s as usize..e as usize]).into_owned();
-            let ext: Vec<_> = entries
-                .iter()
-                .map(|e| (span(e.name_start, e.name_end), span(e.value_start, e.value_end)))
-                .collect();
-            let Fields { code, version, opaque, flag, language, remark } = fields;
-            let texts = [language, remark.unwrap_or_default()].map(|text| text.of(bytes).to_vec());
-            format!("{code} {version} {opaque} {flag} {texts:?} {} {ext:?}", remark.is_some())
-        };
         let (mut one, mut two) = (bytes.to_vec(), bytes.to_vec());
         let (mut first, mut second) = (Entries::new(), Entries::new());
         let usual = usual::read(bytes, 64, &mut first);
-        let usual = usual.and_then(|usual| usual.unescape(&mut one, &mut first).ok());
+        let usual = usual.and_then(|usual| {
+            usual::unescape(&usual.escaped, &mut one, &mut first).ok()?;
+            Some(told(&one, &usual.fields, &first))
+        });
         let lenient = leniently(&mut two, 64, &mut second);
-        let usual = usual.map(|(fields, _)| told(&one, fields, &first));
-        (usual, lenient.map(|fields| told(&two, fields, &second)))
+        (usual, lenient.map(|fields| told(&two, &fields, &second)))
+    }
+
+    fn told(bytes: &[u8], fields: &Fields, entries: &Entries) -> String {
+        let span = |s: u32, e: u32| String::from_utf8_lossy(&bytes[s as usize..e as usize]).into_owned();
+        let ext: Vec<_> = entries
+            .iter()
+            .map(|e| (span(e.name_start, e.name_end), span(e.value_start, e.value_end)))
+            .collect();
+        let &Fields { code, version, opaque, flag, language, remark } = fields;
+        let texts = [language, remark.unwrap_or_default()].map(|text| text.of(bytes).to_vec());
+        format!("{code} {version} {opaque} {flag} {texts:?} {} {ext:?}", remark.is_some())
+    }
+
+    /// What a header says, or why it cannot be read.
+    fn whole(bytes: &[u8], max_fields: usize, forms: Option<&mut Forms>) -> Result<String, HeaderError> {
+        let mut bytes = bytes.to_vec();
+        parse(&mut bytes, max_fields, forms).map(|header| format!("{header:?}"))
+    }
+
+    /// Forms that know the one header.
+    fn forms_of(text: &[u8]) -> Forms {
+        let mut forms = Forms::default();
+        whole(text, 64, Some(&mut forms)).unwrap();
+        assert!(forms.read(text, 64, &mut Entries::new()).is_some(), "it was learned");
+        forms
     }
 
     const USUAL: &str = concat!(
@@ -288,7 +341,38 @@ mod tests {
             if let Some(usual) = usual {
                 prop_assert_eq!(Ok(usual), lenient);
             }
+            // What a known form says of it, if it is of that form, is the same, too.
+            let known = whole(&bytes, 64, Some(&mut forms_of(USUAL.as_bytes())));
+            prop_assert_eq!(known, whole(&bytes, 64, None));
         }
+    }
+
+    #[test]
+    fn values_of_a_known_form_are_read_whatever_they_are() {
+        let form = |topic: &str, properties: &str, opaque: &str, remark: &str| {
+            format!(
+                "{{\"code\":310,\"extFields\":{{\"a\":\"group\",\"topic\":\"{topic}\",\"i\":\"{properties}\"}},\"flag\":0,\
+                 \"language\":\"GO\",\"opaque\":{opaque},\"remark\":\"{remark}\",\"version\":475}}"
+            )
+        };
+        let mut forms = forms_of(form("T", "", "1", "").as_bytes());
+        for (topic, properties, opaque, remark) in [
+            ("", "", "-7", ""),
+            ("a topic whose name is longer than sixteen bytes", "K\\u0001v\\u0002", "2147483647", "why"),
+            ("中", "\\\"\\\\", "0", "中"),
+            ("\\u4e2d", "中\\n", "12", "-"),
+        ] {
+            let text = form(topic, properties, opaque, remark);
+            let head = forms.read(text.as_bytes(), 64, &mut Entries::new());
+            assert!(head.is_some(), "{text}");
+            let known = whole(text.as_bytes(), 64, Some(&mut forms));
+            assert_eq!(known, whole(text.as_bytes(), 64, None), "{text}");
+        }
+        let bad = form("T", "\\q", "1", "");
+        assert_eq!(whole(bad.as_bytes(), 64, Some(&mut forms)), whole(bad.as_bytes(), 64, None));
+        let text = form("T", "", "1", "");
+        let limited = whole(text.as_bytes(), 2, Some(&mut forms));
+        assert_eq!(limited, Err(HeaderError::TooManyFields { limit: 2 }));
     }
 
     #[test]

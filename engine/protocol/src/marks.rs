@@ -3,6 +3,8 @@
 
 /// Bytes that are looked at together: one for each bit of a mask.
 const BLOCK: usize = 64;
+/// Bytes that are looked at together in a short text.
+const SHORT: usize = 16;
 
 /// The places of the bytes `A` and `B` in a text, one after the other.
 #[derive(Clone, Debug)]
@@ -50,11 +52,11 @@ impl<'a, const A: u8, const B: u8> Marks<'a, A, B> {
     fn look(&mut self) {
         let rest = &self.bytes[self.block..];
         let (mask, high) = match rest.first_chunk::<BLOCK>() {
-            Some(block) => masks::<A, B>(block),
+            Some(block) => masks::<A, B, BLOCK>(block),
             None => {
                 let mut last = [!A & 0x7f; BLOCK];
                 last[..rest.len()].copy_from_slice(rest);
-                let (mask, high) = masks::<A, B>(&last);
+                let (mask, high) = masks::<A, B, BLOCK>(&last);
                 (mask & ((1 << rest.len()) - 1), high)
             }
         };
@@ -63,10 +65,28 @@ impl<'a, const A: u8, const B: u8> Marks<'a, A, B> {
     }
 }
 
-/// A bit for each byte that is `A` or `B`; and any bits at all if one is not ASCII.
+/// Where the first of the two bytes stands, for texts of which most are short; and whether there may be something in
+/// front of it that is not ASCII.
+#[inline(always)]
+pub(crate) fn first<const A: u8, const B: u8>(text: &[u8]) -> (Option<usize>, bool) {
+    let (mut at, mut high) = (0, 0);
+    while let Some(block) = text[at..].first_chunk::<SHORT>() {
+        let (mask, highs) = masks::<A, B, SHORT>(block);
+        high |= highs;
+        if mask != 0 {
+            return (Some(at + mask.trailing_zeros() as usize), high != 0);
+        }
+        at += SHORT;
+    }
+    let rest = &text[at..];
+    let found = rest.iter().position(|byte| *byte == A || *byte == B);
+    (found.map(|found| at + found), high != 0 || !rest.is_ascii())
+}
+
+/// A bit for each byte that is `A` or `B`; and any bits at all if one is not ASCII. `N` is 16, 32, 48 or 64.
 #[cfg(target_arch = "x86_64")]
-#[inline]
-fn masks<const A: u8, const B: u8>(block: &[u8; BLOCK]) -> (u64, u64) {
+#[inline(always)]
+fn masks<const A: u8, const B: u8, const N: usize>(block: &[u8; N]) -> (u64, u64) {
     use std::arch::x86_64::{
         _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
@@ -87,13 +107,13 @@ fn masks<const A: u8, const B: u8>(block: &[u8; BLOCK]) -> (u64, u64) {
 
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-fn masks<const A: u8, const B: u8>(block: &[u8; BLOCK]) -> (u64, u64) {
-    masks_in_words::<A, B>(block)
+fn masks<const A: u8, const B: u8, const N: usize>(block: &[u8; N]) -> (u64, u64) {
+    masks_in_words::<A, B, N>(block)
 }
 
 /// The same, without any instruction that some machine lacks.
 #[cfg_attr(target_arch = "x86_64", cfg(test))]
-fn masks_in_words<const A: u8, const B: u8>(block: &[u8; BLOCK]) -> (u64, u64) {
+fn masks_in_words<const A: u8, const B: u8, const N: usize>(block: &[u8; N]) -> (u64, u64) {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     /// Gathers the top bit of each byte.
     const GATHER: u64 = 0x0102_0408_1020_4080;
@@ -128,9 +148,16 @@ mod tests {
         }
 
         #[test]
+        fn the_first_is_found(text in prop::collection::vec(prop_oneof![8 => any::<u8>(), 1 => Just(1)], 0..50)) {
+            let (found, high) = first::<1, 2>(&text);
+            prop_assert_eq!(found, text.iter().position(|byte| matches!(byte, 1 | 2)));
+            prop_assert!(high || text[..found.unwrap_or(text.len())].is_ascii());
+        }
+
+        #[test]
         fn both_ways_agree(block in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), any::<u8>()], BLOCK)) {
             let block = block.as_array().expect("a block");
-            let (here, there) = (masks::<b'"', b'\\'>(block), masks_in_words::<b'"', b'\\'>(block));
+            let (here, there) = (masks::<b'"', b'\\', BLOCK>(block), masks_in_words::<b'"', b'\\', BLOCK>(block));
             prop_assert_eq!((here.0, here.1 == 0), (there.0, there.1 == 0));
         }
     }

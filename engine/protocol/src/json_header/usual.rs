@@ -10,33 +10,31 @@ use crate::marks::Marks;
 
 /// A header that was read; its escapes still stand.
 pub(super) struct Usual {
-    fields: Fields,
-    is_ascii: bool,
+    pub fields: Fields,
+    pub is_ascii: bool,
+    /// Where the opaque's digits are.
+    pub opaque: Option<Span>,
     /// Places of the texts that have escapes, as places among the entries.
-    escaped: SmallVec<[u8; 4]>,
+    pub escaped: SmallVec<[u8; 4]>,
 }
 
-impl Usual {
-    /// Unescapes the texts in place. Returns what the header holds besides, and whether the bytes were ASCII before.
-    pub(super) fn unescape(
-        self,
-        bytes: &mut [u8],
-        entries: &mut Entries,
-    ) -> Result<(Fields, bool), SyntaxError> {
-        for place in self.escaped {
-            let entry = &mut entries[usize::from(place)];
-            let (start, end) = (entry.value_start as usize, entry.value_end as usize);
-            entry.value_end = (start + scan::unescape(&mut bytes[start..end])?) as u32;
-        }
-        Ok((self.fields, self.is_ascii))
+/// Unescapes texts in place; `escaped` are their places among the entries.
+pub(super) fn unescape(escaped: &[u8], bytes: &mut [u8], entries: &mut Entries) -> Result<(), SyntaxError> {
+    for place in escaped {
+        let entry = &mut entries[usize::from(*place)];
+        let (start, end) = (entry.value_start as usize, entry.value_end as usize);
+        entry.value_end = (start + scan::unescape(&mut bytes[start..end])?) as u32;
     }
+    Ok(())
 }
 
 /// Reads a header of the usual form, with its ext fields as `entries`; `None` when it is of another, or wrong.
 pub(super) fn read(bytes: &[u8], max_fields: usize, entries: &mut Entries) -> Option<Usual> {
-    let mut reader = Reader { bytes, marks: Marks::new(bytes), at: 0, entries, escaped: SmallVec::new() };
+    let mut reader =
+        Reader { bytes, marks: Marks::new(bytes), at: 0, entries, opaque: None, escaped: SmallVec::new() };
     let fields = reader.header(max_fields)?;
-    Some(Usual { fields, is_ascii: reader.marks.is_ascii(), escaped: reader.escaped })
+    let (opaque, escaped) = (reader.opaque, reader.escaped);
+    Some(Usual { fields, is_ascii: reader.marks.is_ascii(), opaque, escaped })
 }
 
 struct Reader<'a> {
@@ -45,6 +43,7 @@ struct Reader<'a> {
     marks: Marks<'a, b'"', b'\\'>,
     at: usize,
     entries: &'a mut Entries,
+    opaque: Option<Span>,
     escaped: SmallVec<[u8; 4]>,
 }
 
@@ -59,7 +58,11 @@ impl Reader<'_> {
             match name.of(self.bytes) {
                 b"code" => fields.code = self.int()?,
                 b"flag" => fields.flag = self.int()?,
-                b"opaque" => fields.opaque = self.int()?,
+                b"opaque" => {
+                    let start = self.at;
+                    fields.opaque = self.int()?;
+                    self.opaque = Some(Span { start, end: self.at });
+                }
                 b"version" => fields.version = self.int()?,
                 b"language" => fields.language = self.plain()?,
                 b"remark" => fields.remark = Some(self.plain()?),
@@ -157,18 +160,23 @@ impl Reader<'_> {
         Some((Span { start, end }, escaped))
     }
 
-    /// A whole number without quotes.
     #[inline]
     fn int(&mut self) -> Option<i32> {
-        let negative = self.bytes.get(self.at) == Some(&b'-');
-        self.at += usize::from(negative);
-        let (start, mut value) = (self.at, 0i64);
-        while let Some(digit @ b'0'..=b'9') = self.bytes.get(self.at) {
-            value = value * 10 + i64::from(digit - b'0');
-            self.at += 1;
-        }
-        let digits = self.at - start;
-        let value = if negative { -value } else { value };
-        i32::try_from(value).ok().filter(|_| (1..=18).contains(&digits))
+        int(self.bytes, &mut self.at)
     }
+}
+
+/// The whole number without quotes at `at`, which then is behind it.
+#[inline]
+pub(super) fn int(bytes: &[u8], at: &mut usize) -> Option<i32> {
+    let negative = bytes.get(*at) == Some(&b'-');
+    *at += usize::from(negative);
+    let (start, mut value) = (*at, 0i64);
+    while let Some(digit @ b'0'..=b'9') = bytes.get(*at) {
+        value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
+        *at += 1;
+    }
+    let digits = *at - start;
+    let value = if negative { -value } else { value };
+    i32::try_from(value).ok().filter(|_| (1..=18).contains(&digits))
 }
