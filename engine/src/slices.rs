@@ -91,29 +91,40 @@ impl Slices {
 
 /// What a slice should take at most, well below the millisecond that nothing may take.
 const SLICE: Duration = Duration::from_micros(250);
-/// Items after which the core is given back at any rate: where time stands still, in the simulator, others get
-/// between, too.
-const ITEMS: usize = 1024;
+/// Items between two looks at the clock: a few microseconds.
+const LOOK_EVERY: usize = 64;
 
 /// Cuts work into slices.
 pub(crate) struct Pacer<E: Env> {
     env: E,
     begun: Instant,
+    /// Since then.
     items: usize,
+    /// When the clock is looked at next.
+    look_at: usize,
 }
 
 impl<E: Env> Pacer<E> {
     /// The first slice begins now.
     pub(crate) fn new(env: &E) -> Pacer<E> {
-        Pacer { env: env.clone(), begun: env.now(), items: 0 }
+        Pacer { env: env.clone(), begun: env.now(), items: 0, look_at: LOOK_EVERY.min(E::SLICE_ITEMS) }
     }
 
-    /// To be called each time that `items` more are done: gives the core back once the slice is long enough.
+    /// To be called each time that `items` more are done, for each single one if need be: gives the core back once the
+    /// slice is long enough.
+    #[inline]
     pub(crate) async fn done(&mut self, items: usize) {
         self.items += items;
-        if self.items >= ITEMS || self.env.now().since(self.begun) >= SLICE {
+        if self.items >= self.look_at {
+            self.look().await;
+        }
+    }
+
+    async fn look(&mut self) {
+        self.look_at = self.items.saturating_add(LOOK_EVERY).min(E::SLICE_ITEMS);
+        if self.items >= E::SLICE_ITEMS || self.env.now().since(self.begun) >= SLICE {
             self.env.yield_now().await;
-            (self.begun, self.items) = (self.env.now(), 0);
+            *self = Pacer::new(&self.env);
         }
     }
 }
@@ -122,7 +133,7 @@ impl<E: Env> Pacer<E> {
 mod tests {
     use std::cell::Cell;
 
-    use ringmq_env::sim::Sim;
+    use ringmq_env::sim::{Sim, SimEnv};
 
     use super::*;
 
@@ -141,7 +152,7 @@ mod tests {
             });
             let work = async {
                 let mut pacer = Pacer::new(&env);
-                for _ in 0..10 * ITEMS {
+                for _ in 0..10 * SimEnv::SLICE_ITEMS {
                     pacer.done(1).await;
                 }
             };

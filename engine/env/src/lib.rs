@@ -231,6 +231,10 @@ pub trait Env: Clone + 'static {
     /// before the caller next awaits.
     fn spawn(&self, task: impl Future<Output = ()> + 'static);
 
+    /// Items of background work after which others get their turn, whatever the clock says: where it stands still
+    /// while a task runs, nothing else would cut the work into slices.
+    const SLICE_ITEMS: usize = usize::MAX;
+
     /// Lets other tasks of this core run.
     fn yield_now(&self) -> impl Future<Output = ()>;
 

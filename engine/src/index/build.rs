@@ -14,7 +14,7 @@ use crate::slices::Pacer;
 
 /// Bytes in one write.
 const WRITE_SIZE: usize = 64 * BLOCK;
-/// Items sorted between two yields: well below a millisecond.
+/// Items sorted in one go: well below a millisecond.
 const SORT_SLICE: usize = 4096;
 
 /// Fills blocks with records and writes them.
@@ -70,8 +70,8 @@ impl<F: File> BlockWriter<F> {
     }
 }
 
-/// Records written between two looks at the clock.
-const PACE: usize = 64;
+/// How much work a block of names is: a copy and a checksum, as for so many records.
+const NAMES_PER_BLOCK: usize = 64;
 
 /// A run being written. Queues are added in the order of their hashes, then the keys in theirs.
 pub(super) struct RunBuilder<E: Env> {
@@ -176,11 +176,8 @@ impl<E: Env> RunBuilder<E> {
             let bytes = extent.encode_entry(entry);
             self.header.entries += 1;
             self.blocks.add(&bytes).await?;
-            if at % PACE == PACE - 1 {
-                self.pacer.done(PACE).await;
-            }
+            self.pacer.done(1).await;
         }
-        self.pacer.done(1 + entries.len() % PACE).await;
         Ok(())
     }
 
@@ -203,28 +200,24 @@ impl<E: Env> RunBuilder<E> {
 
     /// All queues are added: writes where they are. Then come the keys.
     pub(super) async fn end_queues(&mut self) -> io::Result<()> {
-        for (at, place) in std::mem::take(&mut self.name_places).into_iter().enumerate() {
+        for place in std::mem::take(&mut self.name_places) {
             drop(place);
-            if at % PACE == PACE - 1 {
-                self.pacer.done(PACE).await;
-            }
+            self.pacer.done(1).await;
         }
         self.blocks.end_block().await?;
         let directory = std::mem::take(&mut self.extents);
         self.filter = Filter::new(directory.len());
-        for (at, extent) in directory.iter().enumerate() {
+        for extent in &directory {
             self.filter.add(extent.hash);
             if self.blocks.add(&extent.encode()).await? {
                 self.fences.push(extent.hash);
             }
-            if at % PACE == PACE - 1 {
-                self.pacer.done(PACE).await;
-            }
+            self.pacer.done(1).await;
         }
         self.blocks.end_block().await?;
         for data in self.names.chunks(DATA) {
             self.blocks.add(data).await?;
-            self.pacer.done(PACE).await;
+            self.pacer.done(NAMES_PER_BLOCK).await;
         }
         self.header.extents = directory.len() as u32;
         self.header.names = self.names.len() as u32;
@@ -237,20 +230,16 @@ impl<E: Env> RunBuilder<E> {
             self.fences.push(key.hash);
         }
         self.header.keys += 1;
-        if (self.header.keys as usize).is_multiple_of(PACE) {
-            self.pacer.done(PACE).await;
-        }
+        self.pacer.done(1).await;
         Ok(())
     }
 
     /// Writes the rest and takes all to the device, under its temporary name.
     pub(super) async fn finish(mut self) -> io::Result<Finished<E>> {
         self.blocks.end_block().await?;
-        for (at, fence) in self.fences.iter().enumerate() {
+        for fence in &self.fences {
             self.blocks.add(&fence.to_le_bytes()).await?;
-            if at % PACE == PACE - 1 {
-                self.pacer.done(PACE).await;
-            }
+            self.pacer.done(1).await;
         }
         self.blocks.end_block().await?;
         assert!(
@@ -293,15 +282,16 @@ pub(super) async fn sort_sliced<E: Env, T: Ord>(
     let items: usize = parts.iter().map(Vec::len).sum();
     let bits = (items / SORT_SLICE).next_power_of_two().ilog2();
     let mut buckets: Vec<Vec<T>> = (0..1 << bits).map(|_| Vec::new()).collect();
+    let mut pacer = Pacer::new(env);
     for part in parts {
         for item in part {
             buckets[hash(&item).checked_shr(64 - bits).unwrap_or(0) as usize].push(item);
+            pacer.done(1).await;
         }
-        env.yield_now().await;
     }
     for bucket in &mut buckets {
         bucket.sort_unstable();
-        env.yield_now().await;
+        pacer.done(bucket.len()).await;
     }
     buckets
 }

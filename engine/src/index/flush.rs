@@ -13,13 +13,14 @@ use super::keys::HotKey;
 use super::run::Run;
 use super::table::{QueueSlot, queue_hash};
 use crate::meta::is_full;
+use crate::slices::Pacer;
 use crate::types::LogPosition;
 
 /// A run is due when this much of the log is not in one,
 const FLUSH_LOG: u64 = 64 << 20;
 /// or when entries and keys take this many bytes of memory.
 const FLUSH_MEMORY: usize = 32 << 20;
-/// Entries of one queue, or queues, handled between two yields.
+/// Entries of one queue, or queues, handled between two looks at the clock.
 const SLICE: usize = 512;
 
 /// File name of the run of a range of the log.
@@ -87,6 +88,7 @@ impl<E: Env> Index<E> {
 
     /// The keys of the run's range, sorted. Sets the range of their store times.
     async fn pack_keys(&self, header: &mut Header) -> Vec<Vec<PackedKey>> {
+        let mut pacer = Pacer::new(&self.0.env);
         let (mut hot, mut chunk) = (Vec::new(), 0);
         let (mut from_ms, mut to_ms) = (i64::MAX, i64::MIN);
         while self.take_keys(chunk, header.to, &mut hot) {
@@ -94,7 +96,7 @@ impl<E: Env> Index<E> {
                 (from_ms, to_ms) = (from_ms.min(*store_ms), to_ms.max(*store_ms));
             }
             chunk += 1;
-            self.0.env.yield_now().await;
+            pacer.done(hot.last().map_or(0, Vec::len)).await;
         }
         if !hot.is_empty() {
             (header.keys_from_ms, header.keys_to_ms) = (whole_second(from_ms), to_ms);
@@ -103,7 +105,7 @@ impl<E: Env> Index<E> {
         for part in hot {
             let keys = part.iter().map(|key| PackedKey::new(key.hash, key.position, key.store_ms, header));
             packed.push(keys.collect());
-            self.0.env.yield_now().await;
+            pacer.done(part.len()).await;
         }
         sort_sliced(&self.0.env, packed, |key: &PackedKey| key.hash).await
     }
@@ -130,9 +132,10 @@ impl<E: Env> Index<E> {
 
     async fn slots_by_hash(&self, slots: &[u32]) -> Vec<Vec<(u64, u32)>> {
         let mut hashed = Vec::with_capacity(slots.len() / SLICE + 1);
+        let mut pacer = Pacer::new(&self.0.env);
         for part in slots.chunks(SLICE) {
             hashed.push(self.hash_slots(part));
-            self.0.env.yield_now().await;
+            pacer.done(part.len()).await;
         }
         sort_sliced(&self.0.env, hashed, |(hash, _)| *hash).await
     }
@@ -177,9 +180,10 @@ impl<E: Env> Index<E> {
         while !self.0.state.borrow_mut().keys.release(to) {
             self.0.env.yield_now().await;
         }
+        let mut pacer = Pacer::new(&self.0.env);
         for part in slots.chunks(SLICE) {
             self.release(part, to);
-            self.0.env.yield_now().await;
+            pacer.done(part.len()).await;
         }
         self.0.state.borrow_mut().table.reclaim(to);
     }

@@ -11,13 +11,14 @@ use super::table::{QueueSlot, Table, queue_hash};
 use super::{Index, State};
 use crate::bytes::array;
 use crate::meta::MetaLog;
+use crate::slices::Pacer;
 use crate::types::{LogPosition, QueueId, QueueOffset};
 
 /// Fewest bytes of the log that one queue offset takes: a message of an inner batch, with a body of one byte. A record
 /// of its own takes more.
 const MIN_OFFSET_LEN: u64 = 22 + 1;
 
-/// Queues looked at between two yields.
+/// Queues looked at between two looks at the clock.
 const SLICE: u32 = 512;
 
 const DELETED: u8 = b't';
@@ -189,13 +190,12 @@ impl<E: Env> Index<E> {
         if all.is_empty() {
             return;
         }
+        let mut pacer = Pacer::new(&self.0.env);
         for slot in 0..slots {
             for (from, to) in &all {
                 self.0.state.borrow_mut().table.skip_lost(QueueSlot(slot), *from, *to);
             }
-            if slot % SLICE == SLICE - 1 {
-                self.0.env.yield_now().await;
-            }
+            pacer.done(all.len()).await;
         }
     }
 
@@ -218,10 +218,9 @@ impl<E: Env> Index<E> {
     async fn raise_in_run(&self, run: &Run, log_min: u64) -> Result<(), RunError> {
         let directory = self.0.reader.directory(run).await?;
         let mut damage = Ok(());
-        for (at, extent) in directory.extents.iter().enumerate() {
-            if at % SLICE as usize == 0 {
-                self.0.env.yield_now().await;
-            }
+        let mut pacer = Pacer::new(&self.0.env);
+        for extent in &directory.extents {
+            pacer.done(1).await;
             if extent.base_position >= log_min {
                 continue;
             }
@@ -267,9 +266,11 @@ impl<E: Env> Index<E> {
             }
             self.0.state.borrow_mut().indexed = log_min;
         }
+        let mut pacer = Pacer::new(&self.0.env);
         for first in (0..slots).step_by(SLICE as usize) {
-            self.raise_slots(first..slots.min(first + SLICE), log_min);
-            self.0.env.yield_now().await;
+            let end = slots.min(first + SLICE);
+            self.raise_slots(first..end, log_min);
+            pacer.done((end - first) as usize).await;
         }
     }
 

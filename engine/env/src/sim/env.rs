@@ -195,6 +195,8 @@ impl Env for SimEnv {
     type Listener = SimListener;
     type Stream = SimStream;
 
+    const SLICE_ITEMS: usize = 32;
+
     async fn open(&self, path: &Path, options: OpenOptions) -> io::Result<SimFile> {
         let opened = path.to_owned();
         let inode = self.disk_at(DiskOpKind::Open, path, move |disk| disk.open(&opened, options)).await?;
