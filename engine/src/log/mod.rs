@@ -107,6 +107,17 @@ struct Inner<E: Env> {
     report: DamageReport,
 }
 
+/// A segment that is written to no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FullSegment {
+    /// Its first position.
+    pub start: LogPosition,
+    /// First position of the next one.
+    pub end: LogPosition,
+    /// Where the first record behind it is.
+    pub next_record: LogPosition,
+}
+
 impl<E: Env> Log<E> {
     /// Most bytes of records that are kept together by [`Log::reserve`].
     pub(crate) fn max_unit(&self) -> usize {
@@ -150,14 +161,19 @@ impl<E: Env> Log<E> {
         (first < self.committed().0).then_some(LogPosition(first + frame::FRAME_HEADER_LEN as u64))
     }
 
-    /// End of the first segment, unless it is the one that is being written, and where the first record behind it is.
-    pub(crate) fn oldest_full_segment(&self) -> Option<(LogPosition, LogPosition)> {
+    /// The segments before the one that is being written, the oldest first.
+    pub(crate) fn full_segments(&self) -> Vec<FullSegment> {
         let ranges = self.0.segments.ranges();
-        let (first, next) = (ranges.first()?, ranges.get(1)?);
-        let kept = ranges.get(1 + usize::from(mutant!("retention-segment-too-many")))?;
-        let end = self.0.committed.borrow().segment;
-        let record = next.first_frame() + frame::FRAME_HEADER_LEN as u64;
-        (first.end() <= end.start).then_some((LogPosition(kept.start), LogPosition(record)))
+        let written = self.0.committed.borrow().segment.start;
+        let kept = ranges.iter().skip(1 + usize::from(mutant!("retention-segment-too-many")));
+        let full = ranges.iter().zip(ranges.iter().skip(1)).zip(kept);
+        let full = full.take_while(|((segment, _), _)| segment.end() <= written);
+        full.map(|((segment, next), kept)| FullSegment {
+            start: LogPosition(segment.start),
+            end: LogPosition(kept.start),
+            next_record: LogPosition(next.first_frame() + frame::FRAME_HEADER_LEN as u64),
+        })
+        .collect()
     }
 
     /// Removes the segments that end at or before `position`.

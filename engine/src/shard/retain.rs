@@ -7,6 +7,7 @@ use ringmq_env::{Env, mutant};
 use ringmq_protocol::record::RecordView;
 
 use super::{Inner, Shard};
+use crate::log::FullSegment;
 use crate::slices::Job;
 use crate::types::*;
 
@@ -41,12 +42,17 @@ pub struct TopicRetention {
     pub reserved_ms: i64,
 }
 
-/// What one look at the oldest segment came to.
+/// Segments that are deleted in one go, at most: other work gets the disk in between.
+const MOST: usize = 16;
+
+/// What one look at the oldest segments came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retained {
-    /// Bytes of log that were deleted.
+    /// Segments that were deleted.
+    pub segments: usize,
+    /// Bytes of log that were.
     pub deleted: u64,
-    /// Why; `None` when nothing was.
+    /// Why, of the last one; `None` when nothing was.
     pub reason: Option<DeleteReason>,
 }
 
@@ -69,7 +75,7 @@ impl RetentionPolicy {
 }
 
 impl<E: Env> Shard<E> {
-    /// Deletes the oldest segment if the policy says so, and lets the queues' minimum offsets follow. Never deleted
+    /// Deletes the oldest segments if the policy says so, and lets the queues' minimum offsets follow. Never deleted
     /// are the segment that is being written, and what waits for its time or its outcome ([`Shard::oldest_needed`]).
     /// A segment is kept until the messages of every topic in it may go, so one of `topics` that keeps messages longer
     /// than the policy keeps the segments of all; only a full disk, or too long a log, overrules that.
@@ -124,12 +130,11 @@ impl<E: Env> Inner<E> {
         topics: &[TopicRetention],
     ) -> io::Result<Retained> {
         self.look_at_disk().await;
-        let Some((end, next)) = self.deletable() else { return Ok(Retained::default()) };
         let longest = match mutant!("retention-ignores-topic") {
             true => policy.reserved_ms,
             false => topics.iter().map(|topic| topic.reserved_ms).fold(policy.reserved_ms, i64::max),
         };
-        let Some(reason) = self.why_delete(policy, longest, next).await else {
+        let Some((segments, end, reason)) = self.expired_end(policy, longest).await else {
             return Ok(Retained::default());
         };
         // What is settled, and deleted, must not wait again: neither after a power failure, nor because the record that
@@ -146,36 +151,60 @@ impl<E: Env> Inner<E> {
         tracing::info!(
             shard = self.options.id.0,
             min = end.0,
+            segments,
             deleted,
             ?reason,
-            "the oldest segment is deleted"
+            "the oldest messages are deleted"
         );
         self.earliest_store_ms.set(self.find_earliest().await);
         self.look_at_disk().await;
-        Ok(Retained { deleted, reason: Some(reason) })
+        Ok(Retained { segments, deleted, reason: Some(reason) })
     }
 
-    /// The end of the oldest segment, if that may go at all, and where the next one's first record is.
-    fn deletable(&self) -> Option<(LogPosition, LogPosition)> {
-        let (end, next) = self.log.oldest_full_segment()?;
+    /// How many of the oldest segments go, where they end, and why the last of them does.
+    async fn expired_end(
+        &self,
+        policy: &RetentionPolicy,
+        longest_ms: i64,
+    ) -> Option<(usize, LogPosition, DeleteReason)> {
+        let mut found = None;
+        for (before, segment) in self.log.full_segments().iter().take(MOST).enumerate() {
+            if !self.is_deletable(segment) {
+                break;
+            }
+            let Some(reason) = self.why_delete(policy, longest_ms, segment).await else { break };
+            found = Some((before + 1, segment.end, reason));
+            // How full the disk is without it will be seen once it is gone.
+            if reason == DeleteReason::DiskFull {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Whether a segment may go at all.
+    fn is_deletable(&self, segment: &FullSegment) -> bool {
         let needed = self.delayed.oldest_position().min(self.half.oldest_position());
-        let is_needed = end > needed && !mutant!("retention-forgets-waiting");
-        (!is_needed && next < self.log.flushed()).then_some((end, next))
+        let is_needed = segment.end > needed && !mutant!("retention-forgets-waiting");
+        !is_needed && segment.next_record < self.log.flushed()
     }
 
     async fn why_delete(
         &self,
         policy: &RetentionPolicy,
         longest_ms: i64,
-        next: LogPosition,
+        segment: &FullSegment,
     ) -> Option<DeleteReason> {
         let now = self.env.wall_ms();
         let used = self.used_percent();
         let is_time = policy.is_hour(now) || used > u64::from(policy.max_used_percent);
-        if is_time && self.store_ms_at(next).await.is_some_and(|ms| now.saturating_sub(ms) > longest_ms) {
+        if is_time
+            && let Some(newest) = self.store_ms_at(segment.next_record).await
+            && now.saturating_sub(newest) > longest_ms
+        {
             return Some(DeleteReason::Expired);
         }
-        let bytes = self.log.committed().0 - self.log.min().0;
+        let bytes = self.log.committed().0 - segment.start.0;
         if policy.max_bytes > 0 && bytes > policy.max_bytes {
             return Some(DeleteReason::TooMuch);
         }

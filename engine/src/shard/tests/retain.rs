@@ -43,8 +43,11 @@ async fn retain(
     topics: &[TopicRetention],
 ) -> Vec<DeleteReason> {
     let mut reasons = Vec::new();
-    while let Some(reason) = shard.retain_oldest(policy, topics).await.unwrap().reason {
-        reasons.push(reason);
+    loop {
+        let retained = shard.retain_oldest(policy, topics).await.unwrap();
+        let Some(reason) = retained.reason else { break };
+        assert!(retained.segments > 0 && retained.deleted > 0);
+        reasons.extend(vec![reason; retained.segments]);
     }
     shard.retain_topics(policy, topics).await.unwrap();
     reasons
