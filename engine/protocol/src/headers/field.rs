@@ -38,6 +38,7 @@ pub trait Field<'a>: Sized {
 }
 
 impl<'a> Field<'a> for &'a str {
+    #[inline]
     fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
         value.ok_or(ExtError::Missing { field })
     }
@@ -50,7 +51,8 @@ impl<'a> Field<'a> for &'a str {
 macro_rules! int_field {
     ($ty:ty, $expected:literal) => {
         impl<'a> Field<'a> for $ty {
-            fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
+            #[inline]
+    fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
                 let value = value.ok_or(ExtError::Missing { field })?;
                 value.parse().map_err(|_| ExtError::invalid(field, $expected, value))
             }
@@ -66,6 +68,7 @@ int_field!(i32, "a 32-bit integer");
 int_field!(i64, "a 64-bit integer");
 
 impl<'a> Field<'a> for bool {
+    #[inline]
     fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
         // Java's Boolean.parseBoolean: all but "true" is false.
         Ok(value.ok_or(ExtError::Missing { field })?.eq_ignore_ascii_case("true"))
@@ -78,6 +81,7 @@ impl<'a> Field<'a> for bool {
 
 /// An empty number or boolean counts as missing.
 impl<'a, T: Field<'a> + NotText> Field<'a> for Option<T> {
+    #[inline]
     fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
         value.filter(|v| !v.is_empty()).map(|v| T::read(Some(v), field)).transpose()
     }
@@ -94,6 +98,7 @@ impl NotText for i64 {}
 impl NotText for bool {}
 
 impl<'a> Field<'a> for Option<&'a str> {
+    #[inline]
     fn read(value: Option<&'a str>, _field: &'static str) -> Result<Self, ExtError> {
         Ok(value)
     }

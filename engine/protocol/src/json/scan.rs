@@ -182,11 +182,13 @@ pub(crate) fn skip_value(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> 
 /// Replaces the escapes of a string's text by what they stand for, in place, and returns the new length (never
 /// longer). What is left over behind it becomes spaces, so that the buffer as a whole stays UTF-8.
 pub(crate) fn unescape(text: &mut [u8]) -> Result<usize, SyntaxError> {
-    let next_escape = |text: &[u8], from| find_either(text, from, b'\\', b'\\').unwrap_or(text.len());
     let mut from = next_escape(text, 0);
     let mut to = from;
     while from < text.len() {
-        let (c, next) = escape(text, from)?;
+        let (c, next) = match separator(text, from) {
+            Some(c) => (char::from(c), from + 6),
+            None => escape(text, from)?,
+        };
         if c.is_ascii() {
             text[to] = c as u8;
             to += 1;
@@ -199,6 +201,22 @@ pub(crate) fn unescape(text: &mut [u8]) -> Result<usize, SyntaxError> {
     }
     text[to..].fill(b' ');
     Ok(to)
+}
+
+/// Where the next backslash stands, from `from` on; the text's end when there is none.
+#[inline(always)]
+fn next_escape(text: &[u8], from: usize) -> usize {
+    let (found, _) = crate::marks::first::<b'\\', b'\\'>(&text[from..]);
+    found.map_or(text.len(), |at| from + at)
+}
+
+/// The character below 16 whose escape stands at `at`, as `\u000` and a digit: those between a message's properties are
+/// nearly all that a header has.
+#[inline(always)]
+fn separator(text: &[u8], at: usize) -> Option<u8> {
+    let [b'\\', b'u', b'0', b'0', b'0', digit] = text[at..].first_chunk()? else { return None };
+    let value = HEX[usize::from(*digit)];
+    (value != NO_HEX).then_some(value)
 }
 
 /// The character of the escape at `at`, and where the text goes on.
