@@ -13,6 +13,8 @@ use crate::wire::{Answer, SUCCESS, SendShape, SendTemplate};
 
 /// Token of the timer of an open loop.
 const TICK: usize = usize::MAX;
+/// Between two tries to make topics.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 
 struct Producer<'a> {
     connection: Connection,
@@ -156,8 +158,22 @@ impl<'a> Producer<'a> {
     }
 }
 
-/// Sends one message to each of the topics, so that all exist; returns how long it took.
+/// Sends one message to each of the topics, so that all exist; returns how long it took. A broker may still be busy with
+/// what the load before left behind (Java's refuses new messages then): it is asked again for a while.
 pub fn create_topics(plan: &Plan<'_>) -> anyhow::Result<Duration> {
+    let started = plan.now_ns();
+    loop {
+        let counter = send_to_each(plan)?;
+        let taken = Duration::from_nanos(plan.now_ns() - started);
+        if !counter.failed() {
+            return Ok(taken);
+        }
+        ensure!(taken < STALLED, "creating topics: {}", counter.failures());
+        std::thread::sleep(BUSY_PAUSE);
+    }
+}
+
+fn send_to_each(plan: &Plan<'_>) -> anyhow::Result<StreamCounter> {
     let load = plan.load;
     let shape = SendShape { topic: &load.topic, topics: load.topics, body_len: load.size, batch: 1 };
     let template = SendTemplate::new(&shape);
@@ -165,7 +181,7 @@ pub fn create_topics(plan: &Plan<'_>) -> anyhow::Result<Duration> {
     let mut producer = Producer::open(&poll, plan, 0, &template)?;
     let mut cursor = Cursor { requests: 0, batch: 1, topics: load.topics as u64, queues: 1 };
     let mut counter = StreamCounter::new(plan, 1, load.size as u64);
-    let (started, mut done) = (plan.now_ns(), 0);
+    let mut done = 0;
     let mut events = Events::with_capacity(16);
     while done < load.topics {
         while producer.in_flight() < 64 && (cursor.requests as usize) < load.topics {
@@ -176,8 +192,7 @@ pub fn create_topics(plan: &Plan<'_>) -> anyhow::Result<Duration> {
         producer.receive(plan, &mut counter, None)?;
         done = cursor.requests as usize - producer.in_flight();
     }
-    ensure!(!counter.failed(), "creating topics: {}", counter.failures());
-    Ok(Duration::from_nanos(plan.now_ns() - started))
+    Ok(counter)
 }
 
 impl Producer<'_> {

@@ -52,7 +52,7 @@ macro_rules! int_field {
     ($ty:ty, $expected:literal) => {
         impl<'a> Field<'a> for $ty {
             #[inline]
-    fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
+            fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
                 let value = value.ok_or(ExtError::Missing { field })?;
                 value.parse().map_err(|_| ExtError::invalid(field, $expected, value))
             }
