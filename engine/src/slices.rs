@@ -91,8 +91,9 @@ impl Slices {
 
 /// What a slice should take at most, well below the millisecond that nothing may take.
 const SLICE: Duration = Duration::from_micros(250);
-/// Items between two looks at the clock: a few microseconds.
-const LOOK_EVERY: usize = 64;
+/// Items between two looks at the clock: a few microseconds. Also what a piece of work counts as that takes as long as
+/// so many.
+pub(crate) const LOOK: usize = 64;
 
 /// Cuts work into slices.
 pub(crate) struct Pacer<E: Env> {
@@ -107,7 +108,7 @@ pub(crate) struct Pacer<E: Env> {
 impl<E: Env> Pacer<E> {
     /// The first slice begins now.
     pub(crate) fn new(env: &E) -> Pacer<E> {
-        Pacer { env: env.clone(), begun: env.now(), items: 0, look_at: LOOK_EVERY.min(E::SLICE_ITEMS) }
+        Pacer { env: env.clone(), begun: env.now(), items: 0, look_at: LOOK.min(E::SLICE_ITEMS) }
     }
 
     /// To be called each time that `items` more are done, for each single one if need be: gives the core back once the
@@ -121,7 +122,7 @@ impl<E: Env> Pacer<E> {
     }
 
     async fn look(&mut self) {
-        self.look_at = self.items.saturating_add(LOOK_EVERY).min(E::SLICE_ITEMS);
+        self.look_at = self.items.saturating_add(LOOK).min(E::SLICE_ITEMS);
         if self.items >= E::SLICE_ITEMS || self.env.now().since(self.begun) >= SLICE {
             self.env.yield_now().await;
             *self = Pacer::new(&self.env);

@@ -10,7 +10,7 @@ use rustc_hash::FxBuildHasher;
 use super::format::*;
 use super::run::Filter;
 use super::table::IndexEntry;
-use crate::slices::Pacer;
+use crate::slices::{LOOK, Pacer};
 
 /// Bytes in one write.
 const WRITE_SIZE: usize = 64 * BLOCK;
@@ -69,9 +69,6 @@ impl<F: File> BlockWriter<F> {
         Ok(())
     }
 }
-
-/// How much work a block of names is: a copy and a checksum, as for so many records.
-const NAMES_PER_BLOCK: usize = 64;
 
 /// A run being written. Queues are added in the order of their hashes, then the keys in theirs.
 pub(super) struct RunBuilder<E: Env> {
@@ -145,8 +142,7 @@ impl<E: Env> RunBuilder<E> {
         entries: &[IndexEntry],
     ) -> io::Result<()> {
         let place = self.name_place(name.topic);
-        for (at, entry) in entries.iter().enumerate() {
-            let offset = first + at as i64;
+        for (offset, entry) in (first..).zip(entries) {
             let continues = |e: &&mut Extent| {
                 e.hash == name.hash
                     && e.queue == name.queue
@@ -217,7 +213,7 @@ impl<E: Env> RunBuilder<E> {
         self.blocks.end_block().await?;
         for data in self.names.chunks(DATA) {
             self.blocks.add(data).await?;
-            self.pacer.done(NAMES_PER_BLOCK).await;
+            self.pacer.done(LOOK).await;
         }
         self.header.extents = directory.len() as u32;
         self.header.names = self.names.len() as u32;

@@ -13,7 +13,7 @@ use super::keys::HotKey;
 use super::run::Run;
 use super::table::{QueueSlot, queue_hash};
 use crate::meta::is_full;
-use crate::slices::Pacer;
+use crate::slices::{LOOK, Pacer};
 use crate::types::LogPosition;
 
 /// A run is due when this much of the log is not in one,
@@ -181,15 +181,12 @@ impl<E: Env> Index<E> {
             self.0.env.yield_now().await;
         }
         let mut pacer = Pacer::new(&self.0.env);
-        for part in slots.chunks(SLICE) {
-            self.release(part, to);
-            pacer.done(part.len()).await;
+        for slot in slots {
+            while !self.0.state.borrow_mut().table.release(slot, to) {
+                pacer.done(LOOK).await;
+            }
+            pacer.done(1).await;
         }
         self.0.state.borrow_mut().table.reclaim(to);
-    }
-
-    fn release(&self, slots: &[u32], to: u64) {
-        let mut state = self.0.state.borrow_mut();
-        slots.iter().for_each(|slot| state.table.release(*slot, to));
     }
 }

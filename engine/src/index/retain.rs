@@ -11,15 +11,12 @@ use super::table::{QueueSlot, Table, queue_hash};
 use super::{Index, State};
 use crate::bytes::array;
 use crate::meta::MetaLog;
-use crate::slices::Pacer;
+use crate::slices::{LOOK, Pacer};
 use crate::types::{LogPosition, QueueId, QueueOffset};
 
 /// Fewest bytes of the log that one queue offset takes: a message of an inner batch, with a body of one byte. A record
 /// of its own takes more.
 const MIN_OFFSET_LEN: u64 = 22 + 1;
-
-/// Queues looked at between two looks at the clock.
-const SLICE: u32 = 512;
 
 const DELETED: u8 = b't';
 const EXPIRED: u8 = b'q';
@@ -128,18 +125,14 @@ impl State {
         }
     }
 
-    /// Marks the expired ones of some slots.
-    fn mark_expired<E: Env>(&mut self, slots: std::ops::Range<u32>, marks: &MetaLog<E>) {
+    /// Marks the queue of a slot if it has nothing left.
+    fn mark_expired<E: Env>(&mut self, slot: QueueSlot, marks: &MetaLog<E>) {
         let log_min = self.log_min;
-        for slot in slots {
-            let slot = QueueSlot(slot);
-            if let Some(next) = self.table.mark_if_expired(slot, log_min) {
-                let (topic, queue) = self.table.name(slot);
-                let value = [next.to_le_bytes(), log_min.to_le_bytes()].concat();
-                if !mutant!("expired-queue-forgotten") {
-                    marks.put(&expired_key(topic, queue), &value);
-                }
-            }
+        let Some(next) = self.table.mark_if_expired(slot, log_min) else { return };
+        let (topic, queue) = self.table.name(slot);
+        let value = [next.to_le_bytes(), log_min.to_le_bytes()].concat();
+        if !mutant!("expired-queue-forgotten") {
+            marks.put(&expired_key(topic, queue), &value);
         }
     }
 }
@@ -217,10 +210,12 @@ impl<E: Env> Index<E> {
 
     async fn raise_in_run(&self, run: &Run, log_min: u64) -> Result<(), RunError> {
         let directory = self.0.reader.directory(run).await?;
-        let mut damage = Ok(());
         let mut pacer = Pacer::new(&self.0.env);
+        let mut damage = Ok(());
         for extent in &directory.extents {
-            pacer.done(1).await;
+            // A search within the extent takes long against all else.
+            let is_cut = extent.base_position < log_min && log_min <= extent.last_position;
+            pacer.done(if is_cut { LOOK } else { 1 }).await;
             if extent.base_position >= log_min {
                 continue;
             }
@@ -267,17 +262,13 @@ impl<E: Env> Index<E> {
             self.0.state.borrow_mut().indexed = log_min;
         }
         let mut pacer = Pacer::new(&self.0.env);
-        for first in (0..slots).step_by(SLICE as usize) {
-            let end = slots.min(first + SLICE);
-            self.raise_slots(first..end, log_min);
-            pacer.done((end - first) as usize).await;
+        for slot in (0..slots).map(QueueSlot) {
+            while !self.0.state.borrow_mut().table.raise_min(slot, log_min) {
+                pacer.done(LOOK).await;
+            }
+            self.0.state.borrow_mut().mark_expired(slot, &self.0.marks);
+            pacer.done(1).await;
         }
-    }
-
-    fn raise_slots(&self, slots: std::ops::Range<u32>, log_min: u64) {
-        let mut state = self.0.state.borrow_mut();
-        slots.clone().for_each(|slot| state.table.raise_min(QueueSlot(slot), log_min));
-        state.mark_expired(slots, &self.0.marks);
     }
 
     async fn remove_expired_runs(&self) -> io::Result<()> {

@@ -31,6 +31,8 @@ pub(crate) struct QueueSlot(pub(super) u32);
 /// Entries that a chunk may hold; the first chunk of a queue is small, the next ones double up to this.
 const CHUNK_MAX: usize = 512;
 const CHUNK_MIN: usize = 4;
+/// Chunks that are freed at a time.
+const RELEASED: usize = 16;
 /// Longest topic, in bytes.
 const MAX_TOPIC: usize = names::LMQ_MAX_LENGTH;
 
@@ -392,20 +394,29 @@ impl Table {
         self.hot.extend(slots);
     }
 
-    /// Drops the entries of a slot of [`Table::take_hot`] that lie before `upto`: a run holds them now.
-    pub(super) fn release(&mut self, slot: u32, upto: u64) {
-        self.cut(slot, upto);
+    /// Drops the entries of a slot of [`Table::take_hot`] that lie before `upto`: a run holds them now. False: there
+    /// are more, call it again.
+    pub(super) fn release(&mut self, slot: u32, upto: u64) -> bool {
+        if !self.cut(slot, upto, RELEASED) {
+            return false;
+        }
         let queue = &mut self.queues[slot as usize];
         queue.hot = !queue.chunks.is_empty();
         if queue.hot {
             self.hot.push(slot);
         }
+        true
     }
 
-    fn cut(&mut self, slot: u32, upto: u64) {
+    /// Drops the entries that lie before `upto`, if they are in no more than `most` chunks; else as many chunks, and
+    /// returns false.
+    fn cut(&mut self, slot: u32, upto: u64, most: usize) -> bool {
         let chunks = &mut self.queues[slot as usize].chunks;
         let whole = chunks.partition_point(|c| c.entries.last().is_none_or(|e| e.position.0 < upto));
-        self.chunk_memory -= chunks.drain(..whole).map(|chunk| chunk.memory()).sum::<usize>();
+        self.chunk_memory -= chunks.drain(..whole.min(most)).map(|chunk| chunk.memory()).sum::<usize>();
+        if whole > most {
+            return false;
+        }
         match chunks.first_mut() {
             Some(chunk) => {
                 let part = chunk.entries.partition_point(|entry| entry.position.0 < upto);
@@ -414,21 +425,24 @@ impl Table {
             }
             None => *chunks = Vec::new(),
         }
+        true
     }
 
-    /// Drops the queue's entries in memory that lie before `log_min` and raises its minimum over them.
-    pub(super) fn raise_min(&mut self, slot: QueueSlot, log_min: u64) {
+    /// Drops the queue's entries in memory that lie before `log_min` and raises its minimum over them. False: there are
+    /// more, call it again.
+    pub(super) fn raise_min(&mut self, slot: QueueSlot, log_min: u64) -> bool {
         let queue = &mut self.queues[slot.0 as usize];
         let had = queue.chunks.first().map(|chunk| chunk.first);
         if queue.seen <= log_min {
             queue.min = queue.next;
         }
-        self.cut(slot.0, log_min);
+        let is_done = self.cut(slot.0, log_min, RELEASED);
         let queue = &mut self.queues[slot.0 as usize];
         let has = queue.chunks.first().map(|chunk| chunk.first);
         if let (true, Some(has)) = (had != has, has) {
             queue.min = queue.min.max(has);
         }
+        is_done
     }
 
     /// Whether the slot holds a queue that has had messages.

@@ -9,33 +9,22 @@ use std::io;
 use ringmq_env::{Env, Fatal, fatal};
 
 use super::run::{RunReader, RunWriter};
+use super::snapshot::Snapshot;
 use super::state_file::Saved;
 use super::*;
 use crate::meta::is_full;
+use crate::slices::{LOOK, Pacer};
 
 /// Runs that are kept before some are merged.
 const MAX_RUNS: usize = 6;
 /// Settled entries of runs that are remembered before all runs are merged without them.
 const MAX_GONE: usize = 1 << 16;
-/// Entries merged between two yields.
-const SLICE: usize = 1024;
-
-/// The table as of a log position.
-pub(crate) struct Snapshot {
-    saved: Saved,
-    /// What is in no run yet.
-    entries: Vec<(Key, Place)>,
-    /// Where the last state ended.
-    from: u64,
-    /// Runs of the last state that are settled altogether.
-    dropped: Vec<Run>,
-}
 
 impl<E: Env> Pending<E> {
     /// Whether it is time for a state; `log_end` is the log's committed end.
     pub(crate) fn is_save_due(&self, log_end: LogPosition) -> bool {
         let state = self.0.state.borrow();
-        let is_many = state.fresh >= FRESH_ENTRIES && state.memory.len() >= FRESH_ENTRIES;
+        let is_many = state.fresh.len() >= FRESH_ENTRIES && state.memory.len() >= FRESH_ENTRIES;
         let is_far = log_end.0.saturating_sub(state.upto) >= STATE_LOG;
         !state.distrusted && (is_many || is_far || state.gone.len() >= MAX_GONE)
     }
@@ -43,33 +32,23 @@ impl<E: Env> Pending<E> {
     /// The table as of `upto`, the log's committed end. The caller takes the log to the device up to there, and calls
     /// [`Pending::save`].
     pub(crate) fn snapshot(&self, upto: LogPosition) -> Snapshot {
-        let mut state = self.0.state.borrow_mut();
-        let from = std::mem::replace(&mut state.upto, upto.0);
-        assert!(from <= upto.0, "the log does not get shorter");
-        state.fresh = 0;
-        let dropped = state.raise_lows();
-        let is_new = |(_, place): &(&Key, &Place)| place.position >= from;
-        let new = state.memory.iter().chain(&state.in_flight).filter(is_new);
-        let mut entries: Vec<_> = new.map(|(key, place)| (*key, *place)).collect();
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        let saved =
-            Saved { upto: upto.0, count: state.count, runs: state.runs.to_vec(), gone: state.gone.clone() };
-        Snapshot { saved, entries, from, dropped }
+        self.0.state.borrow_mut().begin_snapshot(upto.0)
     }
 
     /// Makes the snapshot durable, then gives memory back and merges runs. Without disk space it fails, and nothing
     /// is lost: take another snapshot later. Any other failure of a write ends the process.
     pub(crate) async fn save(&self, snapshot: Snapshot) -> io::Result<()> {
         let from = snapshot.from;
-        let saved = match self.write(snapshot).await {
+        let written = self.write(snapshot).await;
+        self.0.state.borrow_mut().taking = None;
+        let saved = match written {
             Ok(saved) => saved,
             Err(error) => {
-                let mut state = self.0.state.borrow_mut();
-                (state.upto, state.fresh) = (from, state.memory.len());
+                self.0.state.borrow_mut().upto = from;
                 return Err(self.only_full(error));
             }
         };
-        self.0.state.borrow_mut().evict();
+        self.evict().await;
         match self.merge(saved).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.only_full(error)),
@@ -86,21 +65,58 @@ impl<E: Env> Pending<E> {
 
     async fn write(&self, snapshot: Snapshot) -> io::Result<Saved> {
         let pending = &*self.0;
-        let Snapshot { mut saved, entries, from, dropped } = snapshot;
-        if !entries.is_empty() {
-            let mut run = self.new_run(from, saved.upto);
-            let path = run.path(&pending.dir);
-            let mut writer = RunWriter::create(&pending.env, &path, run.id).await?;
-            for (key, place) in &entries {
-                writer.add(*key, place).await?;
-            }
-            writer.finish(&mut run).await?;
-            saved.runs.push(run);
+        let Snapshot { mut saved, from, dropped } = snapshot;
+        let run = self.write_entries(from, saved.upto).await?;
+        let mut pacer = Pacer::new(&pending.env);
+        let mut taken = pending.state.borrow_mut().take_gone(None, &mut saved);
+        while taken.is_some() {
+            pacer.done(LOOK).await;
+            taken = pending.state.borrow_mut().take_gone(taken, &mut saved);
         }
+        saved.runs.extend(run);
         saved.write(&pending.env, &pending.dir).await?;
-        pending.state.borrow_mut().runs = Rc::new(saved.runs.clone());
+        {
+            let mut state = pending.state.borrow_mut();
+            state.runs = Rc::new(saved.runs.clone());
+            let written = state.fresh.partition_point(|(position, _)| *position < saved.upto);
+            state.fresh.drain(..written);
+        }
         self.remove(&dropped, &saved.runs).await?;
         Ok(saved)
+    }
+
+    /// Writes the snapshot's entries that are in no run yet; `None` when there are none.
+    async fn write_entries(&self, from: u64, upto: u64) -> io::Result<Option<Run>> {
+        let pending = &*self.0;
+        let mut run = self.new_run(from, upto);
+        let (mut writer, mut part, mut is_more) = (None, Vec::new(), true);
+        let mut pacer = Pacer::new(&pending.env);
+        while is_more {
+            is_more = pending.state.borrow_mut().take_part(&mut part);
+            if writer.is_none() && !part.is_empty() {
+                let path = run.path(&pending.dir);
+                writer = Some(RunWriter::create(&pending.env, &path, run.id).await?);
+            }
+            for (key, place) in part.drain(..) {
+                let writer = writer.as_mut().expect("made for the first entry");
+                writer.add(key, &place).await?;
+            }
+            pacer.done(LOOK).await;
+        }
+        let Some(writer) = writer else { return Ok(None) };
+        writer.finish(&mut run).await?;
+        Ok(Some(run))
+    }
+
+    /// Leaves the latest entries to the runs when there are too many in memory.
+    async fn evict(&self) {
+        // What is loaded meanwhile would be taken out again.
+        let _pass = self.0.loading.enter().await;
+        let (mut before, mut kept) = (Key::MAX, 0);
+        let mut pacer = Pacer::new(&self.0.env);
+        while self.0.state.borrow_mut().evict_last(&mut before, &mut kept) {
+            pacer.done(1).await;
+        }
     }
 
     fn new_run(&self, from: u64, to: u64) -> Run {
@@ -141,15 +157,13 @@ impl<E: Env> Pending<E> {
         let before = saved.runs.clone();
         saved.runs.truncate(first);
         saved.runs.extend((merged.count > 0).then(|| merged.clone()));
-        let dropped: Vec<u64> = saved.gone.keys().copied().filter(|position| *position >= from).collect();
-        saved.gone.retain(|position, _| *position < from);
+        let dropped = saved.gone.split_off(&from);
         saved.write(&pending.env, &pending.dir).await?;
-        {
-            let mut state = pending.state.borrow_mut();
-            state.runs = Rc::new(saved.runs.clone());
-            dropped.iter().for_each(|position| {
-                state.gone.remove(position);
-            });
+        pending.state.borrow_mut().runs = Rc::new(saved.runs.clone());
+        let mut pacer = Pacer::new(&pending.env);
+        for position in dropped.into_keys() {
+            pending.state.borrow_mut().gone.remove(&position);
+            pacer.done(1).await;
         }
         self.remove(&before, &saved.runs).await
     }
@@ -168,7 +182,7 @@ impl<E: Env> Pending<E> {
             reader.seek(run.low).await?;
             readers.push(reader);
         }
-        let mut seen = 0;
+        let mut pacer = Pacer::new(&self.0.env);
         loop {
             let mut next: Option<(usize, Key, Place)> = None;
             for (at, reader) in readers.iter_mut().enumerate() {
@@ -183,10 +197,7 @@ impl<E: Env> Pending<E> {
             if !saved.gone.contains_key(&place.position) {
                 writer.add(key, &place).await?;
             }
-            seen += 1;
-            if seen % SLICE == 0 {
-                self.0.env.yield_now().await;
-            }
+            pacer.done(1).await;
         }
         writer.finish(merged).await
     }
@@ -206,30 +217,21 @@ fn first_to_merge(runs: &[Run]) -> usize {
 }
 
 impl State {
-    /// Notes how far the runs are settled, and drops what need not be remembered. Returns the runs that are settled
-    /// altogether.
-    fn raise_lows(&mut self) -> Vec<Run> {
-        let first = |map: &BTreeMap<Key, Place>| map.first_key_value().map_or(Key::MAX, |(key, _)| *key);
-        let low = first(&self.memory).min(first(&self.in_flight)).min(self.horizon);
-        let mut runs = self.runs.to_vec();
-        runs.iter_mut().for_each(|run| run.low = run.low.max(low));
-        let dropped = runs.extract_if(.., |run| run.low > run.last).collect();
-        let is_needed = |position: &u64, key: &mut Option<Key>| {
-            let run = runs.iter().find(|run| run.covers(*position));
-            run.is_some_and(|run| key.is_none_or(|key| key >= run.low))
-        };
-        self.gone.retain(is_needed);
-        self.runs = Rc::new(runs);
-        dropped
-    }
-
-    /// Leaves the latest entries to the runs when there are too many in memory. All in memory are in runs.
-    fn evict(&mut self) {
-        let Some((first, _)) = self.memory.iter().nth(MEMORY_ENTRIES) else { return };
-        let first = *first;
-        let evicted = self.memory.split_off(&first);
-        let upto = self.upto;
-        self.memory.extend(evicted.into_iter().filter(|(_, place)| place.position >= upto));
-        self.horizon = self.horizon.min(first);
+    /// Takes the latest entry before `before` out of memory when there are too many, but for one that is in no run;
+    /// `kept` counts those. False: there are not too many.
+    fn evict_last(&mut self, before: &mut Key, kept: &mut usize) -> bool {
+        if self.memory.len().saturating_sub(*kept) <= MEMORY_ENTRIES {
+            return false;
+        }
+        let last = self.memory.range(..*before).next_back().map(|(key, place)| (*key, place.position));
+        let Some((key, position)) = last else { return false };
+        *before = key;
+        if position < self.upto {
+            self.memory.remove(&key);
+            self.horizon = self.horizon.min(key);
+        } else {
+            *kept += 1;
+        }
+        true
     }
 }

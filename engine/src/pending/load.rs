@@ -9,9 +9,12 @@ use super::run::RunReader;
 use super::state_file::{FORMAT, STATE_FILE, Saved, StateError};
 use super::*;
 use crate::shard::OpenError;
+use crate::slices::{LOOK, Pacer};
 
 /// Entries that are loaded at once from each run.
 const LOAD_ENTRIES: usize = 2048;
+/// Entries taken into memory at a time.
+const TAKEN_IN: usize = LOOK;
 /// Fewer entries in memory than this, and more are loaded.
 const LOW_ENTRIES: usize = 4096;
 /// What is due within this time is loaded.
@@ -103,7 +106,7 @@ impl<E: Env> Pending<E> {
         if let Some(record) = waits {
             state.recovered.insert(record.position.0, record.key());
             state.memory.insert(record.key(), record.place());
-            state.fresh += 1;
+            state.fresh.push_back((position.0, record.key()));
             state.count += 1;
         }
         let Some(settled) = settles.filter(|_| !mutant!("settling-not-recovered")) else { return };
@@ -157,32 +160,45 @@ impl<E: Env> Pending<E> {
         let mut loaded = Vec::new();
         let mut horizon = Key::MAX;
         for run in runs.iter() {
-            match self.read_run(run, from, &mut loaded).await {
-                Ok(next) => horizon = horizon.min(next),
+            match self.read_run(run, from).await {
+                Ok((entries, next)) => {
+                    loaded.push(entries);
+                    horizon = horizon.min(next);
+                }
                 // Merged meanwhile: the caller tries again.
                 Err(_) if !Rc::ptr_eq(&pending.state.borrow().runs, &runs) => return Ok(()),
                 Err(error) if is_damage(&error) => self.distrust(run, &error).await,
                 Err(error) => return Err(error),
             }
         }
-        let mut state = pending.state.borrow_mut();
-        if Rc::ptr_eq(&state.runs, &runs) && state.horizon == from {
-            state.take_in(loaded, horizon);
+        let (mut taken, mut pacer) = (from, Pacer::new(&pending.env));
+        while taken < horizon {
+            {
+                let mut state = pending.state.borrow_mut();
+                if !Rc::ptr_eq(&state.runs, &runs) || state.horizon != taken {
+                    return Ok(());
+                }
+                state.take_in(&mut loaded, horizon);
+                taken = state.horizon;
+            }
+            pacer.done(TAKEN_IN).await;
         }
         Ok(())
     }
 
-    /// Reads some entries of a run from `from` on; returns the key of the first that was not read.
-    async fn read_run(&self, run: &Run, from: Key, loaded: &mut Vec<(Key, Place)>) -> io::Result<Key> {
+    /// Reads some entries of a run from `from` on; returns them, and the key of the first that was not read.
+    async fn read_run(&self, run: &Run, from: Key) -> io::Result<(VecDeque<(Key, Place)>, Key)> {
         let pending = &*self.0;
+        let mut loaded = VecDeque::with_capacity(LOAD_ENTRIES);
         let mut reader = RunReader::open(&pending.env, &pending.dir, run).await?;
         reader.seek(from.max(run.low)).await?;
-        for _ in 0..LOAD_ENTRIES {
-            let Some(entry) = reader.peek().await? else { return Ok(Key::MAX) };
-            loaded.push(entry);
+        while loaded.len() < LOAD_ENTRIES {
+            let Some(entry) = reader.peek().await? else { return Ok((loaded, Key::MAX)) };
+            loaded.push_back(entry);
             reader.take();
         }
-        Ok(reader.peek().await?.map_or(Key::MAX, |(key, _)| key))
+        let next = reader.peek().await?.map_or(Key::MAX, |(key, _)| key);
+        Ok((loaded, next))
     }
 
     /// Something in the runs is not what was written: the next start makes the table anew, from the log.
@@ -199,6 +215,12 @@ impl<E: Env> Pending<E> {
             _ => {}
         }
     }
+}
+
+/// Which of them begins with the earliest key, and that key.
+fn earliest(loaded: &[VecDeque<(Key, Place)>]) -> Option<(usize, Key)> {
+    let firsts = loaded.iter().enumerate().filter_map(|(at, entries)| Some((at, entries.front()?.0)));
+    firsts.min_by_key(|(_, key)| *key)
 }
 
 pub(super) fn is_damage(error: &io::Error) -> bool {
@@ -219,21 +241,27 @@ impl State {
             gone: saved.gone,
             recovered: HashMap::default(),
             upto: saved.upto,
-            fresh: 0,
+            fresh: VecDeque::new(),
             count: saved.count,
+            taking: None,
             distrusted: false,
         }
     }
 
-    /// Takes in what the runs have from the horizon on, up to the new one.
-    fn take_in(&mut self, loaded: Vec<(Key, Place)>, horizon: Key) {
-        for (key, place) in loaded.into_iter().filter(|(key, _)| *key < horizon) {
+    /// Takes in the next of what the runs have from the horizon on, up to `end`, and raises the horizon as far.
+    fn take_in(&mut self, loaded: &mut [VecDeque<(Key, Place)>], end: Key) {
+        for _ in 0..TAKEN_IN {
+            let Some(first) = earliest(loaded).filter(|(_, key)| *key < end) else {
+                self.horizon = end;
+                return;
+            };
+            let Some((key, place)) = loaded[first.0].pop_front() else { return };
             if let Some(known) = self.gone.get_mut(&place.position) {
                 *known = Some(key);
             } else if !self.in_flight.contains_key(&key) {
                 self.memory.insert(key, place);
             }
         }
-        self.horizon = horizon;
+        self.horizon = earliest(loaded).map_or(end, |(_, key)| key.min(end));
     }
 }

@@ -18,12 +18,13 @@ mod checkpoint;
 mod entry;
 mod load;
 mod run;
+mod snapshot;
 mod state_file;
 #[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -36,11 +37,14 @@ use crate::types::{LogPosition, PendingKind, PendingRecord};
 use entry::{Key, Place};
 pub(crate) use entry::{kind_of, settled_by, settling_field};
 use run::Run;
+use snapshot::Taking;
 
 /// Entries that are held in memory when there are more. (About 64 bytes each.)
 const MEMORY_ENTRIES: usize = if cfg!(test) { 1 << 14 } else { 1 << 18 };
 /// With so many entries in memory that are in no run, a run is written.
 const FRESH_ENTRIES: usize = 1 << 16;
+/// Fresh entries that wait no more and are left out at a time.
+const TRIMMED: usize = 1024;
 /// A state is due when this much of the log is behind the last one.
 const STATE_LOG: u64 = 64 << 20;
 
@@ -75,15 +79,17 @@ struct State {
     /// In the order of their positions.
     runs: Rc<Vec<Run>>,
     /// Settled positions that are in the runs; the key is unknown until the run is read.
-    gone: HashMap<u64, Option<Key>>,
+    gone: BTreeMap<u64, Option<Key>>,
     /// During recovery: the key of each entry that the scan found, by its position.
     recovered: HashMap<u64, Key>,
     /// Entries before this log position are in the runs, or settled.
     upto: u64,
-    /// Entries added since the last run.
-    fresh: usize,
+    /// Entries added since the last run, by their positions, in order; those that were settled first are left out.
+    fresh: VecDeque<(u64, Key)>,
     /// Entries that wait, those in flight included.
     count: u64,
+    /// A snapshot is being taken.
+    taking: Option<Taking>,
     /// A run is not what was written: the table is not saved any more, and made anew at the next start.
     distrusted: bool,
 }
@@ -104,7 +110,7 @@ impl<E: Env> Pending<E> {
         let mut state = self.0.state.borrow_mut();
         assert!(record.position.0 >= state.upto, "a record is committed once");
         state.memory.insert(record.key(), record.place());
-        state.fresh += 1;
+        state.fresh.push_back((record.position.0, record.key()));
         state.count += 1;
         drop(state);
         self.0.changed.notify();
@@ -118,6 +124,7 @@ impl<E: Env> Pending<E> {
         if in_memory {
             if !mutant!("settled-twice") {
                 state.memory.remove(&key);
+                state.set_aside(key, record.place());
             }
         } else if !state.is_in_run(key, position) {
             return Settling::NotPending;
@@ -132,6 +139,7 @@ impl<E: Env> Pending<E> {
         let known = state.in_flight.remove(&record.key());
         assert!(known.is_some(), "what is settled was in flight");
         state.forget(record.key(), record.position.0);
+        state.trim_fresh(2);
     }
 
     /// The record that was to settle `record` was not staged.
@@ -210,13 +218,14 @@ impl<E: Env> Pending<E> {
 
     /// No record before this log position waits.
     pub(crate) fn oldest_position(&self) -> LogPosition {
-        let state = self.0.state.borrow();
+        let mut state = self.0.state.borrow_mut();
         if state.count == 0 {
             return LogPosition(u64::MAX);
         }
-        let runs = state.runs.iter().map(|run| run.min_position).min();
-        let fresh = state.memory.values().chain(state.in_flight.values()).map(|place| place.position);
-        LogPosition(runs.into_iter().chain(fresh).min().unwrap_or(u64::MAX))
+        state.trim_fresh(TRIMMED);
+        let runs = state.runs.iter().map(|run| run.min_position);
+        let fresh = state.fresh.front().map(|(position, _)| *position);
+        LogPosition(runs.chain(fresh).min().unwrap_or(u64::MAX))
     }
 }
 
@@ -240,6 +249,22 @@ impl State {
         self.count -= 1;
         if position < self.upto {
             self.gone.insert(position, Some(key));
+            if let Some(taking) = &mut self.taking {
+                taking.settled(position);
+            }
+        }
+    }
+
+    /// Leaves out the first of the fresh entries that wait no more, up to `most` of them.
+    fn trim_fresh(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some((position, key)) = self.fresh.front() else { return };
+            let is_there =
+                |map: &BTreeMap<Key, Place>| map.get(key).is_some_and(|place| place.position == *position);
+            if is_there(&self.memory) || is_there(&self.in_flight) {
+                return;
+            }
+            self.fresh.pop_front();
         }
     }
 }

@@ -1,14 +1,15 @@
 //! The table's state as of one log position: which runs there are, and what of them is settled.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use hashbrown::HashMap;
 use ringmq_env::{Env, File, IoSlice, OpenOptions};
 
 use super::entry::Key;
 use super::run::Run;
 use crate::bytes::array;
+use crate::slices::Pacer;
 
 /// Name of the file, and while it is written.
 pub(super) const STATE_FILE: &str = "state";
@@ -19,6 +20,8 @@ pub(super) const FORMAT: u32 = 1;
 const HEADER: usize = 40;
 const RUN: usize = 72;
 const GONE: usize = 24;
+/// About as many bytes are written at a time.
+const PART: usize = 64 << 10;
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub(super) struct Saved {
     /// In the order of their positions.
     pub runs: Vec<Run>,
     /// Positions of settled entries of the runs, with their keys where known.
-    pub gone: HashMap<u64, Option<Key>>,
+    pub gone: BTreeMap<u64, Option<Key>>,
 }
 
 /// Why the file cannot be used.
@@ -43,15 +46,20 @@ pub(super) enum StateError {
 }
 
 impl Saved {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER + self.runs.len() * RUN + self.gone.len() * GONE);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&FORMAT.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&self.upto.to_le_bytes());
-        out.extend_from_slice(&self.count.to_le_bytes());
-        out.extend_from_slice(&(self.runs.len() as u32).to_le_bytes());
-        out.extend_from_slice(&(self.gone.len() as u32).to_le_bytes());
+    /// The header, with a checksum of 0.
+    fn header(&self) -> [u8; HEADER] {
+        let mut out = [0; HEADER];
+        out[..8].copy_from_slice(&MAGIC);
+        out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        out[16..24].copy_from_slice(&self.upto.to_le_bytes());
+        out[24..32].copy_from_slice(&self.count.to_le_bytes());
+        out[32..36].copy_from_slice(&(self.runs.len() as u32).to_le_bytes());
+        out[36..40].copy_from_slice(&(self.gone.len() as u32).to_le_bytes());
+        out
+    }
+
+    fn encode_runs(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(PART + GONE);
         for run in &self.runs {
             let keys = [run.low, run.last].map(|key| [key.due_ms as u64, key.order]);
             let numbers = [run.id, run.from, run.to].into_iter().chain(keys.into_iter().flatten());
@@ -59,14 +67,6 @@ impl Saved {
                 out.extend_from_slice(&number.to_le_bytes());
             }
         }
-        for (position, key) in &self.gone {
-            let key = key.unwrap_or(Key::MIN);
-            out.extend_from_slice(&position.to_le_bytes());
-            out.extend_from_slice(&key.due_ms.to_le_bytes());
-            out.extend_from_slice(&key.order.to_le_bytes());
-        }
-        let crc = crc32fast::hash(&out);
-        out[12..16].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
@@ -120,7 +120,28 @@ impl Saved {
         let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
         let file = env.open(&new, options).await?;
         file.set_len(0).await?;
-        file.write_at(IoSlice::copy_of(&self.encode()), 0).await?;
+        let (mut header, mut crc) = (self.header(), crc32fast::Hasher::new());
+        crc.update(&header);
+        let (mut part, mut at, mut pacer) = (self.encode_runs(), HEADER as u64, Pacer::new(env));
+        for (position, key) in &self.gone {
+            let key = key.unwrap_or(Key::MIN);
+            part.extend_from_slice(&position.to_le_bytes());
+            part.extend_from_slice(&key.due_ms.to_le_bytes());
+            part.extend_from_slice(&key.order.to_le_bytes());
+            if part.len() >= PART {
+                crc.update(&part);
+                file.write_at(IoSlice::copy_of(&part), at).await?;
+                at += part.len() as u64;
+                part.clear();
+            }
+            pacer.done(1).await;
+        }
+        crc.update(&part);
+        if !part.is_empty() {
+            file.write_at(IoSlice::copy_of(&part), at).await?;
+        }
+        header[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+        file.write_at(IoSlice::copy_of(&header), 0).await?;
         file.sync().await?;
         env.rename(&new, &dir.join(STATE_FILE)).await?;
         env.sync_dir(dir).await
@@ -141,6 +162,8 @@ impl Saved {
 
 #[cfg(test)]
 mod tests {
+    use ringmq_env::sim::Sim;
+
     use super::*;
 
     #[test]
@@ -153,7 +176,14 @@ mod tests {
             runs: vec![run.clone(), Run { id: 2, low: Key::MIN, ..run }],
             gone: [(8, Some(key)), (9, None)].into_iter().collect(),
         };
-        let bytes = saved.encode();
+        let sim = Sim::new(1);
+        let bytes = sim.run(async {
+            let (env, dir) = (sim.node("a"), Path::new("/"));
+            saved.write(&env, dir).await.unwrap();
+            let file = env.open(&dir.join(STATE_FILE), OpenOptions::default()).await.unwrap();
+            let len = file.size().await.unwrap() as usize;
+            file.read_at(0, len).await.unwrap().to_vec()
+        });
         assert_eq!(Saved::decode(&bytes), Ok(saved));
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
