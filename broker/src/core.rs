@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use ringmq_engine::ShardId;
-use ringmq_env::{Env, Listener, Stream, StreamWriter};
+use ringmq_env::{Env, Listener, Stream, StreamWriter, mutant};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Forms, Limits};
 use ringmq_protocol::message_id::UniqueKeys;
@@ -179,6 +179,9 @@ impl<E: Env> Core<E> {
     /// The lane gave a request back: the client is told why, at once.
     fn refuse_full(&self, to: CoreId, full: Full<CoreMessage>) {
         self.complaints.lane_full(self.env.now(), to, &full);
+        if mutant!("busy-unanswered") {
+            return;
+        }
         let refusal = remarks::lane_full(to, &full);
         let reply = match full.message {
             CoreMessage::Request(envelope) => envelope.reply,

@@ -130,6 +130,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant("lock-with-two-holders", Node, &[], "a lock that is renewed, or taken over, is not noted as such"),
     Mutant("dedupe-key-forgotten", Node, &[], "recovery does not index the keys of messages"),
     Mutant("mailbox-drops-when-full", Node, &[], "a batch for a full ring between two cores is dropped"),
+    Mutant("busy-unanswered", Node, &[], "a request for which there is no room is dropped without an answer"),
     Mutant("held-pull-forgotten", Node, &[], "a held pull whose time is up is not answered"),
     Mutant("registration-given-up", Node, &[], "a broker that loses its name server does not register again"),
 ];

@@ -4,6 +4,7 @@ mod client;
 mod model;
 mod name_servers;
 mod requests;
+mod retention;
 mod site;
 mod wire;
 

@@ -15,6 +15,7 @@ use ringmq_options::Role;
 use super::client::{Client, Home, answer_checks};
 use super::model::{End, LOCK_EXPIRY, Model};
 use super::name_servers::NameServers;
+use super::retention::Retention;
 use super::{network_only, set_faults, settings};
 use crate::plan::Plan;
 
@@ -65,7 +66,7 @@ impl<'a> Site<'a> {
         set_faults(sim, &name, Faults::none());
         let rate = |fault| plan.faults.rate(fault);
         let is_honest = rate(Fault::ClockJump) == 0 && rate(Fault::ClockDrift) == 0;
-        let model = Rc::new(RefCell::new(Model::new(is_honest)));
+        let model = Rc::new(RefCell::new(Model::new(is_honest, Retention::of(plan))));
         Site {
             plan,
             sim,
@@ -273,8 +274,6 @@ impl<'a> Site<'a> {
             "max-message-size=64KiB".to_owned(),
             format!("metrics-port={METRICS_PORT}"),
             "offset-flush-interval=500ms".to_owned(),
-            // Nothing is deleted, whatever clocks and disks do.
-            "retention=87600h".to_owned(),
             "disk-watermark=99".to_owned(),
             "clean-forcibly=false".to_owned(),
             "delay-levels=1s 5s 10s".to_owned(),
@@ -290,6 +289,7 @@ impl<'a> Site<'a> {
         let mut config = config.expect("a configuration of the simulator's own");
         // Smaller than the options allow: what happens seldom happens often.
         config.segment_size = (256 << 10) << (random % 3);
+        Retention::of(self.plan).configure(&mut config);
         if self.plan.small {
             config.lanes = LaneCapacity { batches: 2, requests: 50, bytes: 1 << 20 };
         }

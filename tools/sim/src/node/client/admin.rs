@@ -37,6 +37,17 @@ impl Client {
         Ok(())
     }
 
+    /// Asks core 0 many things in one write. Each is answered, if only to say that it is busy.
+    pub(super) async fn ask_much(&mut self, count: u64) -> Result<(), Lost> {
+        let question = Command::request(request::GET_TOPIC_CONFIG, 0).with_ext("topic", ORDERS);
+        let questions = (0..count).map(|_| question.clone()).collect();
+        for answer in self.call_all(questions).await? {
+            let is_told = [response::SUCCESS, response::SYSTEM_BUSY].contains(&answer.code);
+            assert!(is_told, "about a topic that is there: {answer:?}");
+        }
+        Ok(())
+    }
+
     pub(super) async fn create_group(&mut self) -> Result<(), Lost> {
         let group = format!("group-{}", self.model().fresh());
         if self.call(requests::create_group(&group)).await?.code == response::SUCCESS {

@@ -27,7 +27,7 @@ impl Client {
         let (topic, body) = (TIMED, Model::body(id));
         let send =
             Send { topic, queue: queue.1, body, properties: &properties, sys_flag: 0, born_ms: wall_ms };
-        self.model().sends(queue, id, due_ms);
+        self.model().sends(queue, id, due_ms, self.env.now());
         let answer = self.call(send.command()).await?;
         let (mut model, now) = (self.home.model.borrow_mut(), self.env.now());
         if answer.code != response::SUCCESS {

@@ -24,7 +24,7 @@ impl Client {
         let queue = (ORDERS, self.random(QUEUES) as u32);
         let mut model = self.model();
         let id = model.fresh();
-        model.sends(queue, id, 0);
+        model.sends(queue, id, 0, self.env.now());
         (queue, id)
     }
 
@@ -66,15 +66,17 @@ impl Client {
         self.pull(queue, SUSPEND_MS * self.random(2)).await.map(drop)
     }
 
-    /// Pulls from where this client got to; true if there was something.
+    /// Pulls from where this client got to; true if it got further.
     pub(super) async fn pull(&mut self, queue: QueueName, suspend_ms: u64) -> Result<bool, Lost> {
         let offset = self.next.get(&queue).copied().unwrap_or(0);
         // What is read may be of any life since.
         let life = self.life();
         let answer = self.call(requests::pull(GROUP, queue.0, queue.1, offset, suspend_ms)).await?;
         if answer.code == response::PULL_OFFSET_MOVED || answer.code == response::PULL_RETRY_IMMEDIATELY {
-            // The queue ends before: with ASYNC_FLUSH the power took what was read.
-            self.next.insert(queue, 0);
+            // The queue begins behind, or ends before: with ASYNC_FLUSH the power took what was read.
+            let next = number(&answer, "nextBeginOffset");
+            self.next.insert(queue, if next > offset { next } else { 0 });
+            return Ok(next > offset);
         }
         if answer.code != response::SUCCESS {
             return Ok(false);
@@ -132,13 +134,28 @@ impl Client {
 
     async fn check_queue(&mut self, queue: QueueName) {
         self.next.insert(queue, 0);
-        while self.pull(queue, 0).await.expect("an answer to a pull") {}
-        let read = self.next[&queue];
-        let question = requests::about_queue(request::GET_MAX_OFFSET, GROUP, queue.0, queue.1);
-        let max = self.call(question).await.expect("an answer about the end");
+        loop {
+            while self.pull(queue, 0).await.expect("an answer to a pull") {}
+            let (min, max) = (
+                self.bound(request::GET_MIN_OFFSET, queue).await,
+                self.bound(request::GET_MAX_OFFSET, queue).await,
+            );
+            let read = self.next[&queue];
+            if read >= min {
+                assert_eq!(max, read, "{queue:?} is readable to its end");
+                let now = self.env.now();
+                return self.model().read_whole(queue, min..max, now);
+            }
+            // It was deleted from before it could be read.
+            self.next.insert(queue, min);
+        }
+    }
+
+    /// Where the queue begins or ends.
+    async fn bound(&mut self, code: i32, queue: QueueName) -> i64 {
+        let question = requests::about_queue(code, GROUP, queue.0, queue.1);
+        let answer = self.call(question).await.expect("an answer about the begin or the end");
         // The broker makes some topics when it needs them.
-        let max = if max.code == response::SUCCESS { number(&max, "offset") } else { 0 };
-        assert_eq!(max, read, "{queue:?} is readable to its end");
-        self.model().read_whole(queue, max);
+        if answer.code == response::SUCCESS { number(&answer, "offset") } else { 0 }
     }
 }

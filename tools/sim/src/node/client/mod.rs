@@ -31,6 +31,8 @@ pub use producer::answer_checks;
 
 /// How long an answer may take while things go wrong.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Questions that are asked at a time when nothing goes wrong any more.
+const MANY: u64 = 100;
 /// How long an answer may take when nothing goes wrong any more.
 const CALM: Duration = Duration::from_secs(30);
 
@@ -225,6 +227,7 @@ impl Client {
             26 => self.send_half().await,
             27..29 => self.end_half().await,
             29 => self.send_back().await,
+            30 => self.ask_much(2 + self.random(100)).await,
             _ => self.lock().await,
         }
     }
@@ -233,6 +236,7 @@ impl Client {
     pub async fn check_all(&mut self) {
         (self.limit, self.wire) = (CALM, None);
         self.check_sends().await;
+        self.ask_much(MANY).await.expect("an answer to each of many questions");
         self.check_queues().await;
         self.check_offsets().await;
         self.check_names().await;

@@ -4,6 +4,7 @@ use ringmq_protocol::properties::names as property;
 
 use super::super::model::ONCE;
 use super::super::requests::Send;
+use super::super::retention::Retention;
 use super::*;
 
 /// Keys that a client sends again.
@@ -12,14 +13,15 @@ const KEYS: usize = 8;
 impl Client {
     /// Sends a message with a key, new or not.
     pub(super) async fn send_once(&mut self) -> Result<(), Lost> {
-        // The window is measured by the broker's clock.
-        let may_repeat = self.model().is_honest && !self.keys.is_empty();
+        // The window is measured by the broker's clock, and a message that is deleted is not known any more.
+        let is_known = self.model().is_honest && self.model().retention == Retention::All;
+        let may_repeat = is_known && !self.keys.is_empty();
         let id = match may_repeat && self.random(3) > 0 {
             true => self.pick(&self.keys),
             false => self.model().fresh(),
         };
         let queue = (ONCE, 0);
-        self.model().sends(queue, id, 0);
+        self.model().sends(queue, id, 0, self.env.now());
         self.keys.push(id);
         if self.keys.len() > KEYS {
             self.keys.remove(0);

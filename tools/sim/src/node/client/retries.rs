@@ -18,7 +18,7 @@ impl Client {
             RETRY => ((DEAD, 0), 0),
             _ => ((RETRY, 0), wall_ms + LEVELS[level]),
         };
-        self.model().sends(queue, id, due_ms);
+        self.model().sends(queue, id, due_ms, self.env.now());
         let answer = self.call_in(life, requests::send_back(GROUP, log, level as i32 + 1)).await?;
         let now = self.env.now();
         match answer.map(|answer| answer.code) {

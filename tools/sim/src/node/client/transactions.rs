@@ -26,7 +26,7 @@ impl Client {
             sys_flag: sys_flag::TRANSACTION_PREPARED,
             born_ms: self.env.wall_ms(),
         };
-        self.model().sends_half(queue, id, commits);
+        self.model().sends_half(queue, id, commits, self.env.now());
         let life = self.life();
         let Some(answer) = self.call_in(life, send.command()).await? else { return Ok(()) };
         if answer.code != response::SUCCESS {

@@ -5,6 +5,7 @@ mod offsets;
 mod queue;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use ringmq_env::Instant;
@@ -12,6 +13,8 @@ use ringmq_env::Instant;
 pub use locks::{EXPIRY as LOCK_EXPIRY, Locks};
 pub use offsets::Offsets;
 use queue::Queue;
+
+use super::retention::Retention;
 
 /// Group of the consumers.
 pub const GROUP: &str = "readers";
@@ -60,6 +63,8 @@ struct Half {
 pub struct Model {
     /// The broker's wall clock neither jumps nor drifts.
     pub is_honest: bool,
+    /// What the broker keeps.
+    pub retention: Retention,
     queues: BTreeMap<QueueName, Queue>,
     halves: BTreeMap<u64, Half>,
     /// Where a message with a key is, as the broker told.
@@ -87,10 +92,11 @@ pub struct Model {
 
 impl Model {
     /// Of an empty broker.
-    pub fn new(is_honest: bool) -> Model {
+    pub fn new(is_honest: bool, retention: Retention) -> Model {
         let names = TOPICS.iter().flat_map(|(topic, queues)| (0..*queues).map(|queue| (*topic, queue)));
         Model {
             is_honest,
+            retention,
             queues: names.map(|name| (name, Queue::new(name))).collect(),
             halves: BTreeMap::new(),
             once_ids: BTreeMap::new(),
@@ -118,8 +124,8 @@ impl Model {
     }
 
     /// A message for the queue is about to be sent, not to be seen before `due_ms` of the true wall clock.
-    pub fn sends(&mut self, name: QueueName, id: u64, due_ms: i64) {
-        self.queue(name).sends(id, due_ms);
+    pub fn sends(&mut self, name: QueueName, id: u64, due_ms: i64, now: Instant) {
+        self.queue(name).sends(id, due_ms, now);
     }
 
     /// Its body.
@@ -180,9 +186,11 @@ impl Model {
         }
     }
 
-    /// A whole queue was read, up to `max`: everything that is owed must be there.
-    pub fn read_whole(&mut self, name: QueueName, max: i64) {
-        self.queue(name).check_whole(max);
+    /// A whole queue was read: everything that is owed must be there, or old enough to be gone.
+    pub fn read_whole(&mut self, name: QueueName, offsets: Range<i64>, now: Instant) {
+        let (retention, is_honest) = (self.retention, self.is_honest);
+        let may_go = |sent| retention.allows(sent, now) || retention != Retention::All && !is_honest;
+        self.queue(name).check_whole(offsets, may_go);
     }
 
     /// Half messages that are stored come out as their producer wants, after some time in which it can be asked.
@@ -194,10 +202,10 @@ impl Model {
     }
 
     /// A half message is about to be sent; nobody may see it.
-    pub fn sends_half(&mut self, name: QueueName, id: u64, commits: bool) {
+    pub fn sends_half(&mut self, name: QueueName, id: u64, commits: bool, now: Instant) {
         self.halves.insert(id, Half { queue: name, commits, stored: None });
         let queue = self.queue(name);
-        queue.sends(id, 0);
+        queue.sends(id, 0, now);
         queue.hide(id);
     }
 

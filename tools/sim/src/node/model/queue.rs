@@ -1,6 +1,7 @@
 //! What is known of one queue.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use ringmq_env::Instant;
 
@@ -25,6 +26,8 @@ struct Message {
     since: Instant,
     /// Not to be seen before, by the true wall clock.
     due_ms: i64,
+    /// When it was sent first: it was not stored before.
+    sent: Instant,
 }
 
 /// One queue.
@@ -49,8 +52,8 @@ impl Queue {
     }
 
     /// A message is about to be sent, perhaps again.
-    pub fn sends(&mut self, id: u64, due_ms: i64) {
-        let message = Message { fate: Fate::MayBe, since: Instant(0), due_ms };
+    pub fn sends(&mut self, id: u64, due_ms: i64, now: Instant) {
+        let message = Message { fate: Fate::MayBe, since: Instant(0), due_ms, sent: now };
         self.messages.entry(id).or_insert(message);
     }
 
@@ -125,14 +128,22 @@ impl Queue {
         assert!(wall_ms >= due_ms, "{name:?}: message {id} is seen {} ms before its time", due_ms - wall_ms);
     }
 
-    /// All of it was read, up to `max`.
-    pub fn check_whole(&self, max: i64) {
+    /// All of it was read, which is these offsets; what was sent at some time may be gone if `may_go` says so.
+    pub fn check_whole(&self, offsets: Range<i64>, may_go: impl Fn(Instant) -> bool) {
         let (name, last) = (self.name, self.known.last_key_value());
+        let Range { start: min, end: max } = offsets;
         assert!(last.is_none_or(|(offset, _)| *offset < max), "{name:?} ends at {max}, {last:?} is lost");
-        for (id, message) in &self.messages {
-            let place = self.places.get(id);
+        for (offset, (id, _)) in self.known.range(..min) {
+            let sent = self.messages[id].sent;
             assert!(
-                message.fate != Fate::Owed || place.is_some(),
+                may_go(sent),
+                "{name:?} offset {offset}: message {id}, sent at {sent:?}, is deleted too early"
+            );
+        }
+        for (id, message) in &self.messages {
+            let is_known = self.places.contains_key(id);
+            assert!(
+                message.fate != Fate::Owed || is_known || min > 0 && may_go(message.sent),
                 "{name:?}: message {id} was acknowledged and is not there"
             );
         }
