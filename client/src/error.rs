@@ -85,11 +85,11 @@ impl CallError {
         }
     }
 
-    /// Whether the same call may succeed later, or at another broker: Java's list of retryable response codes, and
-    /// everything that the network did.
+    /// Whether the same call may succeed later, or at another broker: Java's list of retryable response codes, a broker
+    /// that asks to go slower, and everything that the network did.
     pub fn is_retryable(&self) -> bool {
         match self {
-            CallError::Refused { code, .. } => RETRYABLE.contains(code),
+            CallError::Refused { code, .. } => *code == response::FLOW_CONTROL || RETRYABLE.contains(code),
             CallError::BadAnswer { .. } | CallError::Shutdown => false,
             _ => true,
         }
@@ -118,7 +118,7 @@ mod tests {
         let busy = refused(response::SYSTEM_BUSY);
         assert_eq!(busy.to_string(), "b:1 answered SYSTEM_BUSY (2): no");
         assert_eq!((busy.addr(), busy.code(), busy.remark()), (Some("b:1"), Some(2), Some("no")));
-        assert!(busy.is_retryable());
+        assert!(busy.is_retryable() && refused(response::FLOW_CONTROL).is_retryable());
         assert!(!refused(response::MESSAGE_ILLEGAL).is_retryable());
         assert!(CallError::Connect { addr: "b:1".into(), reason: String::new() }.is_retryable());
         assert!(!CallError::Shutdown.is_retryable());

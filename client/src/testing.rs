@@ -41,6 +41,11 @@ impl MemoryNetwork {
         lock(&self.peers).insert(addr.to_owned(), Arc::new(answers));
     }
 
+    /// What the peer at an address answers.
+    pub(crate) fn answers(&self, addr: &str) -> Option<Answers> {
+        lock(&self.peers).get(addr).cloned()
+    }
+
     /// Takes a peer away; its connections stay.
     pub(crate) fn remove(&self, addr: &str) {
         lock(&self.peers).remove(addr);

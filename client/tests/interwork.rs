@@ -19,7 +19,7 @@ use ringmq_client::allocate::{
     MachineRoomNearby, MachineRoomResolver, Members,
 };
 use ringmq_client::{
-    Batch, Client, ClientConfig, ConsumeFrom, Consumed, Message, MessageQueue, PushConsumer,
+    Batch, Client, ClientConfig, Compression, ConsumeFrom, Consumed, Message, MessageQueue, PushConsumer,
 };
 
 /// An odd number, so that shares are uneven.
@@ -122,6 +122,17 @@ impl Case {
     fn rust_has(&self, topic: &str) -> Names {
         let queues = self.rust.lock().unwrap().as_ref().map(PushConsumer::queues).unwrap_or_default();
         queues.iter().filter(|queue| queue.topic == topic).map(name).collect()
+    }
+}
+
+/// Each kind in its turn, so that Java has them all to unpack.
+fn packing(turn: i32) -> Compression {
+    match turn % 3 {
+        #[cfg(feature = "lz4")]
+        1 => Compression::Lz4,
+        #[cfg(feature = "zstd")]
+        2 => Compression::Zstd,
+        _ => Compression::Zlib,
     }
 }
 
@@ -277,10 +288,11 @@ impl World {
     /// Sends to each queue; returns what was sent, by queue.
     async fn send(&self, round: &str) -> BTreeMap<String, String> {
         let client = self.clients.iter().flatten().next().unwrap();
-        let producer = client.producer("client_test").start().unwrap();
         let mut sent = BTreeMap::new();
         for queue in &self.cases[0].queues {
             let body = format!("{round}:{}", name(queue));
+            let producer = client.producer("client_test").compression(packing(queue.queue_id), 1);
+            let producer = producer.start().unwrap();
             producer.send_to(Message::new(&self.topic, body.clone()).unwrap(), queue).await.unwrap();
             sent.insert(name(queue), body);
         }

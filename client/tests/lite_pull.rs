@@ -56,6 +56,8 @@ async fn assigned_queues_are_read_from_anywhere() {
 
         consumer.pause(std::slice::from_ref(&queue));
         assert!(consumer.poll(Duration::from_millis(200)).await.is_empty());
+        assert!(consumer.seek(&queue, 10));
+        assert!(consumer.poll(Duration::from_millis(200)).await.is_empty());
         consumer.resume(std::slice::from_ref(&queue));
         assert_eq!(poll(&consumer, 10).await, texts(10..20));
         assert!(consumer.seek_to_end(&queue).await.unwrap());

@@ -10,12 +10,17 @@ use common::{bounded, client, unique};
 use ringmq_client::producer::ByHash;
 use ringmq_client::{Compression, Message, SendError, SendStatus};
 
+#[cfg(feature = "lz4")]
+const PACKING: Compression = Compression::Lz4;
+#[cfg(not(feature = "lz4"))]
+const PACKING: Compression = Compression::Zlib;
+
 #[tokio::test]
 async fn every_kind_of_send() {
     let Some(client) = client().await else { return };
     bounded(async {
         let topic = unique("client_send");
-        let producer = client.producer("client_test").compression(Compression::Lz4, 1000).start().unwrap();
+        let producer = client.producer("client_test").compression(PACKING, 1000).start().unwrap();
         let message =
             |body: &str| Message::builder(&topic).tag("a").key("k").body(body.to_owned()).build().unwrap();
 

@@ -45,7 +45,7 @@ pub(crate) struct NameServers {
 
 impl NameServers {
     pub(crate) fn new(addrs: &[String]) -> NameServers {
-        NameServers { addrs: Mutex::new(shuffled(addrs)), current: AtomicUsize::new(0) }
+        NameServers { addrs: Mutex::new(shuffled(addrs).into()), current: AtomicUsize::new(0) }
     }
 
     /// Takes another list. The one that is in use stays in use if it is in it.
@@ -53,7 +53,14 @@ impl NameServers {
         let mut present = lock(&self.addrs);
         let same = present.len() == addrs.len() && present.iter().all(|a| addrs.iter().any(|b| **a == **b));
         if !same {
-            *present = shuffled(addrs);
+            let current = self.current.load(Ordering::Relaxed);
+            let in_use = present.get(current % present.len().max(1)).cloned();
+            let mut fresh = shuffled(addrs);
+            if let Some(at) = in_use.and_then(|addr| fresh.iter().position(|a| *a == addr)) {
+                let place = current % fresh.len();
+                fresh.swap(at, place);
+            }
+            *present = fresh.into();
         }
     }
 
@@ -112,8 +119,32 @@ impl NameServers {
     }
 }
 
-fn shuffled(addrs: &[String]) -> Arc<[Arc<str>]> {
+fn shuffled(addrs: &[String]) -> Vec<Arc<str>> {
     let mut addrs: Vec<Arc<str>> = addrs.iter().map(|addr| addr.as_str().into()).collect();
     fastrand::shuffle(&mut addrs);
-    addrs.into()
+    addrs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_list_keeps_the_name_server_in_use() {
+        let texts = |list: &[&str]| list.iter().map(|addr| (*addr).to_owned()).collect::<Vec<_>>();
+        for current in 0..9 {
+            let servers = NameServers::new(&texts(&["a:1", "b:1", "c:1"]));
+            servers.current.store(current, Ordering::Relaxed);
+            let in_use = |servers: &NameServers| {
+                let all = servers.all();
+                all[current % all.len()].clone()
+            };
+            let before = in_use(&servers);
+            servers.replace(&texts(&["d:1", "c:1", "b:1", "a:1", "e:1"]));
+            assert_eq!((in_use(&servers), servers.all().len()), (before, 5));
+            servers.replace(&texts(&["f:1"]));
+            assert_eq!(&*in_use(&servers), "f:1");
+            assert!(servers.contains("f:1") && !servers.contains("a:1"));
+        }
+    }
 }

@@ -189,7 +189,8 @@ impl LitePullConsumer {
         self.group.offsets.read(queue).await
     }
 
-    /// Goes on at another offset; what was fetched of the queue is forgotten. False when the queue is not read here.
+    /// Goes on at another offset; what was fetched of the queue is forgotten, and a paused queue stays paused. False
+    /// when the queue is not read here.
     pub fn seek(&self, queue: &MessageQueue, offset: i64) -> bool {
         lock(&self.handed).messages.retain(|(process, _)| process.queue != *queue);
         self.group.move_to(queue, offset)

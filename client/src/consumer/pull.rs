@@ -64,7 +64,11 @@ pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, offset: i
             match step(&group, &process, &mut position).await {
                 Step::Next => tokio::time::sleep(group.settings.pull_interval).await,
                 Step::Pause(pause) => tokio::time::sleep(pause).await,
-                Step::Moved(offset) => return offset,
+                Step::Moved(offset) => {
+                    // A broker that does not keep the corrected offset would be asked without end.
+                    tokio::time::sleep(PAUSE_ON_ERROR).await;
+                    return offset;
+                }
             }
         }
     };

@@ -213,7 +213,7 @@ impl Group {
             }
         };
         self.offsets.forget(&queue);
-        self.begin(queue, offset);
+        self.begin(queue, offset, false);
         true
     }
 
@@ -229,8 +229,9 @@ impl Group {
     }
 
     /// Starts the tasks of a queue.
-    fn begin(self: &Arc<Self>, queue: MessageQueue, offset: i64) {
+    fn begin(self: &Arc<Self>, queue: MessageQueue, offset: i64, paused: bool) {
         let process = Arc::new(ProcessQueue::new(queue.clone(), MessageRequestMode::Pull, &self.stop));
+        process.set_paused(paused);
         if self.locks_queues() {
             process.set_locked();
         }
@@ -257,7 +258,8 @@ impl Group {
         let Some(assigned) = held else { return false };
         assigned.process.release();
         self.offsets.reset(queue, offset);
-        self.begin(queue.clone(), offset);
+        // A queue that the program has paused stays so, wherever it goes on.
+        self.begin(queue.clone(), offset, assigned.process.is_paused());
         true
     }
 

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ringmq_protocol::body::{BrokerData, ConsumerIdList, QueueData, TopicRouteData};
+use ringmq_protocol::body::{BrokerData, ConsumerIdList, QueueData, ResetOffsetBody, TopicRouteData};
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::json::{self, Dialect};
@@ -138,6 +138,151 @@ async fn a_start_that_is_dropped_leaves_nothing_behind() {
     assert!(client.instance.heartbeat_data().consumer_data_set.is_empty());
     client.shutdown().await;
     assert!(client.instance.tasks().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_takes_too_long_is_given_up_and_its_message_comes_again() {
+    let network = broker("127.0.0.1@me", |_| Some(Command::response(0, 0)));
+    let client = client(&network).await;
+    let builder = client.push_consumer("g").subscribe("t", "*").consume_timeout(Duration::from_secs(2));
+    let consumer = builder.start(|_: Batch| std::future::pending::<Consumed>()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(network.seen(request::CONSUMER_SEND_MSG_BACK).is_empty());
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(network.seen(request::CONSUMER_SEND_MSG_BACK).len(), 1);
+    assert_eq!(committed(&network).last().map(String::as_str), Some("1"));
+    consumer.shutdown().await;
+    client.shutdown().await;
+}
+
+/// A broker with empty queues whose ends are 10 and 40, with a message of every time at 20, and no offset of any group.
+fn empty_queues(network: &MemoryNetwork) {
+    network.peer("b:1", |command| {
+        let ok = Command::response(0, 0);
+        match command.code {
+            request::GET_CONSUMER_LIST_BY_GROUP => {
+                let list = ConsumerIdList { consumer_id_list: vec!["127.0.0.1@me".to_owned()] };
+                Some(ok.with_body(json::to_vec(&list, Dialect::Java)))
+            }
+            request::QUERY_CONSUMER_OFFSET => Some(Command::response(response::QUERY_NOT_FOUND, 0)),
+            request::GET_MAX_OFFSET => Some(ok.with_ext("offset", 40)),
+            request::SEARCH_OFFSET_BY_TIMESTAMP => Some(ok.with_ext("offset", 20)),
+            request::PULL_MESSAGE if command.get("queueOffset") == Some("0") => {
+                let moved = Command::response(response::PULL_OFFSET_MOVED, 0);
+                let moved = moved.with_ext("nextBeginOffset", 10).with_ext("suggestWhichBrokerId", 0);
+                Some(moved.with_ext("minOffset", 10).with_ext("maxOffset", 40))
+            }
+            request::PULL_MESSAGE => None,
+            _ => Some(ok),
+        }
+    });
+}
+
+/// The offsets that a topic was pulled from, in order.
+fn pulled_from(network: &MemoryNetwork, topic: &str) -> Vec<String> {
+    let pulls = network.seen(request::PULL_MESSAGE);
+    let of_topic = pulls.iter().filter(|(_, c)| c.get("topic") == Some(topic));
+    of_topic.filter_map(|(_, c)| c.get("queueOffset").map(str::to_owned)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_without_offsets_starts_where_java_would() {
+    for (from, topic, retry_topic) in [
+        (ConsumeFrom::LastOffset, "40", "0"),
+        (ConsumeFrom::FirstOffset, "0", "0"),
+        (ConsumeFrom::Timestamp(5), "20", "40"),
+        (ConsumeFrom::LastOffsetAndFromMinWhenBootFirst, "40", "0"),
+        (ConsumeFrom::MinOffset, "40", "0"),
+        (ConsumeFrom::MaxOffset, "40", "0"),
+    ] {
+        let network = broker("127.0.0.1@me", |_| None);
+        empty_queues(&network);
+        let client = client(&network).await;
+        let builder = client.push_consumer("g").subscribe("t", "*").consume_from(from);
+        let consumer = builder.start(|_: Batch| async { Consumed::All }).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let first = |topic| pulled_from(&network, topic).first().cloned();
+        assert_eq!(first("t").as_deref(), Some(topic), "{from:?}");
+        assert_eq!(first("%RETRY%g").as_deref(), Some(retry_topic), "{from:?}");
+        consumer.shutdown().await;
+        client.shutdown().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_outside_the_queue_is_corrected_and_stored() {
+    let network = broker("127.0.0.1@me", |_| None);
+    empty_queues(&network);
+    network.peer("b:1", {
+        let (others, asked) = (network.clone(), AtomicBool::new(false));
+        let empty = MemoryNetwork::default();
+        empty_queues(&empty);
+        let answers = empty.answers("b:1").unwrap();
+        move |command| match command.code {
+            // The broker knows what it was told.
+            request::QUERY_CONSUMER_OFFSET if command.get("topic") == Some("t") => {
+                match committed(&others).last() {
+                    Some(offset) => Some(Command::response(0, 0).with_ext("offset", offset)),
+                    None if !asked.swap(true, Ordering::Relaxed) => {
+                        Some(Command::response(0, 0).with_ext("offset", 0))
+                    }
+                    None => Some(Command::response(response::QUERY_NOT_FOUND, 0)),
+                }
+            }
+            _ => answers(command),
+        }
+    });
+    let client = client(&network).await;
+    let builder = client.push_consumer("g").subscribe("t", "*");
+    let consumer = builder.start(|_: Batch| async { Consumed::All }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(pulled_from(&network, "t"), ["0", "10"]);
+    assert_eq!(committed(&network), ["10"]);
+    consumer.shutdown().await;
+    client.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_move_a_member() {
+    let network = broker("127.0.0.1@me", |_| None);
+    empty_queues(&network);
+    let client = client(&network).await;
+    let builder = client.push_consumer("g").subscribe("t", "*");
+    let consumer = builder.start(|_: Batch| async { Consumed::All }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let queue = consumer.queues().into_iter().find(|queue| queue.topic == "t").unwrap();
+    let offsets = ResetOffsetBody { offset_table: BTreeMap::from([(queue, 33)]) };
+    crate::client::Member::reset(consumer.group.clone(), &offsets);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(committed(&network), ["33"]);
+    assert_eq!(pulled_from(&network, "t").len(), 2);
+    consumer.shutdown().await;
+    client.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_come_and_go_while_the_consumer_runs() {
+    let network = broker("127.0.0.1@me", |_| None);
+    empty_queues(&network);
+    let client = client(&network).await;
+    let builder = client.push_consumer("g").subscribe("t", "*");
+    let consumer = builder.start(|_: Batch| async { Consumed::All }).await.unwrap();
+    let topics = |consumer: &PushConsumer| {
+        let queues = consumer.queues();
+        queues.into_iter().map(|queue| queue.topic).filter(|t| t != "%RETRY%g").collect::<Vec<_>>()
+    };
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(topics(&consumer), ["t"]);
+    consumer.subscribe("u", "a || b").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(topics(&consumer), ["t", "u"]);
+    consumer.unsubscribe("t").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(topics(&consumer), ["u"]);
+    let told = client.instance.heartbeat_data().consumer_data_set.remove(0).subscription_data_set;
+    assert_eq!(told.iter().map(|s| s.topic.as_str()).collect::<Vec<_>>(), ["%RETRY%g", "u"]);
+    consumer.shutdown().await;
+    client.shutdown().await;
 }
 
 #[cfg(feature = "metrics")]

@@ -203,8 +203,8 @@ pub(crate) mod tests {
 
     #[test]
     fn records_become_messages() {
-        let packed = Compression::Lz4.pack(b"hello hello hello").unwrap();
-        let flag = Compression::Lz4.sys_flag();
+        let packed = Compression::Zlib.pack(b"hello hello hello").unwrap();
+        let flag = Compression::Zlib.sys_flag();
         let mut body = record("t", 7, b"plain", 0, "TAGS\u{1}a\u{2}KEYS\u{1}x y\u{2}");
         body.extend(record("t", 8, &packed, flag, "UNIQ_KEY\u{1}U\u{2}"));
         body.extend(record("t", 9, b"no frame", flag, ""));

@@ -16,8 +16,17 @@ use super::{Inner, SendReceipt};
 use crate::message::Message;
 use crate::sync::lock;
 
-/// Bytes of bodies that wait for their batches, all together; behind them senders wait.
+/// Bytes of messages that wait for their batches, all together; behind them senders wait.
 const TOTAL: usize = 32 << 20;
+/// What a message takes in a batch beside its body and its present properties: lengths, and the id that it gets.
+const OVERHEAD: usize = 64;
+
+/// What a message adds to a batch. Properties count, too: batches of short bodies with long properties would get
+/// longer than a broker takes.
+fn weight(message: &Message) -> usize {
+    let properties = message.properties().iter().map(|(name, value)| name.len() + value.len() + 2);
+    message.body().len() + properties.sum::<usize>() + OVERHEAD
+}
 
 /// When a batch goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +79,7 @@ impl Accumulator {
         !message.is_delayed()
             && !message.is_reply()
             && !is_retry_topic(message.topic())
-            && message.body().len() < self.linger.bytes
+            && weight(message) < self.linger.bytes
             && message.property(names::TRANSACTION_PREPARED).is_none()
     }
 
@@ -78,7 +87,7 @@ impl Accumulator {
     fn add(&self, key: &Key, waiting: Waiting) -> Added {
         let mut open = lock(&self.open);
         let batch = open.entry(key.clone()).or_default();
-        batch.bytes += waiting.message.body().len();
+        batch.bytes += weight(&waiting.message);
         batch.waiting.push(waiting);
         if batch.bytes >= self.linger.bytes {
             return Added::Full(next(batch));
@@ -120,7 +129,7 @@ impl Inner {
     ) -> Result<SendReceipt, SendError> {
         let wait_store_ok = message.property(names::WAIT_STORE_MSG_OK) != Some("false");
         let key = Key { topic: message.topic().to_owned(), wait_store_ok, queue: queue.cloned() };
-        let bytes = message.body().len().min(TOTAL) as u32;
+        let bytes = weight(&message).min(TOTAL) as u32;
         // The room is never closed.
         let room = accumulator.room.clone().acquire_many_owned(bytes).await;
         let room = room.map_err(|_| SendError::Call(crate::error::CallError::Shutdown))?;
@@ -243,5 +252,7 @@ mod tests {
         assert!(!accumulator.takes(&Message::new("t", vec![b'x'; 100]).unwrap()));
         let late = Message::builder("t").body("b").delivery(Delivery::Level(1)).build().unwrap();
         assert!(!accumulator.takes(&late));
+        let long = Message::builder("t").body("b").property("p", "x".repeat(40)).build().unwrap();
+        assert!(!accumulator.takes(&long));
     }
 }

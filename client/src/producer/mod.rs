@@ -148,7 +148,7 @@ impl ProducerBuilder {
     }
 
     /// Sends messages of one topic in batches that wait at most `time` (Java: 10 ms) for more, or until there are
-    /// `bytes` of bodies (32 KiB). Far more messages a second where many senders await at the same time; one that
+    /// `bytes` (32 KiB; properties count, too), which are half of [`ProducerBuilder::max_message_size`] at most. Far more messages a second where many senders await at the same time; one that
     /// awaits each send only waits longer. Messages that are delayed, part of a transaction or long go alone.
     pub fn auto_batch(mut self, time: Duration, bytes: usize) -> ProducerBuilder {
         self.settings.linger = Some(Linger { time, bytes: bytes.max(1) });
@@ -199,7 +199,10 @@ impl ProducerBuilder {
         let inner = Arc::new(Inner {
             next_queue: AtomicUsize::new(fastrand::usize(..1 << 30)),
             faults: settings.avoid_slow_brokers.then(Faults::default),
-            accumulator: settings.linger.map(Accumulator::new),
+            // The last message of a batch may double it.
+            accumulator: settings.linger.map(|linger| {
+                Accumulator::new(Linger { bytes: linger.bytes.min(settings.packing.limit / 2), ..linger })
+            }),
             #[cfg(feature = "trace")]
             tracer: settings.trace.clone().map(|topic| Tracer::start(&instance, topic, &self.group)),
             client: self.client,

@@ -27,6 +27,14 @@ pub enum RecallError {
 }
 
 impl RecallError {
+    /// What happened with the broker or name server that was asked last.
+    pub fn call(&self) -> Option<&CallError> {
+        match self {
+            RecallError::Call(error) | RecallError::Route(RouteError::Call(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether the same recall may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Producer, QueueSelector, SendError};
 use crate::client::Awaited;
+use crate::error::CallError;
 use crate::message::{Message, MessageExt};
 
 /// A request got no reply.
@@ -34,6 +35,14 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// What happened with the last broker that was spoken to, if the request was not sent.
+    pub fn call(&self) -> Option<&CallError> {
+        match self {
+            RequestError::Send(error) => error.call(),
+            _ => None,
+        }
+    }
+
     /// Whether the same request may succeed later. One without a reply may have been consumed: it can have an
     /// effect twice.
     pub fn is_retryable(&self) -> bool {

@@ -123,14 +123,24 @@ impl Remoting {
         request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Command, CallError> {
-        let connection = self.connection(addr, deadline).await?;
-        let answer = connection.call(request, deadline).await?;
-        self.around.hooks.iter().for_each(|hook| hook.after_response(addr, request.code, answer.code));
+        let (answer, connection) = self.exchange_once(addr, request, deadline).await?;
         if answer.code != response::GO_AWAY {
             return Ok(answer);
         }
         connection.close("the server asked to go away");
-        self.connection(addr, deadline).await?.call(request, deadline).await
+        Ok(self.exchange_once(addr, request, deadline).await?.0)
+    }
+
+    async fn exchange_once(
+        &self,
+        addr: &str,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<(Command, Connection), CallError> {
+        let connection = self.connection(addr, deadline).await?;
+        let answer = connection.call(request, deadline).await?;
+        self.around.hooks.iter().for_each(|hook| hook.after_response(addr, request.code, answer.code));
+        Ok((answer, connection))
     }
 
     /// As [`Remoting::call`], with every code but SUCCESS an error.
@@ -252,7 +262,7 @@ pub(crate) fn bad_answer(addr: &str, reason: impl ToString) -> CallError {
     CallError::BadAnswer { addr: addr.into(), reason: reason.to_string() }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "acl"))]
 pub(crate) mod tests_support {
     use super::OutgoingRequest;
 
