@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::broadcasts::BroadcastExpiry;
 use crate::delay::{DelayConfig, parse_levels};
 use crate::mailbox::LaneCapacity;
 use crate::quotas::BrokerQuotas;
@@ -172,6 +173,8 @@ pub struct BrokerConfig {
     pub store_reply: bool,
     /// A reset (222) moves the group here, instead of telling its consumers to move.
     pub server_side_reset: bool,
+    /// How long the clients of broadcasting groups are followed; `None`: they are not.
+    pub broadcasts: Option<BroadcastExpiry>,
     /// Half messages, and when their producers are asked for them.
     pub transactions: TransactionConfig,
     /// A send to an unknown topic creates it.
@@ -274,6 +277,10 @@ impl BrokerConfig {
             trace_topic: settings.switch("trace-topic"),
             store_reply: settings.switch("store-reply"),
             server_side_reset: settings.switch("server-side-reset"),
+            broadcasts: settings.switch("broadcast-offsets").then(|| BroadcastExpiry {
+                offline: settings.duration("broadcast-offset-expiry"),
+                idle: settings.duration("broadcast-offset-idle-expiry"),
+            }),
             transactions: TransactionConfig {
                 timeout: settings.duration("transaction-timeout"),
                 check_interval: settings.duration("transaction-check-interval"),

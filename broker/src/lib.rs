@@ -2,6 +2,7 @@
 
 mod answers;
 mod backlog;
+mod broadcasts;
 mod calls;
 pub mod compat;
 mod complaints;

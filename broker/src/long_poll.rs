@@ -218,6 +218,7 @@ mod tests {
                 sub_version: Some(5),
                 suspend_ms: 1000,
                 commit: None,
+                broadcaster: None,
                 topic_sys_flag: 0,
                 group_sys_flag: 0,
             },

@@ -13,6 +13,7 @@ use ringmq_env::IoSlice;
 use ringmq_protocol::command::Command;
 use smallvec::SmallVec;
 
+use crate::broadcasts::Broadcaster;
 use crate::control::{Refusal, Update};
 use crate::mailbox::CoreId;
 use crate::message_filter::MessageFilter;
@@ -172,6 +173,8 @@ pub struct PullRequest {
     pub suspend_ms: u64,
     /// Offset to commit first.
     pub commit: Option<QueueOffset>,
+    /// The client, of a group that broadcasts.
+    pub broadcaster: Option<Broadcaster>,
     /// The topic's flag, for the answer.
     pub topic_sys_flag: i32,
     /// The group's flag, for the answer.

@@ -457,10 +457,11 @@ impl ControlState {
 
     /// What follows from a member's leaving.
     fn member_left(&mut self, left: GroupLeft, effects: &mut Effects) {
-        if left.empty {
-            effects.merge(self.effects([Change::Subscriptions { group: left.group, view: None }]));
-        } else {
+        if !left.empty {
             self.notify(&left.group, effects);
+        }
+        if left.empty || left.view.is_some() {
+            effects.merge(self.effects([Change::Subscriptions { group: left.group, view: left.view }]));
         }
     }
 

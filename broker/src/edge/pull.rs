@@ -7,10 +7,11 @@ use ringmq_engine::{QueueId, QueueOffset};
 use ringmq_env::Env;
 use ringmq_protocol::body::{MessageModel, SubscriptionData, perm};
 use ringmq_protocol::header::Header;
-use ringmq_protocol::headers::{FromExt, PullHeader, pull_sys_flag};
+use ringmq_protocol::headers::{FromExt, PullHeader, pull_sys_flag, request_source};
 use ringmq_protocol::names;
 
 use super::*;
+use crate::broadcasts::Broadcaster;
 use crate::config::BrokerConfig;
 use crate::control::sessions::GroupView;
 use crate::core::core_bit;
@@ -31,6 +32,7 @@ pub struct Draft {
     topic: String,
     subscription: Option<String>,
     expression_type: Option<String>,
+    proxied_client: Option<String>,
     /// All the rest.
     header: PullHeader<'static>,
 }
@@ -43,6 +45,7 @@ impl Draft {
             topic: header.topic.to_owned(),
             subscription: header.subscription.map(str::to_owned),
             expression_type: header.expression_type.map(str::to_owned),
+            proxied_client: header.proxy_forward_client_id.map(str::to_owned),
             header: PullHeader {
                 consumer_group: "",
                 topic: "",
@@ -66,6 +69,7 @@ impl Draft {
             topic: &self.topic,
             subscription: self.subscription.as_deref(),
             expression_type: self.expression_type.as_deref(),
+            proxy_forward_client_id: self.proxied_client.as_deref(),
             ..self.header
         };
         if core.metadata.borrow().group(&self.group).is_none() {
@@ -104,7 +108,7 @@ pub fn begin<E: Env>(core: &Rc<Core<E>>, connection: &Connection, header: &Heade
 }
 
 fn submit<E: Env>(core: &Rc<Core<E>>, connection: &Connection, reply: ReplyTo, header: &PullHeader<'_>) {
-    match check(core, connection, header) {
+    match check(core, connection, reply.peer, header) {
         Ok(pull) => {
             let shard = core.identity.routing.shard(&pull.topic, pull.queue_id);
             let owner = core.identity.routing.core(shard);
@@ -119,6 +123,7 @@ fn submit<E: Env>(core: &Rc<Core<E>>, connection: &Connection, reply: ReplyTo, h
 fn check<E: Env>(
     core: &Core<E>,
     connection: &Connection,
+    peer: Peer,
     header: &PullHeader<'_>,
 ) -> Result<PullRequest, Refusal> {
     let (config, metadata) = (&core.identity.config, core.metadata.borrow());
@@ -171,9 +176,20 @@ fn check<E: Env>(
         sub_version,
         suspend_ms: suspend_ms.min(config.max_long_poll.as_millis() as u64),
         commit: commits.then_some(QueueOffset(header.commit_offset)),
+        broadcaster: config.broadcasts.and_then(|_| broadcaster(metadata.view(group), peer, header)),
         topic_sys_flag: topic_config.topic_sys_flag,
         group_sys_flag: group_config.group_sys_flag,
     })
+}
+
+/// The client that pulls for itself alone: through a proxy, which says so, or as a member of a broadcasting group.
+fn broadcaster(view: Option<&Arc<GroupView>>, peer: Peer, header: &PullHeader<'_>) -> Option<Broadcaster> {
+    if header.request_source == Some(request_source::PROXY_FOR_BROADCAST) {
+        let client = header.proxy_forward_client_id.filter(|client| !client.is_empty())?;
+        return Some(Broadcaster { client: client.into(), from_proxy: true });
+    }
+    let client = view?.broadcasters.get(&peer.into())?.clone();
+    Some(Broadcaster { client, from_proxy: false })
 }
 
 fn max_bytes(wanted: Option<i32>) -> usize {

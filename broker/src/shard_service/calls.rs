@@ -3,6 +3,7 @@
 use ringmq_engine::{KeyQuery, PendingKind, QueueId, ReadError};
 
 use super::*;
+use crate::broadcasts::committing_group;
 use crate::calls::Caller;
 
 /// Most bytes of the records that are read to list entries of a queue.
@@ -35,11 +36,14 @@ impl<E: Env> ShardService<E> {
             ShardCall::Offsets(call) => self.answer_offsets(core, call).await,
             ShardCall::ForgetGroup(group) => {
                 self.resets.borrow_mut().forget_group(&group);
+                self.broadcasts.borrow_mut().forget_group(&group);
                 self.offsets.borrow_mut().forget_group(&group);
+                self.offsets.borrow_mut().forget_group(&committing_group(&group));
                 done(self.flush_offsets().await)
             }
             ShardCall::ForgetTopic(topic) => {
                 self.resets.borrow_mut().forget_topic(&topic);
+                self.broadcasts.borrow_mut().forget_topic(&topic);
                 self.offsets.borrow_mut().forget_topic(&topic);
                 let deleted = self.shard.delete_topic(&topic).await;
                 done(deleted.and(self.flush_offsets().await))

@@ -1,6 +1,7 @@
 //! One shard as the broker sees it, on the core that hosts it: appends and their acknowledgements, pulls and those
 //! that wait, committed offsets, and questions about the shard's queues.
 
+mod broadcasts;
 mod calls;
 mod delayed;
 mod group_reads;
@@ -25,6 +26,7 @@ use ringmq_engine::{
 use ringmq_env::{Env, mutant};
 use ringmq_protocol::codes::response;
 
+use crate::broadcasts::BroadcastTable;
 use crate::control::Refusal;
 use crate::core::Core;
 use crate::event::LocalEvent;
@@ -60,6 +62,7 @@ pub struct ShardService<E: Env> {
     offsets: RefCell<OffsetTable>,
     offset_log: MetaLog<E>,
     resets: RefCell<PendingResets>,
+    broadcasts: RefCell<BroadcastTable>,
     /// Half messages that were put off, by the position where each was stored first.
     put_off: RefCell<PutOff>,
     /// What became of half messages.
@@ -107,6 +110,7 @@ impl<E: Env> ShardService<E> {
             offsets: RefCell::new(offsets),
             offset_log,
             resets: RefCell::default(),
+            broadcasts: RefCell::default(),
             put_off: RefCell::default(),
             outcomes: Cell::default(),
             cold_reads: Cell::new(0),
@@ -152,6 +156,9 @@ impl<E: Env> ShardService<E> {
         figures.counter("ringmq_dedupe_repeats_total", help, &[], once.repeats());
         let help = "DEDUPE_KEYs that are searched for or about to be stored.";
         figures.gauge("ringmq_dedupe_open", help, &[], once.open() as f64);
+        let broadcasters = self.broadcasts.borrow().len() as f64;
+        let help = "Clients of broadcasting groups whose offsets are followed.";
+        figures.gauge("ringmq_broadcast_clients", help, &[], broadcasters);
         let reads = self.cold_reads.get() as f64;
         figures.gauge("ringmq_cold_reads", "Pulls that wait for the disk.", &[], reads);
     }
@@ -163,6 +170,9 @@ impl<E: Env> ShardService<E> {
         core.env.spawn(self.clone().deliver_delayed(core.clone()));
         core.env.spawn(self.clone().flush_offsets_often(core.clone()));
         core.env.spawn(self.clone().retain_often(core.clone()));
+        if let Some(expiry) = core.identity.config.broadcasts {
+            core.env.spawn(self.clone().follow_broadcasts(core.clone(), expiry));
+        }
     }
 
     /// Starts what asks other cores. Once all of them are ready.

@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use ringmq_engine::ReadStatus;
 use ringmq_env::mutant;
 
 use super::*;
@@ -30,28 +29,17 @@ impl<E: Env> ShardService<E> {
         if let Some(offset) = self.offsets.borrow().get(group, topic, *queue_id) {
             return AnswerBody::Number("offset", offset.0);
         }
-        if set_zero && self.starts_recently(queue) {
+        if set_zero && self.has_lost_nothing(queue) {
             return AnswerBody::Number("offset", 0);
         }
         AnswerBody::Refused(remarks::offset_not_found(set_zero))
     }
 
-    /// Whether the queue's first message is its number 0, and is still in memory or not there yet.
-    fn starts_recently(&self, queue: &QueueRef) -> bool {
+    /// Whether the queue's first message is its number 0, or is yet to come. (Java also asks whether that message is in
+    /// memory, which on JDK 17 and later it always finds to be so.)
+    pub(super) fn has_lost_nothing(&self, queue: &QueueRef) -> bool {
         let range = self.shard.queue_range(&queue.topic, queue.queue_id).unwrap_or_default();
-        if range.min.0 > 0 {
-            return false;
-        }
-        let first = ReadRequest {
-            topic: &queue.topic,
-            queue_id: queue.queue_id,
-            offset: QueueOffset(0),
-            max_messages: 1,
-            max_bytes: 1,
-            tag_filter: None,
-            record_filter: None,
-        };
-        range.max.0 == 0 || self.shard.read_hot(&first).is_some_and(|read| read.status == ReadStatus::Found)
+        range.min.0 == 0
     }
 
     /// Makes the offsets committed so far durable, again and again until the shard stops.

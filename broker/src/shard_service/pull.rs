@@ -16,6 +16,9 @@ impl<E: Env> ShardService<E> {
         if let Some(offset) = reset.filter(|offset| *offset != pull.offset) {
             return to.answer(core, self.answer_reset(&pull, offset));
         }
+        if let Some(offset) = self.broadcast_start(core, &pull) {
+            return to.answer(core, self.answer_reset(&pull, offset));
+        }
         if let Some(offset) = pull.commit {
             self.offsets.borrow_mut().commit(&pull.group, &pull.topic, pull.queue_id, offset);
         }
@@ -108,7 +111,7 @@ impl<E: Env> ShardService<E> {
         }
     }
 
-    /// A tool has moved the group: the consumer is to go on there.
+    /// The consumer is to go on there: a tool has moved the group, or the client comes another way than before.
     fn answer_reset(&self, pull: &PullRequest, offset: QueueOffset) -> AnswerBody {
         let (code, remark) = remarks::OFFSET_RESET;
         AnswerBody::Pulled(Pulled {
@@ -153,6 +156,7 @@ impl<E: Env> ShardService<E> {
     }
 
     fn answer_pull(&self, core: &Core<E>, pull: &PullRequest, result: ReadResult) -> AnswerBody {
+        self.broadcast_pulled(core, pull, &result);
         let (messages, bytes) = (result.messages as u64, result.bytes as u64);
         core.quotas.borrow_mut().pulled(&pull.topic, &pull.group, messages, bytes);
         self.meters.borrow_mut().pulled(&pull.topic, &pull.group, messages, bytes);
@@ -160,6 +164,7 @@ impl<E: Env> ShardService<E> {
     }
 
     fn park(&self, core: &Core<E>, to: Destination, pull: PullRequest, deadline: ringmq_env::Instant) {
+        self.broadcast_held(core, &pull);
         let earlier = self.long_polls.borrow().next_deadline().is_none_or(|next| deadline < next);
         let reply = ReplyTo { kind: ReplyKind::HeldPull, ..to.reply };
         let parked = self.long_polls.borrow_mut().park(Parked { reply, pull, deadline });

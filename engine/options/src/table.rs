@@ -411,6 +411,31 @@ pub static OPTIONS: &[OptionDef] = &[
     )
     .java(&["useServerSideResetOffset"]),
     OptionDef::new(
+        "broadcast-offsets",
+        Roles::BROKER,
+        Kind::Bool,
+        "true",
+        "Follows how far the clients of broadcasting groups have pulled: one that moves between a proxy and the broker \
+         itself goes on where it was.",
+    )
+    .java(&["enableBroadcastOffsetStore"]),
+    OptionDef::new(
+        "broadcast-offset-expiry",
+        Roles::BROKER,
+        Kind::Duration { bare: TimeUnit::Seconds, min_ms: 1000, max_ms: 365 * 86_400_000 },
+        "2m",
+        "How long after its last pull a broadcasting client is followed that is offline.",
+    )
+    .java(&["broadcastOffsetExpireSecond"]),
+    OptionDef::new(
+        "broadcast-offset-idle-expiry",
+        Roles::BROKER,
+        Kind::Duration { bare: TimeUnit::Seconds, min_ms: 1000, max_ms: 365 * 86_400_000 },
+        "5m",
+        "The same of one that is online and does not pull.",
+    )
+    .java(&["broadcastOffsetExpireMaxSecond"]),
+    OptionDef::new(
         "delay-levels",
         Roles::BROKER,
         Kind::Text,

@@ -3,6 +3,7 @@
 Where they differ on purpose, each side's answer stands here, and docs/compatibility.md tells why. Texts are compared as
 they are; what is compiled is a pattern.
 """
+import functools
 import json
 import re
 import time
@@ -54,10 +55,12 @@ class Raw:
         self.topic, self.group = t.topic, t.group
         remoting.expect_success(self.address, 200, body=json.dumps({"groupName": self.group}).encode())
 
-    def ask(self, code, fields, body=b""):
-        """(code, remark, fields, body) of a request's answer; fields that are None are left out."""
+    def ask(self, code, fields, body=b"", connection=None):
+        """(code, remark, fields, body) of a request's answer, on a connection of its own if none is given; fields that are
+        None are left out."""
         given = {name: str(value) for name, value in fields.items() if value is not None}
-        status, header, answer = remoting.call(self.address, code, given, body)
+        asked = connection.call if connection else functools.partial(remoting.call, self.address)
+        status, header, answer = asked(code, given, body)
         return status, header.get("remark") or "", header.get("extFields") or {}, answer
 
     def alike(self, what, answer, code, remark=""):

@@ -4,6 +4,7 @@ import re
 import struct
 import time
 
+from . import remoting
 from .context import check
 from .raw import (BY_TIME, CHECK_CLIENT, CLONE, COMMIT, CONSUME_NOW, EXCEPTION, FAQ, NOWHERE, OFFSET, OUR_FIELD, PULL, QUERY,
                   RESET, RUNNING_INFO, STATUS, UPDATE_TOPIC, VIEW, Raw, case, now_ms)
@@ -65,10 +66,10 @@ def bad_filters(t):
         raw.differs("a pull by " + expression, by_pull, NO_SUBSCRIPTION, (by_pull[0], re.compile("FOUND|NO_MATCHED_MESSAGE")))
 
 
-def pull(raw, **changed):
+def pull(raw, ask=None, **changed):
     return raw.ask(PULL, {"consumerGroup": raw.group, "topic": raw.topic, "queueId": 0, "queueOffset": 0, "maxMsgNums": 32,
                           "sysFlag": 4, "commitOffset": 0, "suspendTimeoutMillis": 0, "subVersion": 0,
-                          "subscription": "*", "expressionType": "TAG", **changed})
+                          "subscription": "*", "expressionType": "TAG", **changed}, connection=ask)
 
 
 @case("bad-pulls")
@@ -90,6 +91,44 @@ def bad_pulls(t):
         raw.alike(what, pull(raw, queueOffset=offset), code, remark)
     for name in ("queueOffset", "queueId"):
         raw.differs(name + " is no number", pull(raw, **{name: "x"}), (1, OUR_FIELD), (1, EXCEPTION))
+
+
+@case("broadcast-offsets")
+def broadcast_offsets(t):
+    """A client of a broadcasting group that moves between a proxy and the broker itself goes on where it was."""
+    raw = Raw(t)
+    for _ in range(5):
+        raw.stored()
+    member = {"groupName": raw.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": "BROADCASTING",
+              "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "unitMode": False, "subscriptionDataSet": [
+                  {"topic": raw.topic, "subString": "*", "expressionType": "TAG", "tagsSet": [], "codeSet": [],
+                   "subVersion": 1, "classFilterMode": False}]}
+
+    def proxied(client, offset):
+        return pull(raw, queueOffset=offset, requestSource=1, proxyFrowardClientId=client)
+
+    def sent_to(what, answer, offset):
+        raw.alike(what, answer, 21, "OFFSET_RESET")
+        check(answer[2].get("nextBeginOffset") == str(offset), "%s: %s" % (what, answer))
+
+    sent_to("a proxy that does not know where to begin", proxied("n@b", -1), 0)
+    raw.alike("from there on", proxied("n@b", 2), 0, "FOUND")
+    with remoting.Connection(raw.address) as connection:
+        heartbeat = json.dumps({"clientID": "c@b", "producerDataSet": [], "consumerDataSet": [member]}).encode()
+        raw.alike("a heartbeat", (connection.call(34, body=heartbeat)[0], ""), 0)
+
+        def direct(offset):
+            return pull(raw, queueOffset=offset, ask=connection)
+
+        raw.alike("a member", direct(3), 0, "FOUND")
+        raw.alike("it is right whatever it says", direct(1), 0, "FOUND")
+        sent_to("the same through a proxy", proxied("c@b", 0), 3)
+        raw.alike("it goes on", proxied("c@b", 4), 0, "FOUND")
+        sent_to("back at the broker", direct(0), 4)
+        raw.alike("it goes on there", direct(4), 0, "FOUND")
+        place = {"consumerGroup": raw.group + "@broadcast", "topic": raw.topic, "queueId": 0, "setZeroIfNotFound": "false"}
+        t.until(lambda: raw.ask(OFFSET, place)[2].get("offset") == "2", "the least offset is committed")
+    sent_to("a client that nothing is known of", proxied("x@b", -1), 2)
 
 
 @case("bad-offsets")

@@ -7,6 +7,7 @@ import struct
 
 SEND_MESSAGE, UPDATE_AND_CREATE_TOPIC, GET_MAX_OFFSET, GET_ROUTE, GET_CLUSTER_INFO = 10, 17, 30, 105, 106
 SUCCESS = 0
+RESPONSE = 1  # of a header's flag
 TIMEOUT = 5.0
 
 
@@ -16,15 +17,34 @@ class RemotingError(Exception):
 
 def call(address, code, ext=None, body=b""):
     """One request on a connection of its own; returns (response code, header, body)."""
-    host, port = address.rsplit(":", 1)
-    header = json.dumps({"code": code, "language": "OTHER", "version": 479, "opaque": 1, "flag": 0,
-                         "serializeTypeCurrentRPC": "JSON", "extFields": ext or {}}).encode()
-    with socket.create_connection((host, int(port)), timeout=TIMEOUT) as connection:
-        connection.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
-        length, header_length = struct.unpack(">II", read(connection, 8))
-        frame = read(connection, length - 4)
-    header = json.loads(frame[:header_length & 0xFFFFFF])
-    return header["code"], header, frame[header_length & 0xFFFFFF:]
+    with Connection(address) as connection:
+        return connection.call(code, ext, body)
+
+
+class Connection:
+    """A connection that a client keeps."""
+
+    def __init__(self, address):
+        host, port = address.rsplit(":", 1)
+        self.socket = socket.create_connection((host, int(port)), timeout=TIMEOUT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def call(self, code, ext=None, body=b""):
+        """One request; returns (response code, header, body). What the broker asks meanwhile is not answered."""
+        header = json.dumps({"code": code, "language": "OTHER", "version": 479, "opaque": 1, "flag": 0,
+                             "serializeTypeCurrentRPC": "JSON", "extFields": ext or {}}).encode()
+        self.socket.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
+        while True:
+            length, header_length = struct.unpack(">II", read(self.socket, 8))
+            frame = read(self.socket, length - 4)
+            header = json.loads(frame[:header_length & 0xFFFFFF])
+            if header["flag"] & RESPONSE:
+                return header["code"], header, frame[header_length & 0xFFFFFF:]
 
 
 def read(connection, size):

@@ -116,11 +116,15 @@ impl ConsumerTable {
         let entry = self.groups.get_mut(&name)?;
         entry.members.remove(&connection)?;
         let empty = entry.members.is_empty();
+        let mut view = None;
         if empty {
             self.groups.remove(&name);
+        } else if entry.view.broadcasters.contains_key(&connection) {
+            Arc::make_mut(&mut entry.view).broadcasters.remove(&connection);
+            view = Some(entry.view.clone());
         }
         self.connections.remove(connection, &name);
-        Some(GroupLeft { group: name, empty })
+        Some(GroupLeft { group: name, empty, view })
     }
 
     /// Removes the connection from every group that it is in.
@@ -203,12 +207,14 @@ impl Default for ConsumerTable {
 }
 
 /// A member has left a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GroupLeft {
     /// The group.
     pub group: Arc<str>,
     /// It was the last one: nobody of the group is online.
     pub empty: bool,
+    /// What the other cores must know now, if it is not what they know.
+    pub view: Option<Arc<GroupView>>,
 }
 
 impl Group {
@@ -220,8 +226,10 @@ impl Group {
         subscriptions: Subscriptions,
     ) -> (GroupView, bool) {
         let old = &self.view.subscriptions;
+        let broadcasters = self.broadcasters(consume_type, message_model);
         let Subscriptions::Whole(list) = subscriptions else {
-            let view = GroupView { consume_type, message_model, ..GroupView::clone(&self.view) };
+            let view =
+                GroupView { consume_type, message_model, broadcasters, ..GroupView::clone(&self.view) };
             return (view, false);
         };
         let mut next = BTreeMap::new();
@@ -235,7 +243,18 @@ impl Group {
         }
         let changed = next.len() != old.len() || !next.keys().eq(old.keys());
         let filters = self.next_filters(&next);
-        (GroupView { consume_type, message_model, subscriptions: next, filters }, changed)
+        (GroupView { consume_type, message_model, subscriptions: next, filters, broadcasters }, changed)
+    }
+
+    fn broadcasters(
+        &self,
+        consume_type: Option<ConsumeType>,
+        message_model: Option<MessageModel>,
+    ) -> BTreeMap<ConnectionId, Arc<str>> {
+        let broadcasts =
+            message_model == Some(MessageModel::Broadcasting) && consume_type == Some(ConsumeType::Passively);
+        let members = self.members.iter().filter(|_| broadcasts);
+        members.map(|(connection, member)| (*connection, member.client.client_id.clone())).collect()
     }
 
     /// The filters of the subscriptions, compiled unless they are what they were.

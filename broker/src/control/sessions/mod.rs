@@ -63,6 +63,8 @@ pub struct GroupView {
     pub subscriptions: BTreeMap<Arc<str>, Arc<SubscriptionData>>,
     /// The SQL92 expressions among them, compiled; an expression that is none is missing.
     pub filters: BTreeMap<Arc<str>, Arc<Filter>>,
+    /// The client ids of the members of a group that broadcasts by push, by their connections; of other groups none.
+    pub broadcasters: BTreeMap<ConnectionId, Arc<str>>,
 }
 
 /// One connection's membership.
