@@ -81,7 +81,7 @@ pub(super) struct RunBuilder<E: Env> {
     filter: Filter,
     names: Vec<u8>,
     /// Where the topics are in `names`.
-    name_places: HashMap<std::rc::Rc<str>, u32, FxBuildHasher>,
+    name_places: HashMap<Box<str>, u32, FxBuildHasher>,
     fences: Vec<u64>,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Built {
 /// The queue that entries are added for.
 pub(super) struct QueueName<'a> {
     pub hash: u64,
-    pub topic: &'a std::rc::Rc<str>,
+    pub topic: &'a str,
     pub queue: u32,
 }
 
@@ -178,7 +178,7 @@ impl<E: Env> RunBuilder<E> {
     }
 
     /// Where the topic's name is; it is added if it is new. No name crosses into the next block.
-    fn name_place(&mut self, topic: &std::rc::Rc<str>) -> u32 {
+    fn name_place(&mut self, topic: &str) -> u32 {
         if let Some(place) = self.name_places.get(topic) {
             return *place;
         }
@@ -190,7 +190,7 @@ impl<E: Env> RunBuilder<E> {
         let place = self.names.len() as u32;
         self.names.extend_from_slice(&len.to_le_bytes());
         self.names.extend_from_slice(topic.as_bytes());
-        self.name_places.insert(std::rc::Rc::clone(topic), place);
+        self.name_places.insert(topic.into(), place);
         place
     }
 

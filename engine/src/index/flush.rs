@@ -11,7 +11,7 @@ use super::build::{Built, Finished, QueueName, RunBuilder, sort_sliced};
 use super::format::{FORMAT, Header, MAX_SPAN, PackedKey, whole_second};
 use super::keys::HotKey;
 use super::run::Run;
-use super::table::{QueueSlot, queue_hash};
+use super::table::{IndexEntry, QueueSlot, queue_hash};
 use crate::meta::is_full;
 use crate::slices::{LOOK, Pacer};
 use crate::types::LogPosition;
@@ -76,8 +76,9 @@ impl<E: Env> Index<E> {
         let by_hash = self.slots_by_hash(slots).await;
         let (env, temporary) = (self.0.env.clone(), temporary.to_path_buf());
         let mut builder = RunBuilder::create(env, temporary, header, slots.len()).await?;
+        let mut entries = Vec::with_capacity(SLICE);
         for (hash, slot) in by_hash.into_iter().flatten() {
-            self.add_queue(&mut builder, hash, QueueSlot(slot), header.to).await?;
+            self.add_queue(&mut builder, hash, QueueSlot(slot), header.to, &mut entries).await?;
         }
         builder.end_queues().await?;
         for key in keys.into_iter().flatten() {
@@ -146,21 +147,28 @@ impl<E: Env> Index<E> {
         hash: u64,
         slot: QueueSlot,
         to: u64,
+        entries: &mut Vec<IndexEntry>,
     ) -> io::Result<()> {
         let (topic, queue) = self.name(slot);
         let name = QueueName { hash, topic: &topic, queue: queue.0 };
-        let mut entries = Vec::new();
         let mut next = 0;
         loop {
             entries.clear();
             // Also what a topic does not keep any more: without it the queue would have a gap after the next start.
-            let first = self.0.state.borrow().table.all_entries(slot, next, SLICE, &mut entries);
+            let (first, end) = {
+                let table = &self.0.state.borrow().table;
+                (table.all_entries(slot, next, SLICE, entries), table.queue(slot).next)
+            };
             entries.truncate(entries.partition_point(|entry| entry.position.0 < to));
             if entries.is_empty() {
                 return Ok(());
             }
-            builder.add(&name, 0, first, &entries).await?;
+            builder.add(&name, 0, first, entries).await?;
             next = first + entries.len() as i64;
+            // Most queues have few entries: they need no second look.
+            if next == end {
+                return Ok(());
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ringmq_env::{Env, Fatal, IoSlice, fatal, mutant};
+use smallvec::SmallVec;
 
 use super::build::{Finished, QueueName, RunBuilder};
 use super::flush::run_path;
@@ -279,14 +280,14 @@ impl<E: Env> Index<E> {
         builder: &mut RunBuilder<E>,
         burst: &mut Burst<'_, E, impl Fn() -> bool>,
     ) -> Result<(), MergeError> {
+        let (mut topic, mut entries) = (String::new(), Vec::with_capacity(ENTRIES));
         while let Some((at, first)) = extents.first().copied() {
-            let topic = inputs[at].topic(&first).map_err(|error| inputs[at].failed(error))?;
-            let topic: Rc<str> = Rc::from(topic);
-            let is_other = |(at, extent): &(usize, Extent)| {
-                extent.queue != first.queue || inputs[*at].topic(extent).is_ok_and(|other| other != &*topic)
+            topic.clear();
+            topic.push_str(inputs[at].topic(&first).map_err(|error| inputs[at].failed(error))?);
+            let is_its = |(at, extent): &mut (usize, Extent)| {
+                extent.queue == first.queue && inputs[*at].topic(extent).is_ok_and(|other| other == topic)
             };
-            let (others, of_queue): (Vec<_>, Vec<_>) = extents.into_iter().partition(is_other);
-            extents = others;
+            let of_queue: SmallVec<[_; FAN_IN]> = extents.extract_if(.., is_its).collect();
             // What was deleted is not continued by what came later, whatever its offsets.
             let since = self.deleted_at(&topic).0;
             let name = QueueName { hash: first.hash, topic: &topic, queue: first.queue };
@@ -296,7 +297,7 @@ impl<E: Env> Index<E> {
                 let count = extent.count - u32::from(is_cut);
                 let mut done = 0;
                 while done < count {
-                    let mut entries = Vec::with_capacity(ENTRIES);
+                    entries.clear();
                     while done + (entries.len() as u32) < count && entries.len() < ENTRIES {
                         let skip = done + entries.len() as u32;
                         let read = input.entries(&extent, skip, &mut entries).await;
