@@ -184,3 +184,74 @@ fn a_damaged_state_or_run_is_made_anew_from_the_log() {
         });
     }
 }
+
+/// Records come and are settled, or taken back, while snapshots are taken part by part; each, with what the log has
+/// behind it, is the table.
+#[test]
+fn a_snapshot_is_the_table_as_of_its_position_whatever_happens_meanwhile() {
+    let sim = Sim::new(7);
+    sim.run(async {
+        let env = sim.node("a");
+        let mut pending = open(&env).await;
+        let (mut model, mut position) = (BTreeSet::new(), 1);
+        for round in 0..30 {
+            for _ in 0..500 {
+                let new = record((sim.random() % 10_000) as i64, position);
+                pending.insert(&new);
+                model.insert((new.due_ms, position));
+                position += 1;
+            }
+            let some: Vec<_> = model.iter().step_by(97).map(|(due, order)| record(*due, *order)).collect();
+            some.iter().for_each(|record| assert_eq!(pending.begin_settle(record), Settling::Begun));
+            let snapshot = pending.snapshot(LogPosition(position));
+            let (saving, saved) = (pending.clone(), Rc::new(std::cell::Cell::new(false)));
+            let done = Rc::clone(&saved);
+            env.spawn(async move {
+                saving.save(snapshot).await.unwrap();
+                done.set(true);
+            });
+            // What the log has behind the snapshot: where, what is settled, what waits.
+            let (mut log, mut in_flight) = (Vec::new(), some.into_iter());
+            while !saved.get() || in_flight.len() > 0 {
+                if let Some(record) = in_flight.next() {
+                    if sim.random().is_multiple_of(2) {
+                        pending.settled(&record);
+                        model.remove(&(record.due_ms, record.order));
+                        log.push((position, Some(record.position.0), None));
+                    } else {
+                        pending.take_back(&record);
+                    }
+                }
+                let from = (sim.random() % 10_000) as i64;
+                if let Some(key) = model.range((from, 0)..).next().copied() {
+                    let found = record(key.0, key.1);
+                    // It may be in flight.
+                    if pending.is_pending(&found) {
+                        settle(&pending, &found);
+                        model.remove(&key);
+                        log.push((position + 1, Some(key.1), None));
+                    }
+                }
+                let new = record(from, position + 2);
+                pending.insert(&new);
+                model.insert((from, position + 2));
+                log.push((position + 2, None, Some(new)));
+                position += 3;
+                ringmq_env::Env::yield_now(&env).await;
+            }
+            if round % 3 == 2 {
+                pending = open(&env).await;
+                for (position, settles, waits) in log {
+                    pending.recover(LogPosition(position), settles, waits);
+                }
+                pending.recovered();
+            }
+            assert_eq!(pending.count(), model.len() as u64, "round {round}");
+            let due = pending.due(i64::MAX - 1, usize::MAX).await.unwrap();
+            let due = due.iter().map(|record| (record.due_ms, record.order));
+            assert!(due.eq(model.iter().copied()), "round {round}");
+            let oldest = model.iter().map(|(_, position)| *position).min().unwrap();
+            assert!(pending.oldest_position().0 <= oldest, "round {round}");
+        }
+    });
+}
