@@ -132,6 +132,18 @@ const MUTANTS: &[Mutant] = &[
     Mutant("mailbox-drops-when-full", Node, &[], "a batch for a full ring between two cores is dropped"),
     Mutant("busy-unanswered", Node, &[], "a request for which there is no room is dropped without an answer"),
     Mutant("held-pull-forgotten", Node, &[], "a held pull whose time is up is not answered"),
+    Mutant(
+        "retention-forgets-waiting",
+        Node,
+        &[],
+        "retention deletes what waits for its time or its outcome",
+    ),
+    Mutant(
+        "expired-queue-forgotten",
+        Node,
+        &[],
+        "a queue whose messages have all expired starts anew at offset 0",
+    ),
     Mutant("registration-given-up", Node, &[], "a broker that loses its name server does not register again"),
 ];
 
