@@ -105,13 +105,7 @@ pub enum MessageError {
     /// There is no such delay level.
     #[error("the delay level {0} is not between 1 and {MAX_DELAY_LEVEL}")]
     DelayLevel(u8),
-    /// Brokers keep timer messages for so long at most.
-    #[error("the delay of {0:?} is over the limit of {MAX_DELAY:?}")]
-    DelayTooLong(Duration),
 }
-
-/// Longest delay of a timer message at a broker with the default configuration (`timerMaxDelaySec`).
-const MAX_DELAY: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// When a message is delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,10 +115,10 @@ pub enum Delivery {
     Now,
     /// After the delay of a level from 1 (1 s) to 18 (2 h), as the broker's `messageDelayLevel` has them.
     Level(u8),
-    /// After a time of at most three days, to the second (timer messages).
+    /// After a time, to the second (timer messages): of three days at most, unless the broker's `timerMaxDelaySec` allows
+    /// more. The broker checks it.
     After(Duration),
-    /// At a time in ms since 1970, at most three days ahead, to the second (timer messages). Brokers check that, by
-    /// their own clock.
+    /// At a time in ms since 1970, to the second (timer messages), as far ahead as [`Delivery::After`].
     AtMs(i64),
 }
 
@@ -241,7 +235,6 @@ impl MessageBuilder {
             Delivery::Level(level) if !(1..=MAX_DELAY_LEVEL).contains(&level) => {
                 return Err(MessageError::DelayLevel(level));
             }
-            Delivery::After(delay) if delay > MAX_DELAY => return Err(MessageError::DelayTooLong(delay)),
             Delivery::Level(level) => (names::DELAY_TIME_LEVEL, level.to_string()),
             Delivery::After(delay) => (names::TIMER_DELAY_MS, delay.as_millis().to_string()),
             Delivery::AtMs(time) => (names::TIMER_DELIVER_MS, time.to_string()),
@@ -320,8 +313,6 @@ mod tests {
             MessageError::ReservedProperty("DELAY".to_owned())
         );
         assert_eq!(error(message().delivery(Delivery::Level(19))), MessageError::DelayLevel(19));
-        let late = Duration::from_secs(4 * 24 * 3600);
-        assert_eq!(error(message().delivery(Delivery::After(late))), MessageError::DelayTooLong(late));
         let long = error(message().property("p", "x".repeat(MAX_LEN)));
         assert!(matches!(long, MessageError::PropertiesTooLong { .. }));
     }

@@ -148,8 +148,9 @@ impl ProducerBuilder {
     }
 
     /// Sends messages of one topic in batches that wait at most `time` (Java: 10 ms) for more, or until there are
-    /// `bytes` (32 KiB; properties count, too), which are half of [`ProducerBuilder::max_message_size`] at most. Far more messages a second where many senders await at the same time; one that
-    /// awaits each send only waits longer. Messages that are delayed, part of a transaction or long go alone.
+    /// `bytes` (32 KiB; properties count, too), which are half of [`ProducerBuilder::max_message_size`] at most. Far more
+    /// messages a second where many senders await at the same time; one that awaits each send only waits longer.
+    /// Messages that are delayed, part of a transaction or long go alone.
     pub fn auto_batch(mut self, time: Duration, bytes: usize) -> ProducerBuilder {
         self.settings.linger = Some(Linger { time, bytes: bytes.max(1) });
         self
