@@ -262,6 +262,7 @@ impl<E: Env> Shard<E> {
         let log = shard.log.counters();
         ShardStats {
             log_min: shard.log.min().0,
+            log_expired: shard.index.log_min().0,
             log_committed: shard.log.committed().0,
             log_staged: shard.log.staged().0,
             log_flushed: shard.log.flushed().0,

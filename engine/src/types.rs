@@ -386,6 +386,8 @@ pub struct KeyQuery<'a> {
 pub struct ShardStats {
     /// First log position kept.
     pub log_min: u64,
+    /// Messages before are not served any more; ahead of `log_min` while files are yet to be deleted.
+    pub log_expired: u64,
     /// End of what is readable.
     pub log_committed: u64,
     /// End of what is staged.

@@ -89,6 +89,11 @@ impl<E: Env> Index<E> {
         &self.0.dir
     }
 
+    /// Messages before are not served any more. While they are being deleted it is ahead of the log's own minimum.
+    pub(crate) fn log_min(&self) -> LogPosition {
+        LogPosition(self.0.state.borrow().log_min)
+    }
+
     /// Everything before this log position is in a run: recovery scans the log from here.
     pub(crate) fn indexed_upto(&self) -> LogPosition {
         LogPosition(self.0.state.borrow().indexed)

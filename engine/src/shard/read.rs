@@ -66,6 +66,12 @@ impl<E: Env> Shard<E> {
             // Deleted while it was looked for.
             return Ok(result);
         }
+        let is_being_deleted = shard.index.log_min() > shard.log.min();
+        if found.first > request.offset && is_being_deleted {
+            // The index leaves them out already, and raises one queue's minimum after the other.
+            let status = ReadStatus::OffsetTooSmall;
+            return Ok(ReadResult { status, ..empty(range, found.first) });
+        }
         let mut reading = Reading::new(request, range, found.first);
         for (offset, entry) in (found.first.0..).zip(&found.entries) {
             match reading.step(offset, entry) {

@@ -65,6 +65,8 @@ pub enum DeleteReason {
     TooMuch,
     /// The disk is too full.
     DiskFull,
+    /// The index knows it as deleted already: the process had ended before the files were gone.
+    Begun,
 }
 
 impl RetentionPolicy {
@@ -195,6 +197,9 @@ impl<E: Env> Inner<E> {
         longest_ms: i64,
         segment: &FullSegment,
     ) -> Option<DeleteReason> {
+        if segment.end <= self.index.log_min() {
+            return Some(DeleteReason::Begun);
+        }
         let now = self.env.wall_ms();
         let used = self.used_percent();
         let is_time = policy.is_hour(now) || used > u64::from(policy.max_used_percent);

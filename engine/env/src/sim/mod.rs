@@ -196,15 +196,22 @@ impl Sim {
                     return value;
                 }
             } else {
-                if let Some(node) = self.world.poll_task(id) {
+                let polled = self.world.poll_task(id);
+                self.end_stopped();
+                // A node that has just ended itself is spared its planned crash.
+                if let Some(node) = polled {
                     self.approach_doom(node);
                 }
             }
-            for (node, reason) in self.world.take_stopped() {
-                let node = Rc::clone(&self.nodes.borrow()[node]);
-                *node.ended_by.borrow_mut() = Some(reason);
-                self.crash(&node.name, Crash::Process);
-            }
+        }
+    }
+
+    /// Ends the nodes that have ended themselves.
+    fn end_stopped(&self) {
+        for (node, reason) in self.world.take_stopped() {
+            let node = Rc::clone(&self.nodes.borrow()[node]);
+            *node.ended_by.borrow_mut() = Some(reason);
+            self.crash(&node.name, Crash::Process);
         }
     }
 
