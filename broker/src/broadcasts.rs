@@ -14,8 +14,10 @@ use ringmq_engine::{QueueId, QueueOffset};
 use ringmq_env::Instant;
 use rustc_hash::FxBuildHasher;
 
-/// Clients that one shard follows; of more, none that is new is followed.
-pub const MAX_CLIENTS: usize = 65_536;
+/// Offsets, each of a client in a queue, that one shard keeps; of more, none that is new is kept.
+pub const MAX_OFFSETS: usize = 65_536;
+/// Longest id of a client that is followed, in bytes.
+pub const MAX_CLIENT_ID: usize = 512;
 /// How often clients that are gone are forgotten and the least offsets committed.
 pub const SCAN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -70,6 +72,7 @@ pub enum Start {
 #[derive(Default)]
 pub struct BroadcastTable {
     clients: HashMap<Subscription, Clients, FxBuildHasher>,
+    /// Offsets that are kept.
     count: usize,
 }
 
@@ -79,7 +82,7 @@ pub fn committing_group(group: &str) -> Arc<str> {
 }
 
 impl BroadcastTable {
-    /// Clients that are followed.
+    /// Offsets that are kept.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -116,15 +119,15 @@ impl BroadcastTable {
         now: Instant,
     ) {
         let key = Subscription { group: group.clone(), topic: topic.clone() };
-        let clients = self.clients.entry(key).or_default();
-        if !clients.contains_key(&by.client) {
-            if self.count >= MAX_CLIENTS {
+        let known = self.clients.get(&key).and_then(|clients| clients.get(&by.client));
+        if !known.is_some_and(|client| client.queues.contains_key(&queue_id)) {
+            if self.count >= MAX_OFFSETS || by.client.len() > MAX_CLIENT_ID {
                 return;
             }
             self.count += 1;
         }
         let fresh = || Client { heard: now, from_proxy: by.from_proxy, queues: BTreeMap::new() };
-        let client = clients.entry(by.client.clone()).or_insert_with(fresh);
+        let client = self.clients.entry(key).or_default().entry(by.client.clone()).or_insert_with(fresh);
         (client.heard, client.from_proxy) = (now, by.from_proxy);
         // Only forwards, as Java's: a pull that is repeated does not take back what was had.
         let had = client.queues.entry(queue_id).or_insert(offset);
@@ -147,7 +150,7 @@ impl BroadcastTable {
     ) -> BTreeMap<QueueId, QueueOffset> {
         let mut least = BTreeMap::new();
         let Some(clients) = self.clients.get_mut(of) else { return least };
-        let before = clients.len();
+        let mut gone = 0;
         clients.retain(|id, client| {
             let (silent, online) = (now.since(client.heard), online.contains(id));
             if online || silent < expiry.offline {
@@ -156,9 +159,11 @@ impl BroadcastTable {
                     *least = (*least).min(*offset);
                 }
             }
-            silent < if online { expiry.idle } else { expiry.offline }
+            let stays = silent < if online { expiry.idle } else { expiry.offline };
+            gone += if stays { 0 } else { client.queues.len() };
+            stays
         });
-        self.count -= before - clients.len();
+        self.count -= gone;
         if clients.is_empty() {
             self.clients.remove(of);
         }
@@ -178,7 +183,8 @@ impl BroadcastTable {
     }
 
     fn recount(&mut self) {
-        self.count = self.clients.values().map(HashMap::len).sum();
+        let clients = self.clients.values().flat_map(HashMap::values);
+        self.count = clients.map(|client| client.queues.len()).sum();
     }
 }
 
@@ -265,10 +271,15 @@ mod tests {
     #[test]
     fn the_table_is_bounded() {
         let mut case = Case::new();
-        for number in 0..=MAX_CLIENTS {
+        for number in 0..=MAX_OFFSETS {
             case.pulled(&client(&number.to_string(), false), 1, 0);
         }
-        assert_eq!(case.table.len(), MAX_CLIENTS);
+        assert_eq!(case.table.len(), MAX_OFFSETS);
+        assert_eq!(
+            case.start(&client(&MAX_OFFSETS.to_string(), true), 0),
+            Start::AsAsked,
+            "it is not followed"
+        );
         case.pulled(&client("0", false), 2, 0);
         assert_eq!(case.start(&client("0", true), 0), Start::At(QueueOffset(2)));
     }

@@ -157,8 +157,8 @@ impl<E: Env> ShardService<E> {
         let help = "DEDUPE_KEYs that are searched for or about to be stored.";
         figures.gauge("ringmq_dedupe_open", help, &[], once.open() as f64);
         let broadcasters = self.broadcasts.borrow().len() as f64;
-        let help = "Clients of broadcasting groups whose offsets are followed.";
-        figures.gauge("ringmq_broadcast_clients", help, &[], broadcasters);
+        let help = "Offsets of broadcasting clients that are followed.";
+        figures.gauge("ringmq_broadcast_offsets", help, &[], broadcasters);
         let reads = self.cold_reads.get() as f64;
         figures.gauge("ringmq_cold_reads", "Pulls that wait for the disk.", &[], reads);
     }
