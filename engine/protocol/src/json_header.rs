@@ -3,11 +3,10 @@
 mod forms;
 mod usual;
 
-pub use forms::Forms;
-
-use forms::Head;
-
 use smallvec::SmallVec;
+
+pub use forms::Forms;
+use forms::Head;
 
 use crate::header::{Entries, Entry, ExtFields, Header, HeaderError, SerializeType};
 use crate::json::scan::{self, Span, SyntaxError};
@@ -22,6 +21,7 @@ pub(crate) fn parse<'a>(
 ) -> Result<Header<'a>, HeaderError> {
     let mut entries = Entries::new();
     let head = head(bytes, max_fields, forms, &mut entries)?;
+    usual::unescape(&head.escaped, bytes, &mut entries)?;
     let text = match head.is_ascii {
         // SAFETY: every byte is ASCII, but for the characters that `scan::unescape` wrote whole.
         true => unsafe { std::str::from_utf8_unchecked(bytes) },
@@ -41,7 +41,8 @@ pub(crate) fn parse<'a>(
     })
 }
 
-/// Reads all but the ext fields, which become `entries`: by a form that is known, or as clients write, or leniently.
+/// Reads all but the ext fields, which become `entries`: by a form that is known, or as clients write, or leniently. What
+/// [`Head::escaped`] names is yet to be unescaped.
 fn head(
     bytes: &mut [u8],
     max_fields: usize,
@@ -50,7 +51,6 @@ fn head(
 ) -> Result<Head, HeaderError> {
     let known = forms.as_mut().and_then(|forms| forms.read(bytes, max_fields, entries));
     if let Some(head) = known {
-        head.unescape(bytes, entries)?;
         return Ok(head);
     }
     let Some(usual) = usual::read(bytes, max_fields, entries) else {
@@ -64,9 +64,7 @@ fn head(
     {
         forms.learn(bytes, &usual, language, entries);
     }
-    let head = Head::new(&usual.fields, language, usual.is_ascii, usual.escaped);
-    head.unescape(bytes, entries)?;
-    Ok(head)
+    Ok(Head::new(&usual.fields, language, usual.is_ascii, usual.escaped))
 }
 
 /// Reads a header of any form, with its ext fields as `entries`.

@@ -63,6 +63,15 @@ class Raw:
         status, header, answer = asked(code, given, body)
         return status, header.get("remark") or "", header.get("extFields") or {}, answer
 
+    def heartbeat(self, client, **changed):
+        """The body of a client's heartbeat: a push consumer of the group, of one topic; what is given changes that."""
+        topic = changed.pop("topic", self.topic)
+        data = {"topic": topic, "subString": "*", "expressionType": "TAG", "tagsSet": [], "codeSet": [], "subVersion": 1,
+                "classFilterMode": False}
+        consumer = {"groupName": self.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
+                    "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "unitMode": False, "subscriptionDataSet": [data], **changed}
+        return json.dumps({"clientID": client, "producerDataSet": [], "consumerDataSet": [consumer]}).encode()
+
     def alike(self, what, answer, code, remark=""):
         status, text = answer[:2]
         same = remark.fullmatch(text) if isinstance(remark, re.Pattern) else text == remark

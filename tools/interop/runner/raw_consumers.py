@@ -99,10 +99,6 @@ def broadcast_offsets(t):
     raw = Raw(t)
     for _ in range(5):
         raw.stored()
-    member = {"groupName": raw.group, "consumeType": "CONSUME_PASSIVELY", "messageModel": "BROADCASTING",
-              "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "unitMode": False, "subscriptionDataSet": [
-                  {"topic": raw.topic, "subString": "*", "expressionType": "TAG", "tagsSet": [], "codeSet": [],
-                   "subVersion": 1, "classFilterMode": False}]}
 
     def proxied(client, offset):
         return pull(raw, queueOffset=offset, requestSource=1, proxyFrowardClientId=client)
@@ -114,7 +110,7 @@ def broadcast_offsets(t):
     sent_to("a proxy that does not know where to begin", proxied("n@b", -1), 0)
     raw.alike("from there on", proxied("n@b", 2), 0, "FOUND")
     with remoting.Connection(raw.address) as connection:
-        heartbeat = json.dumps({"clientID": "c@b", "producerDataSet": [], "consumerDataSet": [member]}).encode()
+        heartbeat = raw.heartbeat("c@b", messageModel="BROADCASTING")
         raw.alike("a heartbeat", (connection.call(34, body=heartbeat)[0], ""), 0)
 
         def direct(offset):

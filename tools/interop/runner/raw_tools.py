@@ -82,11 +82,7 @@ def units(t):
     made = raw.topic + "-unit"
     raw.alike("a producer of a unit", raw.send(topic=made, unitMode="true"), 0)
     retry = "%RETRY%" + raw.group + "-unit"
-    consumer = {"groupName": raw.group + "-unit", "consumeType": "CONSUME_PASSIVELY", "messageModel": "CLUSTERING",
-                "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "unitMode": True, "subscriptionDataSet": [
-                    {"topic": made, "subString": "*", "expressionType": "TAG", "tagsSet": [], "codeSet": [],
-                     "subVersion": 1, "classFilterMode": False}]}
-    heartbeat = json.dumps({"clientID": "c@unit", "producerDataSet": [], "consumerDataSet": [consumer]}).encode()
+    heartbeat = raw.heartbeat("c@unit", groupName=raw.group + "-unit", topic=made, unitMode=True)
     remoting.call(raw.address, 34, body=heartbeat)  # its answer, or the notification that the group changed
 
     def flags(topic):

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::Fields;
 use super::usual::{self, Usual};
 use crate::header::{Entries, Entry};
-use crate::json::scan::{Span, SyntaxError};
+use crate::json::scan::Span;
 use crate::language::Language;
 use crate::marks;
 
@@ -50,11 +50,6 @@ impl Head {
     ) -> Head {
         let &Fields { code, version, opaque, flag, remark, .. } = fields;
         Head { code, version, opaque, flag, language, remark, is_ascii, escaped }
-    }
-
-    /// Unescapes the texts in place.
-    pub(super) fn unescape(&self, bytes: &mut [u8], entries: &mut Entries) -> Result<(), SyntaxError> {
-        usual::unescape(&self.escaped, bytes, entries)
     }
 }
 
