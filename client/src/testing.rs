@@ -10,6 +10,7 @@ use bytes::{Buf, BytesMut};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{self, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
 
 use crate::env::{BoxFuture, ByteStream, Network};
 use crate::sync::lock;
@@ -17,11 +18,16 @@ use crate::sync::lock;
 /// Answers a request; `None` for no answer.
 pub(crate) type Answers = Arc<dyn Fn(&Command) -> Option<Command> + Send + Sync>;
 
+/// What a peer says of its own accord that its connections have not written yet.
+const PUSHES: usize = 16;
+
 /// Brokers by address.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryNetwork {
     peers: Arc<Mutex<HashMap<String, Answers>>>,
-    /// Every request, with the address that it went to.
+    /// The ends of connections that peers write to, by address.
+    connections: Arc<Mutex<HashMap<String, Vec<mpsc::Sender<Command>>>>>,
+    /// Every request and every answer to what was pushed, with the address that it went to.
     pub seen: Arc<Mutex<Vec<(String, Command)>>>,
 }
 
@@ -51,6 +57,21 @@ impl MemoryNetwork {
         lock(&self.peers).remove(addr);
     }
 
+    /// Takes a peer away, and its connections break.
+    pub(crate) fn kill(&self, addr: &str) {
+        self.remove(addr);
+        lock(&self.connections).remove(addr);
+    }
+
+    /// Has a peer say something of its own accord, to everybody who is connected to it.
+    pub(crate) async fn push(&self, addr: &str, command: Command) {
+        let connections = lock(&self.connections).get(addr).cloned().unwrap_or_default();
+        for connection in connections {
+            // A connection that has ended needs to hear nothing.
+            let _ = connection.send(command.clone()).await;
+        }
+    }
+
     /// Requests seen with this code, with the addresses that they went to.
     pub(crate) fn seen(&self, code: i32) -> Vec<(String, Command)> {
         lock(&self.seen).iter().filter(|(_, c)| c.code == code).cloned().collect()
@@ -63,7 +84,9 @@ impl Network for MemoryNetwork {
             let answers = lock(&self.peers).get(addr).cloned();
             let answers = answers.ok_or(io::ErrorKind::ConnectionRefused)?;
             let (ours, theirs) = tokio::io::duplex(64 << 10);
-            tokio::spawn(serve(theirs, addr.to_owned(), answers, self.seen.clone()));
+            let (pushes, pushed) = mpsc::channel(PUSHES);
+            lock(&self.connections).entry(addr.to_owned()).or_default().push(pushes);
+            tokio::spawn(serve(theirs, addr.to_owned(), answers, self.seen.clone(), pushed));
             Ok(Box::new(ours) as Box<dyn ByteStream>)
         })
     }
@@ -78,6 +101,7 @@ async fn serve(
     addr: String,
     answers: Answers,
     seen: Arc<Mutex<Vec<(String, Command)>>>,
+    mut pushed: mpsc::Receiver<Command>,
 ) -> Option<()> {
     let mut buf = BytesMut::new();
     let limits = Limits::default();
@@ -86,15 +110,28 @@ async fn serve(
             let request = Command::decode(&mut buf[..size], &limits).ok()?;
             buf.advance(size);
             lock(&seen).push((addr.clone(), request.clone()));
+            if request.is_response() {
+                continue;
+            }
             if let Some(mut answer) = answers(&request).filter(|_| !request.is_oneway()) {
                 answer.opaque = request.opaque;
-                let mut out = BytesMut::new();
-                answer.encode_json(&mut out);
-                stream.write_all(&out).await.ok()?;
+                write(&mut stream, &answer).await?;
             }
         }
-        if stream.read_buf(&mut buf).await.ok()? == 0 {
-            return None;
+        tokio::select! {
+            read = stream.read_buf(&mut buf) => {
+                if read.ok()? == 0 {
+                    return None;
+                }
+            }
+            // The sender goes when the connection is to break.
+            command = pushed.recv() => write(&mut stream, &command?).await?,
         }
     }
+}
+
+async fn write(stream: &mut DuplexStream, command: &Command) -> Option<()> {
+    let mut out = BytesMut::new();
+    command.encode_json(&mut out);
+    stream.write_all(&out).await.ok()
 }

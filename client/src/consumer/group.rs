@@ -46,6 +46,8 @@ pub(crate) struct Group {
     pub(super) queues: Mutex<BTreeMap<MessageQueue, Assigned>>,
     /// Wakes the rebalance.
     pub(super) rebalance: Notify,
+    /// Queues came or went: each may hold another share of what is held of its topic.
+    pub(super) shares: Notify,
     /// How many batches are consumed at a time.
     pub permits: Arc<Semaphore>,
     /// Messages for a poll came.
@@ -90,6 +92,7 @@ impl Group {
             subscriptions: Mutex::new(subscriptions),
             queues: Mutex::default(),
             rebalance: Notify::new(),
+            shares: Notify::new(),
             started_ms: instance.now_ms(),
             stats: Stats::new(&name),
             #[cfg(feature = "trace")]
@@ -114,6 +117,11 @@ impl Group {
 
     pub(super) fn subscription(&self, topic: &str) -> Option<SubscriptionData> {
         lock(&self.subscriptions).get(topic).cloned()
+    }
+
+    /// Every queue whose offset is this consumer's to tell: those that are about to leave, too.
+    pub(super) fn owned(&self) -> Vec<MessageQueue> {
+        lock(&self.queues).keys().cloned().collect()
     }
 
     /// Queues that are held and not about to leave.

@@ -264,7 +264,7 @@ impl Group {
     /// Stores the offsets of the queues that are held.
     async fn persist(&self, wait: bool) {
         let held: Vec<MessageQueue> = self.held().iter().map(|process| process.queue.clone()).collect();
-        self.offsets.persist_all(&held, wait).await;
+        self.offsets.persist_all(&held, &self.owned(), wait).await;
     }
 
     /// Tells the program's metrics what is held.

@@ -80,9 +80,10 @@ impl OffsetStore {
     }
 
     /// Stores what has changed. With `wait` brokers have it when this returns, as far as they can be reached.
-    /// Queues that are not `held` are another member's by now, and are forgotten.
-    pub(crate) async fn persist_all(&self, held: &[MessageQueue], wait: bool) {
-        let ours: HashSet<&MessageQueue> = held.iter().collect();
+    /// Queues that are not `owned` are another member's by now, and are forgotten; those that are not `held` any more
+    /// are told when they leave.
+    pub(crate) async fn persist_all(&self, held: &[MessageQueue], owned: &[MessageQueue], wait: bool) {
+        let ours: HashSet<&MessageQueue> = owned.iter().collect();
         lock(&self.table).retain(|queue, _| ours.contains(queue));
         match &self.place {
             Place::Brokers => {

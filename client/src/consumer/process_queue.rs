@@ -236,10 +236,17 @@ impl ProcessQueue {
             || thresholds.span.is_some_and(|limit| span > limit)
     }
 
-    /// Waits until there is room for more.
-    pub(crate) async fn room(&self, thresholds: &Thresholds) {
-        while self.is_over(thresholds) {
-            self.emptied.notified().await;
+    /// Waits until there is room for more, within thresholds that may be others when `changed` tells so.
+    pub(crate) async fn room(&self, thresholds: impl Fn() -> Thresholds, changed: &Notify) {
+        loop {
+            let changed = changed.notified();
+            if !self.is_over(&thresholds()) {
+                return;
+            }
+            tokio::select! {
+                () = self.emptied.notified() => {}
+                () = changed => {}
+            }
         }
     }
 
@@ -315,18 +322,19 @@ mod tests {
     async fn room_by_each_threshold() {
         let queue = queue([0, 100]);
         let free = Thresholds { messages: 3, bytes: 21, span: Some(100) };
-        queue.room(&free).await;
+        let never = Notify::new();
+        queue.room(|| free, &never).await;
         for full in [
             Thresholds { messages: 2, ..free },
             Thresholds { bytes: 20, ..free },
             Thresholds { span: Some(99), ..free },
         ] {
-            let waiting = tokio::time::timeout(Duration::from_secs(9), queue.room(&full));
+            let waiting = tokio::time::timeout(Duration::from_secs(9), queue.room(|| full, &never));
             assert!(waiting.await.is_err(), "{full:?}");
         }
         let batch = queue.take(1, 7);
         let full = Thresholds { messages: 2, ..free };
-        tokio::join!(queue.room(&full), async { queue.done(&batch) });
+        tokio::join!(queue.room(|| full, &never), async { queue.done(&batch) });
     }
 
     #[tokio::test(start_paused = true)]

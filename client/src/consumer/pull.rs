@@ -60,7 +60,7 @@ pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, offset: i
         loop {
             group.while_paused().await;
             process.while_paused().await;
-            process.room(&group.thresholds(&process.queue.topic)).await;
+            process.room(|| group.thresholds(&process.queue.topic), &group.shares).await;
             match step(&group, &process, &mut position).await {
                 Step::Next => tokio::time::sleep(group.settings.pull_interval).await,
                 Step::Pause(pause) => tokio::time::sleep(pause).await,

@@ -180,6 +180,7 @@ impl Group {
             tracing::info!(target: "ringmq_client::rebalance", group = self.name, topic, taken,
                 released = surplus.len(), "queues changed hands");
             self.stats.queues_changed(topic);
+            self.shares.notify_waiters();
             self.subscription_changed(topic).await;
         }
         taken == asked && waiting == 0
@@ -304,7 +305,8 @@ impl Group {
             if let Some(offset) = offset {
                 group.offsets.reset(&process.queue, offset);
             }
-            if group.settings.auto_commit {
+            // Where it is to go on is stored even if commits are the program's affair: the queue comes back from there.
+            if group.settings.auto_commit || offset.is_some() {
                 group.offsets.persist(&process.queue).await;
             }
             group.offsets.forget(&process.queue);
@@ -312,6 +314,7 @@ impl Group {
                 group.unlock_queues(&process.queue.broker_name, vec![process.queue.clone()]).await;
             }
             lock(&group.queues).remove(&process.queue);
+            group.shares.notify_waiters();
             group.rebalance.notify_one();
         });
     }

@@ -74,6 +74,10 @@ impl Group {
             ("pullThresholdForQueue", settings.pull_threshold_for_queue.to_string()),
             ("pullThresholdForTopic", of_topic(settings.pull_threshold_for_topic)),
             ("pullThresholdSizeForQueue", (settings.pull_threshold_size_for_queue >> 20).to_string()),
+            (
+                "pullThresholdSizeForTopic",
+                of_topic(settings.pull_threshold_size_for_topic.map(|bytes| bytes >> 20)),
+            ),
             ("suspendCurrentQueueTimeMillis", settings.suspend.as_millis().to_string()),
             ("vipChannelEnabled", self.instance.config.vip_channel.to_string()),
         ];

@@ -1,3 +1,8 @@
+mod flow;
+mod orderly;
+mod stock;
+mod wire;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
