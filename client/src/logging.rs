@@ -10,7 +10,7 @@
 //! | `rocketmq.client.logRoot` | `ROCKETMQ_CLIENT_LOG_ROOT`: the directory | `~/logs/rocketmqlogs` |
 //! | `rocketmq.client.logFileName` | `ROCKETMQ_CLIENT_LOG_FILE_NAME` | `rocketmq_client.log` |
 //! | `rocketmq.client.logLevel` | `ROCKETMQ_CLIENT_LOG_LEVEL`: a level, or directives of `tracing-subscriber` | `INFO` |
-//! | `rocketmq.client.logFileMaxSize` | `ROCKETMQ_CLIENT_LOG_FILE_MAX_SIZE`: bytes before another file is begun | 64 MiB |
+//! | `rocketmq.client.logFileMaxSize` | `ROCKETMQ_CLIENT_LOG_FILE_MAX_SIZE`: bytes, or `64MB` and the like, before another file is begun | 64 MiB |
 //! | `rocketmq.client.logFileMaxIndex` | `ROCKETMQ_CLIENT_LOG_FILE_MAX_INDEX`: old files that are kept | 10 |
 
 use std::fs::{self, File, OpenOptions};
@@ -66,16 +66,44 @@ impl LogSettings {
         if get("USE_SLF4J").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return None;
         }
-        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join("logs/rocketmqlogs");
-        let root = get("ROOT").map_or_else(home, PathBuf::from);
-        let number = |name: &str| get(name).and_then(|value| value.parse().ok());
+        let root = get("ROOT").map_or_else(default_root, PathBuf::from);
+        let default = LogSettings::default();
         Some(LogSettings {
-            path: root.join(get("FILE_NAME").unwrap_or_else(|| "rocketmq_client.log".to_owned())),
-            level: get("LEVEL").unwrap_or_else(|| "INFO".to_owned()),
-            max_size: number("FILE_MAX_SIZE").unwrap_or(64 << 20),
-            max_index: number("FILE_MAX_INDEX").unwrap_or(10) as u32,
+            path: root.join(get("FILE_NAME").unwrap_or_else(|| DEFAULT_NAME.to_owned())),
+            level: get("LEVEL").unwrap_or(default.level),
+            max_size: get("FILE_MAX_SIZE").and_then(|value| size(&value)).unwrap_or(default.max_size),
+            max_index: get("FILE_MAX_INDEX")
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(default.max_index),
         })
     }
+}
+
+impl Default for LogSettings {
+    /// What the environment need not say.
+    fn default() -> LogSettings {
+        LogSettings {
+            path: default_root().join(DEFAULT_NAME),
+            level: "INFO".to_owned(),
+            max_size: 64 << 20,
+            max_index: 10,
+        }
+    }
+}
+
+const DEFAULT_NAME: &str = "rocketmq_client.log";
+
+fn default_root() -> PathBuf {
+    PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join("logs/rocketmqlogs")
+}
+
+/// Bytes, as a number or as Java's loggers take them: `500KB`, `64MB`, `1GB`.
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim().to_uppercase();
+    let units = [("KB", 10), ("MB", 20), ("GB", 30)];
+    let unit = units.into_iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+    let (number, shift) = unit.unwrap_or((&text, 0));
+    number.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// Sends the program's `tracing` events to the file that the environment names; does nothing when it leaves logging
@@ -173,6 +201,9 @@ mod tests {
         let settings = settings.unwrap();
         assert_eq!(settings.path, Path::new("/logs/rocketmq_client.log"));
         assert_eq!((settings.max_index, settings.max_size, &*settings.level), (3, 64 << 20, "INFO"));
+        let sizes = ["70", "5kb", "64 MB", "1GB", "1TB", "", "99999999999GB"].map(size);
+        let expected = [Some(70), Some(5 << 10), Some(64 << 20), Some(1 << 30), None, None, None];
+        assert_eq!(sizes, expected);
         let slf4j = |name: &str| name.ends_with("USE_SLF4J").then(|| "true".to_owned());
         assert_eq!(LogSettings::from(slf4j), None);
     }

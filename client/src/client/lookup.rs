@@ -92,7 +92,69 @@ pub(super) fn start(instance: &Arc<Instance>, url: String) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::net::IpAddr;
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::config::ClientConfig;
+    use crate::env::{BoxFuture, ByteStream};
+    use crate::sync::lock;
+    use crate::{Client, ConnectError};
+
+    /// An address server, and nothing else; without an answer it takes no connection.
+    #[derive(Debug, Default)]
+    struct AddressServer {
+        answer: Mutex<Option<&'static str>>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl Network for AddressServer {
+        fn connect<'a>(&'a self, addr: &'a str) -> BoxFuture<'a, io::Result<Box<dyn ByteStream>>> {
+            Box::pin(async move {
+                lock(&self.asked).push(addr.to_owned());
+                let answer = lock(&self.answer).ok_or(io::ErrorKind::ConnectionRefused)?;
+                let (ours, mut theirs) = tokio::io::duplex(4096);
+                tokio::spawn(async move { theirs.write_all(answer.as_bytes()).await });
+                Ok(Box::new(ours) as Box<dyn ByteStream>)
+            })
+        }
+
+        fn local_ip<'a>(&'a self, _addr: &'a str) -> BoxFuture<'a, io::Result<IpAddr>> {
+            Box::pin(async { Ok(IpAddr::from([127, 0, 0, 1])) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_list_is_asked_for_every_two_minutes_and_stays_when_nobody_answers() {
+        let server = Arc::new(AddressServer::default());
+        let mut config = ClientConfig::new("");
+        config.name_server_lookup = Some("http://addresses/list".to_owned());
+        config.network = server.clone();
+        let refused = Client::connect(config.clone()).await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Lookup(LookupError::Io(_))), "{refused}");
+
+        *lock(&server.answer) = Some("HTTP/1.1 200 OK\r\n\r\na:1;b:1");
+        let client = Client::connect(config).await.unwrap();
+        let list = || {
+            let mut list: Vec<_> = client.instance.name_servers().iter().map(ToString::to_string).collect();
+            list.sort();
+            list
+        };
+        assert_eq!(list(), ["a:1", "b:1"]);
+        for (answer, expected) in [
+            (Some("HTTP/1.1 200 OK\r\n\r\nb:1;c:1\n"), ["b:1", "c:1"]),
+            (None, ["b:1", "c:1"]),
+            (Some("HTTP/1.1 503 Busy\r\n\r\nx:1"), ["b:1", "c:1"]),
+            (Some("HTTP/1.1 200 OK\r\n\r\nd:1;e:1"), ["d:1", "e:1"]),
+        ] {
+            *lock(&server.answer) = answer;
+            tokio::time::sleep(INTERVAL + Duration::from_secs(1)).await;
+            assert_eq!(list(), expected, "{answer:?}");
+        }
+        assert!(lock(&server.asked).iter().all(|addr| addr == "addresses:80"));
+        client.shutdown().await;
+    }
 
     #[test]
     fn urls_and_answers() {

@@ -53,7 +53,7 @@ pub enum ConnectError {
     /// The list of name servers could not be had.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// There is no way to the name servers.
+    /// There is no way to any name server; this is the last one.
     #[error("no way to the name server {addr}: {source}")]
     NoNetwork {
         /// The name server.
@@ -258,10 +258,7 @@ impl Client {
             config.name_servers = lookup::fetch(&*config.network, url, config.call_timeout).await?;
         }
         let name_servers = NameServers::new(&config.name_servers);
-        let addr = config.name_servers.first().ok_or(ConnectError::NoNameServer)?;
-        let local_ip = config.network.local_ip(addr).await;
-        let local_ip =
-            local_ip.map_err(|source| ConnectError::NoNetwork { addr: addr.to_owned(), source })?;
+        let local_ip = local_ip(&config).await?;
         let (inbound, requests) = mpsc::channel(INBOUND);
         let stop = CancellationToken::new();
         let beat_soon = Arc::new(Notify::new());
@@ -330,6 +327,18 @@ impl Client {
         self.instance.tasks().close();
         self.instance.tasks().wait().await;
     }
+}
+
+/// This machine's address on its way to the first name server that there is a way to.
+async fn local_ip(config: &ClientConfig) -> Result<IpAddr, ConnectError> {
+    let mut failure = ConnectError::NoNameServer;
+    for addr in &config.name_servers {
+        match config.network.local_ip(addr).await {
+            Ok(local_ip) => return Ok(local_ip),
+            Err(source) => failure = ConnectError::NoNetwork { addr: addr.to_owned(), source },
+        }
+    }
+    Err(failure)
 }
 
 /// Java's `ip@instance[@unit]`.

@@ -97,12 +97,49 @@ async fn messages_go_through_the_vip_channel() {
         let answer = Command::response(0, 0).with_ext("msgId", "M");
         Some(answer.with_ext("queueId", 0).with_ext("queueOffset", 0))
     });
-    let mut config = config(&network);
+    let (places, mut config) = (Arc::new(Places::default()), config(&network));
     config.vip_channel = true;
+    config.rpc_hooks = vec![places.clone()];
     let client = Client::connect(config).await.unwrap();
     let producer = client.producer("g").start().unwrap();
     producer.send(crate::Message::new("t", "b").unwrap()).await.unwrap();
     assert_eq!(network.seen(request::SEND_MESSAGE_V2)[0].0, "b:10909");
+    let sends = |calls: Vec<(String, i32)>| calls.into_iter().filter(|(_, c)| *c == request::SEND_MESSAGE_V2);
+    let vip = ("b:10909".to_owned(), request::SEND_MESSAGE_V2);
+    // Hooks are told of the channel too, before and behind the call; it is no address that routes forgot.
+    assert_eq!(sends(lock(&places.0).clone()).collect::<Vec<_>>(), [vip.clone(), vip]);
+    tokio::time::sleep(client.instance.config.route_poll_interval * 2).await;
+    assert!(client.instance.remoting.is_connected("b:10909"));
+    assert!(network.seen(request::HEART_BEAT).iter().all(|(addr, _)| addr == "b:10911"));
+}
+
+/// Notes the address and the code of each request, and of each answer.
+#[derive(Debug, Default)]
+struct Places(Mutex<Vec<(String, i32)>>);
+
+impl crate::RpcHook for Places {
+    fn before_request(&self, request: &mut crate::OutgoingRequest<'_>) {
+        lock(&self.0).push((request.addr.to_owned(), request.code));
+    }
+
+    fn after_response(&self, addr: &str, request_code: i32, _response_code: i32) {
+        lock(&self.0).push((addr.to_owned(), request_code));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_name_server_whose_host_is_not_known_keeps_nobody_from_the_others() {
+    let network = network(|| Command::response(0, 0));
+    let connect = |list: [&str; 2]| {
+        let mut config = config(&network);
+        config.name_servers = list.map(str::to_owned).to_vec();
+        Client::connect(config)
+    };
+    let client = connect(["unknown:1", "ns:1"]).await.unwrap();
+    client.instance.route("t").await.unwrap();
+    client.shutdown().await;
+    let error = connect(["unknown:1", "unknown:2"]).await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("unknown:2"), "{error}");
 }
 
 #[derive(Debug)]
