@@ -56,7 +56,7 @@ pub const REQUEST_CODES: &[RequestCode] = &[
     row(13, "QUERY_BROKER_OFFSET", Refused(DEAD)),
     row(14, "QUERY_CONSUMER_OFFSET", Served("")),
     row(15, "UPDATE_CONSUMER_OFFSET", Served("")),
-    row(17, "UPDATE_AND_CREATE_TOPIC", Served("COMPACTION and reserve.time are refused")),
+    row(17, "UPDATE_AND_CREATE_TOPIC", Served("COMPACTION is refused")),
     row(18, "UPDATE_AND_CREATE_TOPIC_LIST", Served("as 17")),
     row(21, "GET_ALL_TOPIC_CONFIG", Served("")),
     row(22, "GET_TOPIC_CONFIG_LIST", Refused(DEAD)),
