@@ -15,8 +15,11 @@ func consume(a args) {
 	if a["model"] == "broadcasting" {
 		model = consumer.BroadCasting
 	}
-	if a["from"] == "last" {
+	switch a["from"] {
+	case "last":
 		from = consumer.ConsumeFromLastOffset
+	case "timestamp":
+		from = consumer.ConsumeFromTimestamp
 	}
 	options := []consumer.Option{
 		consumer.WithNameServer(primitive.NamesrvAddr{a["namesrv"]}),
@@ -28,6 +31,12 @@ func consume(a args) {
 		consumer.WithRebalanceLockInterval(time.Second),
 		consumer.WithMaxReconsumeTimes(int32(a.number("max-reconsume", -1))),
 		consumer.WithSuspendCurrentQueueTimeMillis(50 * time.Millisecond),
+	}
+	if since := a.number("since", 0); since > 0 { // the client takes it for UTC
+		options = append(options, consumer.WithConsumeTimestamp(time.Unix(int64(since), 0).UTC().Format("20060102150405")))
+	}
+	if space := a.text("namespace", ""); space != "" {
+		options = append(options, consumer.WithNamespace(space))
 	}
 	if topic, ok := a["trace"]; ok {
 		options = append(options, consumer.WithTrace(traceTo(a, topic)))

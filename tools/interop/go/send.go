@@ -23,6 +23,9 @@ func send(a args) {
 	if a.number("sharding", 0) > 0 {
 		options = append(options, producer.WithQueueSelector(shardingSelector{}))
 	}
+	if space := a.text("namespace", ""); space != "" {
+		options = append(options, producer.WithNamespace(space))
+	}
 	if topic, ok := a["trace"]; ok {
 		options = append(options, producer.WithTrace(traceTo(a, topic)))
 	}
@@ -83,6 +86,12 @@ func message(a args, n int) *primitive.Message {
 	}
 	if delay := a.number("delay-ms", 0); delay > 0 { // the client has no call for it, its users set the property
 		m.WithProperty("TIMER_DELIVER_MS", fmt.Sprint(time.Now().UnixMilli()+int64(delay)))
+	}
+	if priorities := a.number("priorities", 0); priorities > 0 { // the same
+		m.WithProperty("_SYS_MSG_PRIORITY_", fmt.Sprint(n%priorities))
+	}
+	if keys := a.number("dedupe", 0); keys > 0 {
+		m.WithProperty("DEDUPE_KEY", fmt.Sprintf("once-%d", n%keys))
 	}
 	if keys := a.number("sharding", 0); keys > 0 {
 		m.WithShardingKey(fmt.Sprint(n % keys))

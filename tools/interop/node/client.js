@@ -20,6 +20,7 @@ function options(a) {
     nameSrv: [ a.namesrv ],
     httpclient: {}, // only used to look name servers up over HTTP
     clientIP: '127.0.0.1',
+    namespace: a.namespace || '',
     instanceName: a.instance || String(process.pid),
     logger: { info() {}, debug() {}, warn: console.error, error: console.error },
   };

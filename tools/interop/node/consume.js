@@ -6,12 +6,22 @@
 const { Consumer } = require('ali-ons');
 const { event, options, endOfInput, main } = require('./client');
 
+const FROM = { last: 'LAST_OFFSET', timestamp: 'TIMESTAMP' };
+
+/** Seconds since 1970 as this client wants a moment: digits, by the local clock. */
+function localTime(seconds) {
+  const d = new Date(seconds * 1000);
+  const parts = [ d.getMonth() + 1, d.getDate(), d.getHours(), d.getMinutes(), d.getSeconds() ];
+  return d.getFullYear() + parts.map(part => String(part).padStart(2, '0')).join('');
+}
+
 main(async a => {
   const consumer = new Consumer({
     ...options(a),
     consumerGroup: a.group,
     isBroadcast: a.model === 'broadcasting',
-    consumeFromWhere: a.from === 'last' ? 'CONSUME_FROM_LAST_OFFSET' : 'CONSUME_FROM_FIRST_OFFSET',
+    consumeFromWhere: `CONSUME_FROM_${FROM[a.from] || 'FIRST_OFFSET'}`,
+    ...(a.since && { consumeTimestamp: localTime(Number(a.since)) }),
     maxReconsumeTimes: Number(a['max-reconsume'] || 16),
     rebalanceInterval: 1000, // this client does not listen to the broker's "members changed"
   });

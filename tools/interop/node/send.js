@@ -18,6 +18,12 @@ function message(a, n) {
   if (a['delay-level']) {
     m.delayTimeLevel = Number(a['delay-level']);
   }
+  if (a.dedupe) {
+    m.properties.DEDUPE_KEY = `once-${n % Number(a.dedupe)}`;
+  }
+  if (a.priorities) {
+    m.properties._SYS_MSG_PRIORITY_ = String(n % Number(a.priorities));
+  }
   if (a['delay-ms']) { // the client has no call for it, its users set the property
     m.properties.TIMER_DELIVER_MS = String(Date.now() + Number(a['delay-ms']));
   }

@@ -151,14 +151,7 @@ def rebalance(t):
 def broadcast(t):
     t.create_topic()
     members = [t.consumer(model="broadcasting") for _ in range(2)]
-
-    def on_all_queues(member):
-        return {m["queue"] for m in member.all("message")} >= {queue for _, queue in t.queues()}
-
-    while not all(on_all_queues(member) for member in members):
-        check(time.monotonic() < t.deadline, "a member is not on all queues")
-        t.warm_up()
-        t.quiet(0.3)
+    t.until_on_all_queues(*members)
     sent = t.send(count=40)
     for member in members:
         t.until_consumed(sent, member)
@@ -184,11 +177,16 @@ def orderly(t):
     sent = producer.stop("done").all("sent")
     check(not producer.all("failed"), "sends failed: %s" % producer.all("failed")[:1])
     t.until_consumed(sent, *members)
+    check_order(sent, 8, *members)
+
+
+def check_order(sent, keys, *members):
+    """Each key's messages came in the order in which they were sent, apart from repeats."""
     number = {m["body"]: m["n"] for m in sent}
     arrivals = sorted((at, number[m["body"]]) for member in members for at, m in member.timed("message")
                       if m["body"] in number)
-    for key in range(8):
-        first_seen = list(dict.fromkeys(n for _, n in arrivals if n % 8 == key))
+    for key in range(keys):
+        first_seen = list(dict.fromkeys(n for _, n in arrivals if n % keys == key))
         check(first_seen == sorted(first_seen), "order of key %d: %s" % (key, first_seen))
 
 

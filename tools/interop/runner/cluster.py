@@ -75,8 +75,11 @@ class Cluster:
 
     def restart(self, how):
         """Ends the brokers with the signal and starts them again; returns (seconds to end, seconds to be ready)."""
+        return self.end(how, self.brokers()), self.start()
+
+    def end(self, how, victims):
+        """Ends brokers with the signal, until a name server that stays knows them no more; returns how long that took."""
         begun = time.monotonic()
-        victims = [name for name in self.processes if name in self.brokers()]
         for name in victims:
             self.processes[name].send_signal(how)
         for name in victims:
@@ -88,7 +91,9 @@ class Cluster:
             self.group.forget(process)
             if how == signal.SIGTERM and status not in self.clean_statuses:
                 raise Failure("%s ended with status %d on SIGTERM" % (name, status))
-        return time.monotonic() - begun, self.start()
+        if "namesrv" in self.processes:
+            self.wait(lambda: not set(victims) & set(self.addresses()), "a name server without them")
+        return time.monotonic() - begun
 
     def addresses(self):
         return remoting.masters(self.namesrv)
@@ -129,7 +134,7 @@ class RingMQ(Cluster):
                    "--data", os.path.join(self.directory, name, "data")]
         for setting in self.settings.items():
             options += ["--set", "%s=%s" % setting]
-        options += ["--lmq", "true", "--multi-dispatch", "true"]
+        options += ["--lmq", "true", "--multi-dispatch", "true", "--retention-interval", "500ms"]
         return options + (["--cores", str(self.cores), "--shards", str(self.cores)] if self.cores else [])
 
     def brokers(self):

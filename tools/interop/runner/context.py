@@ -27,12 +27,12 @@ class Context:
 
     # --- topics ---------------------------------------------------------------------------------------------------
 
-    def create_topic(self, queues=4, brokers=None):
-        """Makes the case's topic on these brokers (all of them by default)."""
+    def create_topic(self, queues=4, brokers=None, attributes=""):
+        """Makes the case's topic on these brokers (all of them by default), or changes its attributes."""
         addresses = self.cluster.addresses()
         names = brokers or list(addresses)
         for name in names:
-            remoting.create_topic(addresses[name], self.topic, queues)
+            remoting.create_topic(addresses[name], self.topic, queues, attributes)
         self.until(lambda: remoting.route(self.cluster.namesrv, self.topic) == dict.fromkeys(names, queues),
                    "the route of " + self.topic)
 
@@ -136,6 +136,16 @@ class Context:
 
     def until_shared(self, window, *members):
         self.until(lambda: self.shared(window, members), "the queues to be shared by %d members" % len(members))
+
+    def until_on_all_queues(self, *members):
+        """Warms up until every queue has come to each member."""
+        def on_all(member):
+            return {m["queue"] for m in member.all("message")} >= {queue for _, queue in self.queues()}
+
+        while not all(on_all(member) for member in members):
+            check(time.monotonic() < self.deadline, "a member is not on all queues")
+            self.warm_up()
+            self.quiet(0.3)
 
     def quiet(self, seconds=1.0):
         """Time for messages to come that must not come."""

@@ -5,7 +5,8 @@ import re
 import socket
 import struct
 
-SEND_MESSAGE, UPDATE_AND_CREATE_TOPIC, GET_MAX_OFFSET, GET_ROUTE, GET_CLUSTER_INFO = 10, 17, 30, 105, 106
+SEND_MESSAGE, UPDATE_AND_CREATE_TOPIC, GET_MAX_OFFSET, GET_MIN_OFFSET, DELETE_EXPIRED = 10, 17, 30, 31, 329
+PUT_KV, GET_ROUTE, GET_CLUSTER_INFO, UPDATE_NAMESRV_CONFIG = 100, 105, 106, 318
 SUCCESS = 0
 RESPONSE = 1  # of a header's flag
 TIMEOUT = 5.0
@@ -96,10 +97,19 @@ def order_of(namesrv, topic):
     return (json.loads(body).get("orderTopicConf") or "") if status == SUCCESS else ""
 
 
-def create_topic(address, topic, queues):
-    expect_success(address, UPDATE_AND_CREATE_TOPIC, {
-        "topic": topic, "defaultTopic": "TBW102", "readQueueNums": str(queues), "writeQueueNums": str(queues),
-        "perm": "6", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false"})
+def set_order(namesrv, topic, order):
+    """Gives a topic an order configuration, and has the name server put such into routes."""
+    expect_success(namesrv, UPDATE_NAMESRV_CONFIG, body=b"orderMessageEnable=true\n")
+    expect_success(namesrv, PUT_KV, {"namespace": "ORDER_TOPIC_CONFIG", "key": topic, "value": order})
+
+
+def create_topic(address, topic, queues, attributes=""):
+    """Makes a topic, or changes it; attributes are set and removed as mqadmin's `-a` does: `+name=value,-name`."""
+    fields = {"topic": topic, "defaultTopic": "TBW102", "readQueueNums": str(queues), "writeQueueNums": str(queues),
+              "perm": "6", "topicFilterType": "SINGLE_TAG", "topicSysFlag": "0", "order": "false"}
+    if attributes:
+        fields["attributes"] = attributes
+    expect_success(address, UPDATE_AND_CREATE_TOPIC, fields)
 
 
 def send(address, topic, queue, text):
@@ -110,5 +120,13 @@ def send(address, topic, queue, text):
 
 
 def max_offset(address, topic, queue):
-    header, _ = expect_success(address, GET_MAX_OFFSET, {"topic": topic, "queueId": str(queue)})
+    return bound(address, GET_MAX_OFFSET, topic, queue)
+
+
+def min_offset(address, topic, queue):
+    return bound(address, GET_MIN_OFFSET, topic, queue)
+
+
+def bound(address, code, topic, queue):
+    header, _ = expect_success(address, code, {"topic": topic, "queueId": str(queue)})
     return int(header["extFields"]["offset"])

@@ -3,7 +3,10 @@ import signal
 import threading
 import time
 
+from . import remoting
+from .cases import check_order
 from .context import check, check_content, check_once, check_sent, got
+from .once import check_places, check_repeats
 from .processes import Failure
 
 
@@ -25,10 +28,30 @@ class Gate:
         self.failure = None
 
     def pass_with(self, how, deadline):
+        """Restarts the brokers with the signal."""
+        def restart():
+            ended, ready = self.cluster.restart(how)
+            return "brokers restarted with %s: ended in %.2f s, ready again after %.2f s" % (how.name, ended, ready)
+
+        self._pass(restart, deadline)
+
+    def kill(self, broker, deadline):
+        """Kills a broker, which is then down."""
+        def end():
+            self.cluster.end(signal.SIGKILL, [broker])
+            return "%s killed" % broker
+
+        self._pass(end, deadline)
+
+    def start(self, deadline):
+        """Starts what is down."""
+        self._pass(lambda: "brokers ready again after %.2f s" % self.cluster.start(), deadline)
+
+    def _pass(self, action, deadline):
         with self.changed:
             mine = self.round
             self.waiting += 1
-            self._open(how)
+            self._open(action)
             while self.round == mine:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -36,7 +59,7 @@ class Gate:
                     raise Failure("ran out of time waiting for the other cases before a restart")
                 self.changed.wait(min(left, 0.2))
                 if self.round == mine:
-                    self._open(how)
+                    self._open(action)
             if self.failure:
                 raise Failure("restart: %s" % self.failure)
 
@@ -45,13 +68,11 @@ class Gate:
             self.running -= 1
             self.changed.notify_all()
 
-    def _open(self, how):
+    def _open(self, action):
         if self.waiting < self.running:
             return
         try:
-            ended, ready = self.cluster.restart(how)
-            self.report("      brokers restarted with %s: ended in %.2f s, ready again after %.2f s" % (
-                how.name, ended, ready))
+            self.report("      " + action())
         except Failure as failure:
             self.failure = failure
         self.round += 1
@@ -106,4 +127,51 @@ def progress(t, producer, consumer):
     t.until_consumed(producer.all("sent")[seen:], consumer)
 
 
-CASES = [("restart-offsets", "clustering", offsets), ("restart-live", "sync", live)]
+def dedupe(t, gate):
+    """What was stored for a DEDUPE_KEY is known after a clean restart and after a kill."""
+    t.create_topic(brokers=t.cluster.names[:1], attributes="+dedupe.window=600000")
+    stored = []
+    for number, how in enumerate((signal.SIGTERM, signal.SIGKILL, None)):
+        sent = t.send(count=4 * (number + 1), dedupe=4 * (number + 1), prefix="round-%d" % number)
+        check_repeats(sent[:len(stored)], stored)
+        stored += sent[len(stored):]
+        check_places(stored)
+        if how:
+            gate.pass_with(how, t.deadline)
+    consumer = t.consumer()
+    t.until_consumed(stored, consumer)
+    t.quiet(0.5)
+    check_once(stored, consumer)
+
+
+def order_outage(t, gate):
+    """With a broker of an order topic down its keys' messages fail, none goes to another queue, and the others stay in
+    order; once the broker is back, all go on where they were."""
+    present, lost = t.cluster.names[:2]
+    t.create_topic(queues=2, brokers=[present, lost])
+    remoting.set_order(t.cluster.namesrv, t.topic, "%s:2;%s:2" % (present, lost))
+    t.until(lambda: remoting.order_of(t.cluster.namesrv, t.topic), "the order in the route")
+    consumer = t.consumer(order="orderly")
+    producer = t.producer(count=0, interval=50, sharding=4, **{"route-ms": 3000})
+    t.until(lambda: len(got(consumer)) >= 40, "the first messages")
+    gate.kill(lost, t.deadline)
+    t.until(lambda: lost not in remoting.route(t.cluster.namesrv, t.topic), "the route without " + lost)
+    # One that has its route from before, and one whose route lacks the broker.
+    before = len(producer.all("sent"))
+    t.until(lambda: len(producer.all("sent")) >= before + 20 and len(producer.all("failed")) >= 20, "sends to go on")
+    newcomer = t.producer(count=16, sharding=4, prefix="new").wait_for("done")
+    check([m["n"] % 4 for m in newcomer.all("failed")] == [2, 3] * 4, "failed: %s" % newcomer.all("failed"))
+    check({m["n"] % 4 for m in producer.all("failed")} == {2, 3}, "failed: %s" % producer.all("failed"))
+    gate.start(t.deadline)
+    count = len(producer.all("sent"))
+    t.until(lambda: len({m["n"] % 4 for m in producer.all("sent")[count:]}) == 4, "all keys to go on")
+    sent = producer.stop("done").all("sent")
+    places = {(m["n"] % 4, m["broker"], m["queue"]) for m in sent + newcomer.all("sent")}
+    wanted = {(key, broker, key % 2) for key, broker in enumerate((present, present, lost, lost))}
+    check(places == wanted, "queues of the keys: %s" % sorted(places))
+    t.until_consumed(sent + newcomer.all("sent"), consumer)
+    check_order(sent, 4, consumer)
+
+
+CASES = [("restart-offsets", "clustering", offsets), ("restart-live", "sync", live), ("restart-dedupe", "limits", dedupe)]
+OUTAGES = [("order-outage", "order-topic", order_outage)]  # with several brokers

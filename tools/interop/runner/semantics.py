@@ -256,13 +256,12 @@ def lmq(t):
 @case("inner-batch", "inner-batch")
 def inner_batch(t):
     """In a topic of batch queues a batch is one record, whose messages have offsets of their own."""
-    shell = Shell(t)
-    made = shell.run("updateTopic", "-c", CLUSTER, "-t", t.topic, "-r", "4", "-w", "4", "-a", "+queue.type=BatchCQ")
-    check("success" in made, made)
-    t.until(lambda: remoting.route(t.cluster.namesrv, t.topic), "the route")
+    t.create_topic(attributes="+queue.type=BatchCQ")
     sent = [m for n in range(3) for m in t.send(mode="batch", count=40, prefix="batch-%d" % n)]
     single = t.send(count=8)
-    consumer = t.consumer()
+    # The Go client cannot take such a record apart.
+    reader = {"client": CLIENTS["java-5.5.0"]} if t.client.name == "go" else {}
+    consumer = t.consumer(**reader)
     t.until_consumed(sent + single, consumer)
     t.quiet(0.5)
     check_once(sent + single, consumer)

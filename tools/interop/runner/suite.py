@@ -7,7 +7,8 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 from . import admin, cases, cluster, cross, restarts
-from . import groups, limits, raw_consumers, raw_messages, raw_tools, semantics  # noqa: F401 (they add to the cases)
+from . import deletion, groups, limits, once  # noqa: F401 (they add to the cases)
+from . import raw_consumers, raw_messages, raw_tools, semantics  # noqa: F401
 from .clients import ADMIN, ALL, CLIENTS, Client
 from .context import CASE_SECONDS, Context
 from .install import place
@@ -19,6 +20,7 @@ WAITING_JOBS = 3  # cases that wait for delays, beside the others
 WAITING_SECONDS = 120  # what such a case may take
 # What brokers must have been started with (`--set`) for a case to be served.
 SETTINGS = {"legacy-reset": {"useServerSideResetOffset": "false"}}
+JAVA_SETTINGS = {"deletion": {"fileReservedTime": "0"}}  # for RingMQ a topic's attribute does it
 MOST_REPEATED = 2  # cases that may fail once: a busy machine delays one or two, a fault of ours more
 
 
@@ -57,8 +59,9 @@ class Suite:
 
     def serves(self, needs):
         """What this run's brokers have."""
-        if needs in SETTINGS:
-            return set(SETTINGS[needs].items()) <= set(self.settings.items())
+        settings = SETTINGS if self.peer == RINGMQ else {**SETTINGS, **JAVA_SETTINGS}
+        if needs in settings:
+            return set(settings[needs].items()) <= set(self.settings.items())
         if needs == "limits":  # Java's brokers have no quotas, and check no types
             return self.peer == RINGMQ
         if needs == "dlq":
@@ -75,18 +78,26 @@ class Suite:
         steady += [(CLIENTS["java-5.5.0"], name, function, ADMIN) for name, function in admin.CASES if self.wanted(ADMIN, name)]
         steady += [(Client(ALL, set()), name, function) for name, function in cross.CASES if self.wanted(ALL, name)]
         steady += [(Client(RAW, set()), name, function) for name, function in RAW_CASES if self.wanted(RAW, name)]
-        with ThreadPoolExecutor(self.jobs) as pool, ThreadPoolExecutor(WAITING_JOBS) as aside:
+        # What one case has a Java broker delete is another's, too.
+        beside = 1 if self.peer != RINGMQ and self.serves("deletion") else WAITING_JOBS
+        with ThreadPoolExecutor(self.jobs) as pool, ThreadPoolExecutor(beside) as aside:
             slow = [aside.submit(self.one, *chosen, seconds=WAITING_SECONDS) for chosen in waiting]
             good = list(pool.map(lambda chosen: self.one(*chosen), steady))
             good += [result.result() for result in slow]
         self.repeat([chosen for chosen, passed in zip(steady + waiting, good) if not passed])
-        together = [(client, name, function) for name, needs, function in restarts.CASES for client in CLIENTS.values()
-                    if needs in client.can and self.wanted(client.name, name)]
-        if together:
-            gate = restarts.Gate(self.cluster, len(together), self.say)
-            with ThreadPoolExecutor(len(together)) as pool:
-                list(pool.map(lambda chosen: self.restarting(gate, *chosen), together))
+        self.together(restarts.CASES)
+        if self.brokers > 1:
+            self.together(restarts.OUTAGES)
         return self.failed == 0
+
+    def together(self, listed):
+        """Runs cases that restart brokers, all at the same time."""
+        chosen = [(client, name, function) for name, needs, function in listed for client in CLIENTS.values()
+                  if needs in client.can and self.wanted(client.name, name) and self.serves(needs)]
+        if chosen:
+            gate = restarts.Gate(self.cluster, len(chosen), self.say)
+            with ThreadPoolExecutor(len(chosen)) as pool:
+                list(pool.map(lambda case: self.restarting(gate, *case), chosen))
 
     def repeat(self, failed):
         """Runs what failed once more, one case at a time: what passes now was short of time, and is counted apart."""

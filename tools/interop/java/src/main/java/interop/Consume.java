@@ -1,5 +1,8 @@
 package interop;
 
+import java.time.Instant;
+import java.time.ZoneId;
+import java.time.format.DateTimeFormatter;
 import java.util.Map;
 
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
@@ -14,7 +17,7 @@ import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 public final class Consume {
     private static final Map<String, ConsumeFromWhere> FROM = Map.of(
         "first", ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET, "last", ConsumeFromWhere.CONSUME_FROM_LAST_OFFSET,
-        "timestamp", ConsumeFromWhere.CONSUME_FROM_TIMESTAMP); // half an hour ago, which is the client's default
+        "timestamp", ConsumeFromWhere.CONSUME_FROM_TIMESTAMP); // --since, in seconds; half an hour ago, which is the client's default
 
     private Consume() { }
 
@@ -28,6 +31,10 @@ public final class Consume {
         var model = consumer.getMessageModel().getDeclaringClass();
         consumer.setMessageModel(Enum.valueOf(model, args.get("model", "clustering").toUpperCase()));
         consumer.setConsumeFromWhere(FROM.get(args.get("from", "first")));
+        if (args.number("since", 0) > 0) {
+            consumer.setConsumeTimestamp(DateTimeFormatter.ofPattern("yyyyMMddHHmmss").withZone(ZoneId.systemDefault())
+                .format(Instant.ofEpochSecond(args.number("since", 0))));
+        }
         if (args.get("sql", "").isEmpty()) {
             consumer.subscribe(args.get("topic"), args.get("tags", "*"));
         } else {

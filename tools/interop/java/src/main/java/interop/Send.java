@@ -29,6 +29,7 @@ public final class Send {
         keys = args.number("sharding", 0);
         tags = args.get("tags", "").split(",");
         producer = Clients.producer(args);
+        producer.setPollNameServerInterval(args.number("route-ms", 30_000));
         producer.setSendMsgTimeout(10_000); // several virtual machines start at once on few cores
     }
 
@@ -75,6 +76,9 @@ public final class Send {
         Timers.set(m, args);
         if (args.number("priorities", 0) > 0) { // Message.setPriority of 5.4
             MessageAccessor.putProperty(m, "_SYS_MSG_PRIORITY_", Integer.toString(n % args.number("priorities", 0)));
+        }
+        if (args.number("dedupe", 0) > 0) {
+            m.putUserProperty("DEDUPE_KEY", "once-" + n % args.number("dedupe", 0));
         }
         if (!args.get("dispatch", "").isEmpty()) {
             MessageAccessor.putProperty(m, "INNER_MULTI_DISPATCH", args.get("dispatch", ""));
