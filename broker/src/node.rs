@@ -433,6 +433,7 @@ fn shard_options(config: &BrokerConfig, store_id: u64, id: ShardId, dir: &Path) 
         staged_limit: STAGED_LIMIT.min(config.tail_memory).max(2 * max_record_size),
         disk_watermark_percent: config.disk_watermark_percent,
         strict: config.strict,
+        waiting_in_memory: ringmq_engine::WAITING_IN_MEMORY,
         lmq_limit: config.lmq_limit.filter(|_| id == LMQ_SHARD),
     }
 }

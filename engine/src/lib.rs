@@ -22,7 +22,10 @@ mod types;
 pub use damage::{Damage, DamageReport};
 pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_shard};
 pub use meta::MetaLog;
-pub use shard::{DeleteReason, OpenError, Retained, RetentionPolicy, Shard, ShardOptions, TopicRetention};
+pub use shard::{
+    DeleteReason, OpenError, Retained, RetentionPolicy, Shard, ShardOptions, TopicRetention,
+    WAITING_IN_MEMORY,
+};
 pub use slices::{Job, SLICE_BOUNDS_MS, SliceStats};
 pub use store::{STORE_FORMAT, StoreMeta};
 pub use types::*;

@@ -36,6 +36,9 @@ const COLD_SHARE: usize = 4;
 const MIN_COLD: usize = 2 << 20;
 const MAX_COLD: usize = 64 << 20;
 
+/// [`ShardOptions::waiting_in_memory`] of a broker: about 16 MiB of each kind.
+pub const WAITING_IN_MEMORY: usize = 1 << 18;
+
 /// How a shard is opened.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
@@ -61,6 +64,8 @@ pub struct ShardOptions {
     pub disk_watermark_percent: u8,
     /// Damage that could be worked around is an error.
     pub strict: bool,
+    /// Waiting records of each kind that are held in memory when there are more, see [`WAITING_IN_MEMORY`].
+    pub waiting_in_memory: usize,
     /// Most LMQs that messages may be dispatched to; `None`: none are.
     pub lmq_limit: Option<usize>,
 }
@@ -177,7 +182,7 @@ impl<E: Env> Shard<E> {
         let opening = Index::open(env.clone(), &dir, log_min, log_end, &report).await?;
         let open_pending = |kind, name| {
             let (env, dir) = (env.clone(), options.dir.join(PENDING_DIR).join(name));
-            async move { Pending::open(env, kind, &dir, log_min, log_end).await }
+            async move { Pending::open(env, kind, &dir, options.waiting_in_memory, log_min, log_end).await }
         };
         let delayed = open_pending(PendingKind::Delayed, "delayed").await?;
         let half = open_pending(PendingKind::Half, "half").await?;

@@ -347,6 +347,14 @@ pub enum ReadError {
         /// The device's error.
         source: std::io::Error,
     },
+    /// Whether a record still waits cannot be read from the tables of what waits.
+    #[error("whether the record at log position {position} still waits cannot be read: {source}")]
+    Waiting {
+        /// Where the record starts.
+        position: u64,
+        /// What reading the table came to.
+        source: std::io::Error,
+    },
     /// What was read is not what was written: it is not served.
     #[error("the record at log position {position} ({len} bytes) is damaged")]
     Damaged {

@@ -168,6 +168,7 @@ async fn repair(env: &GlommioEnv, data: &Path, id: ShardId, store_id: u64) -> Re
         staged_limit: 32 << 20,
         disk_watermark_percent: 99,
         strict: false,
+        waiting_in_memory: ringmq_engine::WAITING_IN_MEMORY,
         lmq_limit: None,
     };
     let shard = Shard::open(env.clone(), options).await?;

@@ -154,6 +154,7 @@ impl SimShard {
                 staged_limit: 64 << 20,
                 disk_watermark_percent: 95,
                 strict: true,
+                waiting_in_memory: ringmq_engine::WAITING_IN_MEMORY,
                 lmq_limit: None,
             };
             Shard::open(sim.node("bench"), options).await.expect("a new shard opens")

@@ -114,6 +114,8 @@ impl<E: Env> ShardService<E> {
                 self.shard.abandon_pending(record);
                 return Step::Next;
             }
+            // It was recalled meanwhile, and then its segment was deleted.
+            Err(_) if matches!(self.shard.still_waits(record).await, Ok(false)) => return Step::Next,
             Err(error) => {
                 tracing::error!(shard = self.id.0, %error, "a message that is due cannot be read");
                 return Step::Wait(ERROR_SLEEP_MS);

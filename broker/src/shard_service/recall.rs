@@ -1,6 +1,6 @@
 //! Recalls: a timer message is settled without any message to its topic.
 
-use ringmq_engine::{KeyQuery, NewMessage, PendingRecord, PhysicalOffset, QueueId, SettleError};
+use ringmq_engine::{KeyQuery, NewMessage, PendingRecord, PhysicalOffset, QueueId, ReadError, SettleError};
 use ringmq_env::{IoSlice, mutant};
 use ringmq_protocol::names::topics;
 use ringmq_protocol::properties::{self, names as property};
@@ -29,16 +29,30 @@ impl<E: Env> ShardService<E> {
             end_ms: i64::MAX,
         };
         let answer = match self.shard.query_keys(&query).await {
-            Ok(records) => {
-                let found = records.iter().find_map(|record| wanted(record, recall));
-                self.settle_found(core, caller, found, recall)
-            }
+            Ok(records) => match self.first_waiting(&records, recall).await {
+                Ok(found) => self.settle_found(core, caller, found, recall),
+                Err(error) => Some(CallAnswer::Refused(remarks::read_failed(&error))),
+            },
             Err(error) => Some(CallAnswer::Refused(remarks::read_failed(&error))),
         };
         if let Some(answer) = answer {
             core.answer_call(caller, answer);
         }
         core.flush();
+    }
+
+    /// The first of the records that is to be recalled and still waits.
+    async fn first_waiting(
+        &self,
+        records: &[IoSlice],
+        recall: &Recall,
+    ) -> Result<Option<PendingRecord>, ReadError> {
+        for found in records.iter().filter_map(|record| wanted(record, recall)) {
+            if self.shard.still_waits(&found).await? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// What to answer now; `None` when the answer follows with the commit.

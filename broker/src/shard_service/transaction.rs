@@ -138,7 +138,7 @@ impl<E: Env> ShardService<E> {
         let half = Half::read(&view).ok_or_else(not_found)?;
         let transactions = &core.identity.config.transactions;
         end.check(transactions, &half, view.queue_offset, core.env.wall_ms()).map_err(remarks::not_ended)?;
-        let record = self.put_off.borrow().current(record);
+        let record = self.where_it_waits(record).await.map_err(|error| remarks::read_failed(&error))?;
         let settled = match end.verdict {
             Verdict::Commit => self.commit_half(&record, &view, &half),
             Verdict::Rollback => self.remove_half(core, &record, &view),
@@ -156,6 +156,17 @@ impl<E: Env> ShardService<E> {
         });
         self.when_durable(appended.end, appended.store_timestamp, Then::Done(to));
         Ok(())
+    }
+
+    /// Where the half message is now that was once at `record`; it waits there if it waits at all.
+    async fn where_it_waits(&self, record: PendingRecord) -> Result<PendingRecord, ReadError> {
+        loop {
+            let current = self.put_off.borrow().current(record);
+            // It may be put off while that is read.
+            if self.shard.still_waits(&current).await? || self.put_off.borrow().current(record) == current {
+                return Ok(current);
+            }
+        }
     }
 
     /// Stages the real message. As Java's, it keeps TRAN_MSG, REAL_TOPIC and REAL_QID.
@@ -255,6 +266,8 @@ impl<E: Env> ShardService<E> {
                 self.shard.abandon_pending(&record);
                 return true;
             }
+            // It was ended meanwhile, and then its segment was deleted.
+            Err(_) if matches!(self.shard.still_waits(&record).await, Ok(false)) => return true,
             Err(error) => {
                 tracing::error!(shard = self.id.0, %error, "a half message cannot be read");
                 return false;

@@ -17,16 +17,14 @@ use crate::slices::{LOOK, Pacer};
 
 /// Runs that are kept before some are merged.
 const MAX_RUNS: usize = 6;
-/// Settled entries of runs that are remembered before all runs are merged without them.
-const MAX_GONE: usize = 1 << 16;
 
 impl<E: Env> Pending<E> {
     /// Whether it is time for a state; `log_end` is the log's committed end.
     pub(crate) fn is_save_due(&self, log_end: LogPosition) -> bool {
-        let state = self.0.state.borrow();
-        let is_many = state.fresh.len() >= FRESH_ENTRIES && state.memory.len() >= FRESH_ENTRIES;
+        let (state, limits) = (self.0.state.borrow(), self.0.limits);
+        let is_many = state.fresh.len() >= limits.fresh && state.memory.len() >= limits.fresh;
         let is_far = log_end.0.saturating_sub(state.upto) >= STATE_LOG;
-        !state.distrusted && (is_many || is_far || state.gone.len() >= MAX_GONE)
+        !state.distrusted && (is_many || is_far || state.gone.len() >= limits.gone)
     }
 
     /// The table as of `upto`, the log's committed end. The caller takes the log to the device up to there, and calls
@@ -114,7 +112,7 @@ impl<E: Env> Pending<E> {
         let _pass = self.0.loading.enter().await;
         let (mut before, mut kept) = (Key::MAX, 0);
         let mut pacer = Pacer::new(&self.0.env);
-        while self.0.state.borrow_mut().evict_last(&mut before, &mut kept) {
+        while self.0.state.borrow_mut().evict_last(self.0.limits.memory, &mut before, &mut kept) {
             pacer.done(1).await;
         }
     }
@@ -135,7 +133,7 @@ impl<E: Env> Pending<E> {
     /// Merges the newest runs if there are many, or all if much of them is settled.
     async fn merge(&self, mut saved: Saved) -> io::Result<()> {
         let first = match () {
-            () if saved.gone.len() >= MAX_GONE => 0,
+            () if saved.gone.len() >= self.0.limits.gone => 0,
             () if saved.runs.len() > MAX_RUNS => first_to_merge(&saved.runs),
             () => return Ok(()),
         };
@@ -217,10 +215,10 @@ fn first_to_merge(runs: &[Run]) -> usize {
 }
 
 impl State {
-    /// Takes the latest entry before `before` out of memory when there are too many, but for one that is in no run;
-    /// `kept` counts those. False: there are not too many.
-    fn evict_last(&mut self, before: &mut Key, kept: &mut usize) -> bool {
-        if self.memory.len().saturating_sub(*kept) <= MEMORY_ENTRIES {
+    /// Takes the latest entry before `before` out of memory when there are more than `most`, but for one that is in no
+    /// run; `kept` counts those. False: there are not too many.
+    fn evict_last(&mut self, most: usize, before: &mut Key, kept: &mut usize) -> bool {
+        if self.memory.len().saturating_sub(*kept) <= most {
             return false;
         }
         let last = self.memory.range(..*before).next_back().map(|(key, place)| (*key, place.position));

@@ -11,23 +11,20 @@ use super::*;
 use crate::shard::OpenError;
 use crate::slices::{LOOK, Pacer};
 
-/// Entries that are loaded at once from each run.
-const LOAD_ENTRIES: usize = 2048;
 /// Entries taken into memory at a time.
 const TAKEN_IN: usize = LOOK;
-/// Fewer entries in memory than this, and more are loaded.
-const LOW_ENTRIES: usize = 4096;
 /// What is due within this time is loaded.
 const AHEAD_MS: i64 = 10_000;
 
 impl<E: Env> Pending<E> {
     /// Opens the table in `dir` (made if missing). The caller then scans the log from [`Pending::upto`] and gives
-    /// every record to [`Pending::recover`]. `log_min` is where the log begins, `log_end` a position that it surely
+    /// every record to [`Pending::recover`]. `memory_entries` are held in memory when there are more; `log_min` is where the log begins, `log_end` a position that it surely
     /// does not reach beyond.
     pub(crate) async fn open(
         env: E,
         kind: PendingKind,
         dir: &Path,
+        memory_entries: usize,
         log_min: LogPosition,
         log_end: LogPosition,
     ) -> Result<Pending<E>, OpenError> {
@@ -52,6 +49,7 @@ impl<E: Env> Pending<E> {
             env,
             kind,
             dir: dir.to_path_buf(),
+            limits: Limits::of(memory_entries),
             loading: Gate::default(),
             state: RefCell::new(State::from_saved(saved)),
             changed: Signal::default(),
@@ -137,13 +135,13 @@ impl<E: Env> Pending<E> {
     }
 
     fn is_load_due(&self, now_ms: i64) -> bool {
-        let state = self.0.state.borrow();
+        let (state, limits) = (self.0.state.borrow(), self.0.limits);
         let is_near = state.horizon.due_ms <= now_ms.saturating_add(AHEAD_MS);
-        let is_room = state.memory.len() < MEMORY_ENTRIES;
+        let is_room = state.memory.len() < limits.memory;
         // What is due already must be loaded, however much there is.
         let first = state.memory.first_key_value().map_or(Key::MAX, |(key, _)| *key);
         let is_needed = state.horizon.due_ms <= now_ms && state.horizon <= first;
-        state.horizon != Key::MAX && (is_needed || is_room && (is_near || state.memory.len() < LOW_ENTRIES))
+        state.horizon != Key::MAX && (is_needed || is_room && (is_near || state.memory.len() < limits.low))
     }
 
     /// Loads the next entries of the runs.
@@ -189,16 +187,65 @@ impl<E: Env> Pending<E> {
     /// Reads some entries of a run from `from` on; returns them, and the key of the first that was not read.
     async fn read_run(&self, run: &Run, from: Key) -> io::Result<(VecDeque<(Key, Place)>, Key)> {
         let pending = &*self.0;
-        let mut loaded = VecDeque::with_capacity(LOAD_ENTRIES);
+        let mut loaded = VecDeque::with_capacity(pending.limits.load);
         let mut reader = RunReader::open(&pending.env, &pending.dir, run).await?;
         reader.seek(from.max(run.low)).await?;
-        while loaded.len() < LOAD_ENTRIES {
+        while loaded.len() < pending.limits.load {
             let Some(entry) = reader.peek().await? else { return Ok((loaded, Key::MAX)) };
             loaded.push_back(entry);
             reader.take();
         }
         let next = reader.peek().await?.map_or(Key::MAX, |(key, _)| key);
         Ok((loaded, next))
+    }
+
+    /// Whether the record waits and nothing that settles it is staged; if so, it is in memory when this returns, so that
+    /// [`Pending::begin_settle`] takes it unless the caller awaits something in between. Error: that cannot be read. Cancel
+    /// safe: what it has read goes unused.
+    pub(crate) async fn still_waits(&self, record: &PendingRecord) -> io::Result<bool> {
+        let (key, position) = (record.key(), record.position.0);
+        loop {
+            let (runs, run) = {
+                let state = self.0.state.borrow();
+                if state.is_in_memory(key, position) {
+                    return Ok(true);
+                }
+                let Some(run) = state.run_to_search(key, position) else { return Ok(false) };
+                (Rc::clone(&state.runs), run.clone())
+            };
+            if mutant!("runs-not-searched") {
+                self.0.state.borrow_mut().memory.insert(key, record.place());
+                return Ok(true);
+            }
+            let found = self.find(&run, key).await;
+            // The run may be merged meanwhile, and what was settled then is nowhere any more: the search begins anew.
+            if !Rc::ptr_eq(&self.0.state.borrow().runs, &runs) {
+                continue;
+            }
+            match found {
+                Ok(found) => {
+                    let mut state = self.0.state.borrow_mut();
+                    let waits = state.run_to_search(key, position).is_some();
+                    let found = found.filter(|place| waits && place.position == position);
+                    state.memory.extend(found.map(|place| (key, place)));
+                    return Ok(state.is_in_memory(key, position));
+                }
+                Err(error) => {
+                    if is_damage(&error) {
+                        self.distrust(&run, &error).await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// What the run has with this key.
+    async fn find(&self, run: &Run, key: Key) -> io::Result<Option<Place>> {
+        let mut reader = RunReader::open(&self.0.env, &self.0.dir, run).await?;
+        reader.seek(key).await?;
+        let found = reader.peek().await?.filter(|(next, _)| *next == key);
+        Ok(found.map(|(_, place)| place))
     }
 
     /// Something in the runs is not what was written: the next start makes the table anew, from the log.

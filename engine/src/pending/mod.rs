@@ -39,10 +39,6 @@ pub(crate) use entry::{kind_of, settled_by, settling_field};
 use run::Run;
 use snapshot::Taking;
 
-/// Entries that are held in memory when there are more. (About 64 bytes each.)
-const MEMORY_ENTRIES: usize = if cfg!(test) { 1 << 14 } else { 1 << 18 };
-/// With so many entries in memory that are in no run, a run is written.
-const FRESH_ENTRIES: usize = 1 << 16;
 /// Fresh entries that wait no more and are left out at a time.
 const TRIMMED: usize = 1024;
 /// A state is due when this much of the log is behind the last one.
@@ -61,6 +57,7 @@ struct Inner<E: Env> {
     env: E,
     kind: PendingKind,
     dir: PathBuf,
+    limits: Limits,
     /// Held by whoever loads entries.
     loading: Gate,
     state: RefCell<State>,
@@ -94,6 +91,28 @@ struct State {
     distrusted: bool,
 }
 
+/// How many entries are where; all of it follows from how many are held in memory when there are more.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Held in memory when there are more. (About 64 bytes each.)
+    memory: usize,
+    /// With so many in memory that are in no run, a run is written.
+    fresh: usize,
+    /// With fewer in memory than this, more are loaded.
+    low: usize,
+    /// Loaded at once from each run.
+    load: usize,
+    /// Settled entries of runs that are remembered before all runs are merged without them.
+    gone: usize,
+}
+
+impl Limits {
+    fn of(memory: usize) -> Limits {
+        let part = |share: usize| (memory / share).max(1);
+        Limits { memory, fresh: part(4), low: part(64), load: part(128), gone: part(4) }
+    }
+}
+
 /// Whether a record may be settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settling {
@@ -116,18 +135,17 @@ impl<E: Env> Pending<E> {
         self.0.changed.notify();
     }
 
-    /// A record that settles `record` is about to be staged.
+    /// A record that settles `record` is about to be staged. One that is on disk alone does not count as waiting here:
+    /// [`Pending::still_waits`] comes first where that may be.
     pub(crate) fn begin_settle(&self, record: &PendingRecord) -> Settling {
         let mut state = self.0.state.borrow_mut();
-        let (key, position) = (record.key(), record.position.0);
-        let in_memory = state.memory.get(&key).is_some_and(|place| place.position == position);
-        if in_memory {
-            if !mutant!("settled-twice") {
-                state.memory.remove(&key);
-                state.set_aside(key, record.place());
-            }
-        } else if !state.is_in_run(key, position) {
+        let key = record.key();
+        if !state.is_in_memory(key, record.position.0) {
             return Settling::NotPending;
+        }
+        if !mutant!("settled-twice") {
+            state.memory.remove(&key);
+            state.set_aside(key, record.place());
         }
         state.in_flight.insert(key, record.place());
         Settling::Begun
@@ -163,14 +181,6 @@ impl<E: Env> Pending<E> {
         if self.begin_settle(record) == Settling::Begun {
             self.settled(record);
         }
-    }
-
-    /// Whether the record waits and nothing that settles it is staged.
-    pub(crate) fn is_pending(&self, record: &PendingRecord) -> bool {
-        let state = self.0.state.borrow();
-        let (key, position) = (record.key(), record.position.0);
-        state.memory.get(&key).is_some_and(|place| place.position == position)
-            || state.is_in_run(key, position)
     }
 
     /// When the earliest is due, in ms; `None` when nothing waits (but for what is in flight).
@@ -230,13 +240,18 @@ impl<E: Env> Pending<E> {
 }
 
 impl State {
-    /// Whether the runs have the entry, not loaded, and not settled.
-    fn is_in_run(&self, key: Key, position: u64) -> bool {
-        key >= self.horizon
+    fn is_in_memory(&self, key: Key, position: u64) -> bool {
+        self.memory.get(&key).is_some_and(|place| place.position == position)
+    }
+
+    /// The run that has the entry if it waits and is on disk alone. It need not be in there: a merged run is without
+    /// those that were settled before it was written, and nothing else tells of them any more.
+    fn run_to_search(&self, key: Key, position: u64) -> Option<&Run> {
+        let may_be = key >= self.horizon
             && position < self.upto
             && !self.gone.contains_key(&position)
-            && !self.in_flight.contains_key(&key)
-            && self.run_of(position).is_some_and(|run| key >= run.low)
+            && !self.in_flight.contains_key(&key);
+        self.run_of(position).filter(|run| may_be && key >= run.low)
     }
 
     fn run_of(&self, position: u64) -> Option<&Run> {

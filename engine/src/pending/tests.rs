@@ -6,10 +6,12 @@ use ringmq_env::sim::{Sim, SimEnv};
 use super::*;
 
 const DIR: &str = "/pending";
+const MEMORY_ENTRIES: usize = 1 << 14;
 
 async fn open(env: &SimEnv) -> Pending<SimEnv> {
-    let (min, end) = (LogPosition(0), LogPosition(u64::MAX));
-    let pending = Pending::open(env.clone(), PendingKind::Delayed, Path::new(DIR), min, end).await.unwrap();
+    let (dir, min, end) = (Path::new(DIR), LogPosition(0), LogPosition(u64::MAX));
+    let pending = Pending::open(env.clone(), PendingKind::Delayed, dir, MEMORY_ENTRIES, min, end).await;
+    let pending = pending.unwrap();
     pending.recovered();
     pending
 }
@@ -23,11 +25,12 @@ async fn save(pending: &Pending<SimEnv>, upto: u64) {
     pending.save(pending.snapshot(LogPosition(upto))).await.unwrap();
 }
 
-fn settle(pending: &Pending<SimEnv>, record: &PendingRecord) {
+async fn settle(pending: &Pending<SimEnv>, record: &PendingRecord) {
+    assert!(pending.still_waits(record).await.unwrap(), "{record:?}");
     assert_eq!(pending.begin_settle(record), Settling::Begun, "{record:?}");
     assert_eq!(pending.begin_settle(record), Settling::NotPending);
     pending.settled(record);
-    assert!(!pending.is_pending(record));
+    assert!(!pending.still_waits(record).await.unwrap());
 }
 
 async fn drain(pending: &Pending<SimEnv>, now_ms: i64) -> Vec<PendingRecord> {
@@ -37,7 +40,9 @@ async fn drain(pending: &Pending<SimEnv>, now_ms: i64) -> Vec<PendingRecord> {
         if due.is_empty() {
             return drained;
         }
-        due.iter().for_each(|record| settle(pending, record));
+        for record in &due {
+            settle(pending, record).await;
+        }
         drained.extend(due);
     }
 }
@@ -84,7 +89,7 @@ fn what_was_dropped_with_its_group_commit_waits_again() {
         assert_eq!(pending.begin_settle(&one), Settling::Begun);
         assert_eq!((pending.next_due_ms(), pending.in_flight()), (None, 1));
         pending.unsettle_all();
-        assert!(pending.is_pending(&one));
+        assert!(pending.still_waits(&one).await.unwrap());
         assert_eq!(pending.begin_settle(&one), Settling::Begun);
         pending.take_back(&one);
         assert_eq!(drain(&pending, 5).await, [one]);
@@ -112,7 +117,7 @@ fn a_table_on_disk_is_the_set_that_it_stands_for() {
             for _ in 0..500 {
                 let from = now + (sim.random() % 100_000) as i64;
                 if let Some(key) = model.range((from, 0)..).next().copied() {
-                    settle(&pending, &record(key.0, key.1));
+                    settle(&pending, &record(key.0, key.1)).await;
                     model.remove(&key);
                 }
             }
@@ -141,6 +146,37 @@ fn a_table_on_disk_is_the_set_that_it_stands_for() {
         assert_eq!(rest.len(), model.len());
         save(&pending, position).await;
         assert_eq!(env.read_dir(Path::new(DIR)).await.unwrap().len(), 1, "only the state is left");
+    });
+}
+
+/// Nothing tells of a settled record any more once its run was merged, but the run that does not have it.
+#[test]
+fn what_was_settled_in_a_run_stays_settled_when_it_is_merged() {
+    let sim = Sim::new(8);
+    sim.run(async {
+        let env = sim.node("a");
+        let pending = open(&env).await;
+        let all: Vec<_> =
+            (1..=20_000).map(|position| record(1_000_000 + position as i64, position)).collect();
+        all.iter().for_each(|record| pending.insert(record));
+        save(&pending, 20_001).await;
+        // All of them are on disk, and none in memory; so many are settled that the next state merges their run.
+        let pending = open(&env).await;
+        let (settled, waiting) = all.split_at(MEMORY_ENTRIES / 4 + 1);
+        for record in settled.iter().rev() {
+            settle(&pending, record).await;
+        }
+        save(&pending, 20_002).await;
+        assert_eq!(pending.0.state.borrow().gone.len(), 0, "the merged run is without them");
+        let pending = open(&env).await;
+        for record in settled.iter().step_by(10) {
+            assert!(!pending.still_waits(record).await.unwrap(), "{record:?}");
+            assert_eq!(pending.begin_settle(record), Settling::NotPending);
+        }
+        assert_eq!(pending.count(), waiting.len() as u64);
+        for record in waiting.iter().rev().step_by(100) {
+            settle(&pending, record).await;
+        }
     });
 }
 

@@ -20,7 +20,8 @@ impl<E: Env> Shard<E> {
     ///
     /// A record waits from the commit on that stores it, if it lies under the topic of a [`PendingKind`] and has the
     /// property RINGMQ_DUE: the time in ms when [`Shard::due`] is to tell of it, and, if the message was put off,
-    /// a comma and its [`PendingRecord::order`]. Use [`PendingRecord::read`] to make one from the stored record.
+    /// a comma and its [`PendingRecord::order`]. Use [`PendingRecord::read`] to make one from the stored record, and ask
+    /// [`Shard::still_waits`] before it is settled; what [`Shard::due`] returned needs no question.
     pub fn append_settling(
         &self,
         message: &NewMessage<'_>,
@@ -57,9 +58,12 @@ impl<E: Env> Shard<E> {
         !shard.closing.get()
     }
 
-    /// Whether the record waits, and nothing that settles it is staged.
-    pub fn is_pending(&self, record: &PendingRecord) -> bool {
-        self.0.pending(record.kind).is_pending(record)
+    /// Whether the record waits, and nothing that settles it is staged. If so, [`Shard::append_settling`] finds that, too,
+    /// unless the caller awaits something in between: by itself it takes a record that is on disk alone for one that does
+    /// not wait. Cancel safe: it only reads.
+    pub async fn still_waits(&self, record: &PendingRecord) -> Result<bool, ReadError> {
+        let waits = self.0.pending(record.kind).still_waits(record).await;
+        waits.map_err(|source| ReadError::Waiting { position: record.position.0, source })
     }
 
     /// The stored bytes of a record that waits; with read-ahead from disk if `sequential`.

@@ -78,6 +78,12 @@ const MUTANTS: &[Mutant] = &[
         &[],
         "recovery does not see what was settled: a timer fires twice",
     ),
+    Mutant(
+        "runs-not-searched",
+        Shard,
+        &[],
+        "what may be in a run of waiting records counts as waiting, settled or not",
+    ),
     Mutant("settled-twice", Shard, &[], "a half message goes on waiting while its outcome is staged"),
     Mutant(
         "roll-back-keeps-settled",

@@ -38,6 +38,7 @@ fn shard_options(dir: &Path, sync_flush: bool) -> ShardOptions {
         staged_limit: 1 << 20,
         disk_watermark_percent: 95,
         strict: false,
+        waiting_in_memory: 1 << 14,
         lmq_limit: None,
     }
 }

@@ -204,7 +204,7 @@ fn a_record_waits_again_when_the_disk_had_no_space_for_its_outcome() {
                 && shard.append(&[message("T", 0, &large, &[])]).is_ok()
             {}
             if let Ok(_settled) = shard.append_settling(&message("T", 0, &large, &[]), &record) {
-                assert!(!shard.is_pending(&record));
+                assert!(!shard.still_waits(&record).await.unwrap());
             }
             let commit = shard.next_commit().await.unwrap();
             if commit.failed.is_some() {
@@ -212,7 +212,8 @@ fn a_record_waits_again_when_the_disk_had_no_space_for_its_outcome() {
             }
             assert!(commit.committed < LogPosition(1 << 20), "there was space");
         };
-        assert!(matches!(failed.failed, Some(AppendError::DiskFull { .. })) && shard.is_pending(&record));
+        assert!(matches!(failed.failed, Some(AppendError::DiskFull { .. })));
+        assert!(shard.still_waits(&record).await.unwrap());
         let refused = shard.append_settling(&message("T", 0, &large, &[]), &record);
         assert!(matches!(refused, Err(SettleError::Refused(AppendError::DiskFull { .. }))));
         sim.set_quota("a", None);

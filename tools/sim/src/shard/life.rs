@@ -75,6 +75,11 @@ pub enum End {
     Closed,
 }
 
+/// Waiting records that the shard holds in memory when there are more.
+pub(super) fn waiting_in_memory(plan: &Plan) -> usize {
+    [16, 256, WAITING_IN_MEMORY][(plan.seed / 9 % 3) as usize]
+}
+
 fn options(plan: &Plan) -> ShardOptions {
     let segment = match Retention::of(plan) {
         Some(_) => retention::SEGMENT,
@@ -92,6 +97,7 @@ fn options(plan: &Plan) -> ShardOptions {
         staged_limit: if plan.small { 4 << 10 } else { 1 << 20 },
         disk_watermark_percent: 100,
         strict: false,
+        waiting_in_memory: waiting_in_memory(plan),
         lmq_limit: None,
     }
 }

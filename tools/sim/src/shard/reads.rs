@@ -43,7 +43,7 @@ impl Life {
     pub(super) fn failed_read<T>(&self, error: &ReadError) -> Option<T> {
         let harmed = self.world.plan.harms();
         let expected = match error {
-            ReadError::Io { .. } => harmed || self.world.may(&[Fault::ReadError]),
+            ReadError::Io { .. } | ReadError::Waiting { .. } => harmed || self.world.may(&[Fault::ReadError]),
             ReadError::Damaged { .. } => harmed,
         };
         assert!(expected, "a read failed: {error}");

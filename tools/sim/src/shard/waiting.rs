@@ -7,6 +7,9 @@ use ringmq_engine::{PendingKind, PendingRecord, SettleError};
 /// Both kinds.
 pub const KINDS: [PendingKind; 2] = [PendingKind::Delayed, PendingKind::Half];
 
+/// Records that clients remember.
+const SEEN: usize = 64;
+
 /// A record that was staged to wait.
 struct Record {
     kind: PendingKind,
@@ -23,6 +26,8 @@ struct Record {
 pub struct Waiting {
     /// By their log position.
     records: BTreeMap<u64, Record>,
+    /// Some of those that clients have seen to wait at some time, and may try to settle again.
+    seen: Vec<PendingRecord>,
     /// Harm has taken records from the log, or what settles them: nothing is known any more.
     is_lost: bool,
 }
@@ -32,6 +37,7 @@ impl Waiting {
     pub fn lose(&mut self) {
         self.is_lost = true;
         self.records.clear();
+        self.seen.clear();
     }
 
     /// Whether it is known what waits.
@@ -67,6 +73,24 @@ impl Waiting {
         self.is_lost || settled.is_some_and(|end| end <= committed)
     }
 
+    /// A client saw `record` wait.
+    pub fn saw(&mut self, record: PendingRecord, random: u64) {
+        match self.seen.len() {
+            ..SEEN => self.seen.push(record),
+            _ => self.seen[random as usize % SEEN] = record,
+        }
+    }
+
+    /// A record that some client has seen to wait.
+    pub fn one_seen(&self, random: u64) -> Option<PendingRecord> {
+        self.seen.get(random as usize % self.seen.len().max(1)).copied()
+    }
+
+    /// Whether the record at `position` waits, and nothing that settles it is staged; `None` when that is not known.
+    pub fn waits(&self, position: u64) -> Option<bool> {
+        self.records.get(&position).map(|record| record.settled.is_none())
+    }
+
     /// The store did not let `record` be settled.
     pub fn refused(&self, record: &PendingRecord, error: &SettleError) {
         let SettleError::NotPending { .. } = error else { return };
@@ -78,6 +102,7 @@ impl Waiting {
     /// Nothing behind `end` is in the log any more.
     pub fn cut(&mut self, end: u64) {
         self.records.retain(|_, record| record.end <= end);
+        self.seen.retain(|record| self.records.contains_key(&record.position.0));
         for record in self.records.values_mut() {
             record.settled = record.settled.filter(|settled| *settled <= end);
         }

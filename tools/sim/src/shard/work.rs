@@ -19,7 +19,8 @@ impl Life {
             match self.env.random() % 100 {
                 0..50 => self.append(),
                 50..58 => self.append_waiting(),
-                58..66 => self.settle_some().await,
+                58..64 => self.settle_some().await,
+                64..66 => self.settle_again().await,
                 66..80 => self.read_anywhere().await,
                 80..84 => self.look_up().await,
                 84..86 => {
