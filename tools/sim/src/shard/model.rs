@@ -173,6 +173,9 @@ pub struct Model {
     deleting: Option<usize>,
     /// Messages that will never be there (again).
     gone: Vec<(usize, u64)>,
+    /// Messages that recovery did not find, by the index of their queue and their offset: without its tail journal the
+    /// log may have them again.
+    lost: Vec<(usize, usize, Message)>,
     harm: Vec<Harm>,
     /// Records that wait, and those that did.
     pub waiting: Waiting,
@@ -200,6 +203,7 @@ impl Model {
             has_deleted: false,
             deleting: None,
             gone: Vec::new(),
+            lost: Vec::new(),
             harm: Vec::new(),
             waiting: Waiting::default(),
             next_id: 0,
@@ -368,6 +372,8 @@ impl Model {
                 );
                 self.harmed += u64::from(message.end <= sure);
             }
+            let lost = known.iter().enumerate().skip(n).filter(|(_, message)| !message.is_hole());
+            self.lost.extend(lost.map(|(offset, message)| (index, offset, *message)));
             self.forget_from(index, n);
         }
         self.waiting.cut(committed);
@@ -411,13 +417,27 @@ impl Model {
     pub fn seen(&mut self, queue: Queue, record: &RecordView<'_>) {
         let offset = record.queue_offset;
         let known = self.queues[queue.index()].get(offset as usize).copied();
-        let Some(message) = known.filter(|message| !message.is_hole()) else {
-            panic!("{queue:?} offset {offset}: nothing was sent there")
+        let message = match known {
+            Some(hole) if hole.is_hole() => self.found_again(queue, record),
+            known => known,
         };
+        let Some(message) = message else { panic!("{queue:?} offset {offset}: nothing was sent there") };
         self.check(queue, &message, record);
         if message.end > self.acked {
             self.committed(message.end);
         }
+    }
+
+    /// The lost message that `record` must be, where the log's end is found without what recovery had decided before.
+    fn found_again(&mut self, queue: Queue, record: &RecordView<'_>) -> Option<Message> {
+        let place = (queue.index(), record.queue_offset as usize);
+        let is_it = |message: &Message| {
+            (message.physical, message.store_ms) == (record.physical_offset, record.store_timestamp)
+        };
+        let found = self.lost.iter().find(|(index, at, message)| (*index, *at) == place && is_it(message));
+        let message = found.map(|(_, _, message)| *message)?;
+        self.queues[place.0][place.1] = message;
+        Some(message)
     }
 
     /// Panics unless `record` is `message`, byte for byte.
