@@ -42,8 +42,8 @@
 //! | take messages at one's own pace | [`LitePullConsumer::poll`], [`LitePullConsumer::stream`], [`consumer::PullConsumer`] | `lite_pull_stream` |
 //! | see what became of a message | [`trace`] | `trace` |
 //! | encrypt, and sign | [`ClientConfig::tls`], [`acl::Credentials`] | `tls` |
-//! | send very many small messages | [`ProducerBuilder::auto_batch`] | |
-//! | make topics, look messages up, move groups | [`Client::admin`] | `trace` |
+//! | send very many small messages | [`ProducerBuilder::auto_batch`] | `auto_batch` |
+//! | make topics, look messages up, move groups | [`Client::admin`] | `admin` |
 //!
 //! Feature flags: `acl` (signed requests), `lz4` and `trace` are on; `tls` (rustls), `zstd` (builds a C library),
 //! [`mod@metrics`] (a facade's) and `logging` (a log file as Java's client has it) are off. The least supported Rust is the `rust-version` of the

@@ -4,13 +4,17 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Seen, bounded, client, lacks, topic, unique};
+use ringmq_client::admin::NewTopic;
 use ringmq_client::consumer::RetryDelay;
 use ringmq_client::producer::ByHash;
-use ringmq_client::{Batch, Client, ConsumeFrom, Consumed, ConsumedOrderly, Message, MessageModel};
+use ringmq_client::{
+    Batch, Client, ConsumeFrom, Consumed, ConsumedOrderly, Message, MessageModel, MessageQueue,
+};
 
 async fn send(client: &Client, topic: &str, texts: impl IntoIterator<Item = String>) {
     let producer = client.producer("client_test").start().unwrap();
@@ -195,6 +199,75 @@ async fn each_key_in_its_order_through_failures_and_a_join() {
         }
         first.shutdown().await;
         second.shutdown().await;
+    })
+    .await;
+}
+
+/// A queue of a topic that has no other.
+async fn lone_queue(client: &Client) -> MessageQueue {
+    let topic = NewTopic { queues: 1, ..NewTopic::new(unique("client_pending")) };
+    client.admin().create_topic(&topic).await.unwrap();
+    loop {
+        match client.admin().queues(&topic.name).await {
+            Ok(queues) => return queues[0].clone(),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_orderly_listener_decides_what_is_committed() {
+    let Some(client) = client().await else { return };
+    bounded(async {
+        let (queue, group, seen) = (lone_queue(&client).await, unique("g"), Seen::default());
+        send(&client, &queue.topic, numbers(0..6)).await;
+        let builder = || {
+            let builder = client.push_consumer(&group).subscribe(&queue.topic, "*");
+            builder.consume_from(ConsumeFrom::FirstOffset).persist_interval(Duration::from_millis(100))
+        };
+        let (rolled_back, paused) = (AtomicBool::new(false), Arc::new(Mutex::new(Vec::new())));
+        let listener = {
+            let (seen, paused) = (seen.clone(), paused.clone());
+            move |batch: Batch| {
+                seen.add(&batch);
+                let outcome = match batch[0].queue_offset {
+                    2 => ConsumedOrderly::All,
+                    4 if !rolled_back.swap(true, Ordering::Relaxed) => {
+                        paused.lock().unwrap().push(Instant::now());
+                        ConsumedOrderly::Rollback(Some(Duration::from_millis(300)))
+                    }
+                    3 => {
+                        paused.lock().unwrap().push(Instant::now());
+                        ConsumedOrderly::Pending
+                    }
+                    _ => ConsumedOrderly::Pending,
+                };
+                async move { outcome }
+            }
+        };
+        let consumer = builder().start_orderly(listener).await.unwrap();
+        seen.count(8).await;
+        let expected = ["0000", "0001", "0002", "0003", "0004", "0003", "0004", "0005"];
+        assert_eq!(seen.all(), expected);
+        let paused = paused.lock().unwrap().clone();
+        assert!(paused[2] - paused[1] >= Duration::from_millis(300), "{paused:?}");
+        consumer.shutdown().await;
+        // What was pending when its member left is not committed, and comes to the next one.
+        assert_eq!(client.admin().committed(&group, &queue).await.unwrap(), Some(3));
+        let rest = Seen::default();
+        let listener = {
+            let rest = rest.clone();
+            move |batch: Batch| {
+                rest.add(&batch);
+                async { ConsumedOrderly::All }
+            }
+        };
+        let consumer = builder().start_orderly(listener).await.unwrap();
+        rest.count(3).await;
+        consumer.shutdown().await;
+        assert_eq!(rest.all(), ["0003", "0004", "0005"]);
+        assert_eq!(client.admin().committed(&group, &queue).await.unwrap(), Some(6));
+        client.shutdown().await;
     })
     .await;
 }

@@ -44,6 +44,20 @@ fn every_async_function_tells_what_cancelling_does() {
     assert!(checked > 40, "only {checked} functions were found");
 }
 
+/// The guide and CI know every example.
+#[test]
+fn every_example_is_in_the_guide_and_is_run() {
+    let (guide, runner) = (fs::read_to_string("src/lib.rs"), fs::read_to_string("../tools/interop/client"));
+    let (guide, runner, mut files) = (guide.unwrap(), runner.unwrap(), Vec::new());
+    sources(Path::new("examples"), &mut files);
+    for file in &files {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        assert!(guide.contains(&format!("| `{name}` |\n")), "{name} is not in the guide");
+        assert!(runner.contains(&format!("\"{name}\"")), "{name} is not run");
+    }
+    assert!(files.len() >= 12, "only {} examples were found", files.len());
+}
+
 /// Channels have a size each; queues of other kinds stand next to their limits.
 #[test]
 fn no_channel_is_without_bound() {

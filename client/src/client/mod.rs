@@ -329,11 +329,13 @@ impl Client {
     }
 }
 
-/// This machine's address on its way to the first name server that there is a way to.
+/// This machine's address on its way to the first name server that there is a way to. A name that takes longer to look
+/// up than a connect may is passed over.
 async fn local_ip(config: &ClientConfig) -> Result<IpAddr, ConnectError> {
     let mut failure = ConnectError::NoNameServer;
     for addr in &config.name_servers {
-        match config.network.local_ip(addr).await {
+        let found = tokio::time::timeout(config.connect_timeout, config.network.local_ip(addr)).await;
+        match found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(local_ip) => return Ok(local_ip),
             Err(source) => failure = ConnectError::NoNetwork { addr: addr.to_owned(), source },
         }

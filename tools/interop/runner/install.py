@@ -57,10 +57,12 @@ def java(client):
     once(client, sources, lambda: run(command, os.path.join(HERE, "java")))
 
 
-def peer():
-    command = MAVEN + ["dependency:copy-dependencies", "-DoutputDirectory=" + place("peer")]
-    once("peer", files("peer", "pom.xml"), lambda: run(command, os.path.join(HERE, "peer")))
-    return place("peer")
+def peer(version="5.5.0"):
+    name = "peer" if version == "5.5.0" else "peer-" + version
+    command = MAVEN + ["dependency:copy-dependencies", "-Drocketmq.version=" + version,
+                       "-DoutputDirectory=" + place(name)]
+    once(name, files("peer", "pom.xml"), lambda: run(command, os.path.join(HERE, "peer")))
+    return place(name)
 
 
 def go():
