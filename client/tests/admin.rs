@@ -66,7 +66,7 @@ async fn groups_are_watched_and_moved() {
         let name = queues[0].topic.clone();
         let producer = client.producer(unique("p")).start().unwrap();
         for i in 0..10 {
-            producer.send_to(Message::new(&name, i.to_string()).unwrap(), &queues[0]).await.unwrap();
+            producer.send_to(Message::new(&name, i.to_string()).unwrap(), &queues[i % 2]).await.unwrap();
         }
         assert!(admin.consumer_connections("nobody_is_here", &name).await.unwrap().is_none());
         let seen = Seen::default();
@@ -81,15 +81,18 @@ async fn groups_are_watched_and_moved() {
         let builder = builder.persist_interval(Duration::from_millis(100));
         let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
         seen.count(10).await;
-        while admin.committed(&group, &queues[0]).await.unwrap() != Some(10) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        // Brokers that have members move refuse it as long as an offset of the group is missing.
+        for queue in &queues {
+            while admin.committed(&group, queue).await.unwrap() != Some(5) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
         let connections = admin.consumer_connections(&group, &name).await.unwrap().unwrap();
         assert_eq!(connections.connection_set[0].client_id, client.id());
         let progress = admin.consumer_progress(&group, &name).await.unwrap();
-        assert_eq!((progress[&queues[0]].consumer_offset, progress[&queues[0]].broker_offset), (10, 10));
+        assert_eq!((progress[&queues[0]].consumer_offset, progress[&queues[0]].broker_offset), (5, 5));
         let moved = admin.reset_offsets(&group, &name, 1000).await.unwrap();
-        assert_eq!(moved[&queues[0]], 0);
+        assert_eq!(queues.iter().map(|queue| moved[queue]).collect::<Vec<_>>(), [0, 0]);
         seen.count(20).await;
         consumer.shutdown().await;
         client.shutdown().await;

@@ -136,7 +136,7 @@ impl PushConsumer {
         self.group.know_route(topic).await?;
         self.group.check_filter(&subscription).await?;
         lock(&self.group.subscriptions).insert(topic.to_owned(), subscription);
-        self.group.subscription_changed(topic).await;
+        self.group.subscriptions_changed(&[topic]).await;
         self.group.rebalance.notify_one();
         Ok(())
     }
@@ -150,7 +150,8 @@ impl PushConsumer {
         self.group.rebalance.notify_one();
     }
 
-    /// Stops to pull. Messages that are here already are still consumed.
+    /// Stops to pull. Messages that are here already are still consumed, and so are those of pulls that brokers hold,
+    /// for 15 s at most.
     pub fn suspend(&self) {
         self.group.set_paused(true);
     }

@@ -33,6 +33,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Pause before a topic that does not exist is looked for again.
 const NO_TOPIC_PAUSE: Duration = Duration::from_secs(5);
 
+/// What a round made of a topic.
+struct Taken {
+    /// Nothing is left to be taken, or to leave.
+    whole: bool,
+    /// Queues changed hands.
+    changed: bool,
+}
+
 /// Queues, and how their messages come.
 type Wanted = BTreeMap<MessageQueue, MessageRequestMode>;
 
@@ -55,14 +63,16 @@ impl Group {
     pub(super) async fn rebalance_once(self: &Arc<Self>) -> Duration {
         let topics: Vec<String> = lock(&self.subscriptions).keys().cloned().collect();
         self.release_unsubscribed(&topics);
-        let mut pause = self.settings.rebalance_interval;
+        let (mut pause, mut changed) = (self.settings.rebalance_interval, Vec::new());
         metrics::rebalanced(&self.name);
         for topic in &topics {
             match self.wanted(topic).await {
                 Ok(wanted) => {
-                    if !self.take_over(topic, wanted).await {
+                    let taken = self.take_over(topic, wanted).await;
+                    if !taken.whole {
                         pause = pause.min(RETRY);
                     }
+                    changed.extend(taken.changed.then_some(topic.as_str()));
                 }
                 // The retry topic comes into being with the first heartbeat, and others when somebody sends.
                 Err(Unbalanced::Route(RouteError::NoTopic(_))) => pause = pause.min(NO_TOPIC_PAUSE),
@@ -72,6 +82,10 @@ impl Group {
                     pause = pause.min(RETRY);
                 }
             }
+        }
+        // Once for the round: heartbeats wait for every broker, and one that is gone would delay each topic.
+        if !changed.is_empty() {
+            self.subscriptions_changed(&changed).await;
         }
         pause
     }
@@ -155,8 +169,8 @@ impl Group {
         Ok(clients)
     }
 
-    /// Gives up queues of a topic that are not wanted, and takes those that are; whether all could be taken.
-    async fn take_over(self: &Arc<Self>, topic: &str, wanted: Wanted) -> bool {
+    /// Gives up queues of a topic that are not wanted, and takes those that are.
+    async fn take_over(self: &Arc<Self>, topic: &str, wanted: Wanted) -> Taken {
         let present: Vec<_> = lock(&self.queues)
             .iter()
             .map(|(queue, assigned)| (queue.clone(), assigned.process.mode, assigned.leaving))
@@ -176,14 +190,14 @@ impl Group {
         for queue in self.locked(pulled).await {
             taken += usize::from(self.take(queue).await);
         }
-        if taken > 0 || !surplus.is_empty() {
+        let changed = taken > 0 || !surplus.is_empty();
+        if changed {
             tracing::info!(target: "ringmq_client::rebalance", group = self.name, topic, taken,
                 released = surplus.len(), "queues changed hands");
             self.stats.queues_changed(topic);
             self.shares.notify_waiters();
-            self.subscription_changed(topic).await;
         }
-        taken == asked && waiting == 0
+        Taken { whole: taken == asked && waiting == 0, changed }
     }
 
     /// Of these queues, those that this client may consume: all, unless they must be locked.
@@ -331,10 +345,12 @@ impl Group {
         self.release_at(&process.queue, Some(offset));
     }
 
-    /// Brokers compare versions of subscriptions, so a new one goes out with a heartbeat at once.
-    pub(super) async fn subscription_changed(&self, topic: &str) {
-        if let Some(subscription) = lock(&self.subscriptions).get_mut(topic) {
-            subscription.sub_version = self.instance.now_ms().max(subscription.sub_version + 1);
+    /// Brokers compare versions of subscriptions, so new ones go out with a heartbeat at once.
+    pub(super) async fn subscriptions_changed(&self, topics: &[&str]) {
+        for topic in topics {
+            if let Some(subscription) = lock(&self.subscriptions).get_mut(*topic) {
+                subscription.sub_version = self.instance.now_ms().max(subscription.sub_version + 1);
+            }
         }
         self.instance.heartbeat().await;
     }

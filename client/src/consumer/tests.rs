@@ -1,5 +1,6 @@
 mod flow;
 mod orderly;
+mod rebalance;
 mod stock;
 mod wire;
 

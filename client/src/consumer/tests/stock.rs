@@ -54,9 +54,14 @@ impl Stock {
         stock
     }
 
+    /// Members come and go.
+    pub(super) fn members_become(&self, ids: &[&'static str]) {
+        *lock(&self.members) = ids.to_vec();
+    }
+
     /// Members come and go, and those who are here hear of it.
     pub(super) async fn members_are(&self, ids: &[&'static str]) {
-        *lock(&self.members) = ids.to_vec();
+        self.members_become(ids);
         self.network.push("b:1", Command::oneway(request::NOTIFY_CONSUMER_IDS_CHANGED, 0)).await;
     }
 }
