@@ -40,7 +40,14 @@ async fn every_kind_of_send() {
 
         let batch = producer.send_batch((0..10).map(|i| message(&i.to_string())).collect()).await.unwrap();
         assert_eq!(batch.msg_id.split(',').count(), 10);
+        let ordered = (0..5).map(|i| message(&i.to_string())).collect();
+        let ordered = producer.send_batch_to(ordered, &again.queue).await.unwrap();
+        assert_eq!((&ordered.queue, ordered.msg_id.split(',').count()), (&again.queue, 5));
         producer.send_oneway(message("gone")).await.unwrap();
+        producer.send_oneway_to(message("gone too"), &again.queue).await.unwrap();
+        while client.admin().max_offset(&again.queue).await.unwrap() < ordered.queue_offset + 6 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         assert!(!producer.queues(&topic).await.unwrap().is_empty());
         producer.shutdown().await;
         client.shutdown().await;

@@ -294,10 +294,20 @@ impl Producer {
     ///
     /// Cancel-safe: dropping the future forgets the answer; the message may or may not be stored.
     pub async fn send_batch(&self, messages: Vec<Message>) -> Result<SendReceipt, SendError> {
-        let instance = &self.inner.client.instance;
-        let limit = self.inner.settings.packing.limit;
-        let parcel = Parcel::batch(messages, || instance.unique_key(), limit, instance.now_ms())?;
+        let parcel = self.batch(messages)?;
         self.inner.send_somewhere(&parcel).await
+    }
+
+    /// As [`Producer::send_batch`], to this queue: one attempt, for to send it elsewhere would break the order.
+    ///
+    /// Cancel-safe: dropping the future forgets the answer; the messages may or may not be stored.
+    pub async fn send_batch_to(
+        &self,
+        messages: Vec<Message>,
+        queue: &MessageQueue,
+    ) -> Result<SendReceipt, SendError> {
+        let parcel = self.batch(messages)?;
+        self.inner.send_there(&parcel, queue).await
     }
 
     /// Hands a message to the connection and asks for no answer: fast, and nobody tells when it is lost.
@@ -306,6 +316,14 @@ impl Producer {
     pub async fn send_oneway(&self, message: Message) -> Result<(), SendError> {
         let parcel = self.parcel(message)?;
         self.inner.send_oneway(&parcel).await
+    }
+
+    /// As [`Producer::send_oneway`], to this queue.
+    ///
+    /// Cancel-safe: the message may or may not go out.
+    pub async fn send_oneway_to(&self, message: Message, queue: &MessageQueue) -> Result<(), SendError> {
+        let parcel = self.parcel(message)?;
+        self.inner.send_oneway_there(&parcel, queue).await
     }
 
     /// The queues that the topic's messages go to, in the name server's order.
@@ -330,6 +348,12 @@ impl Producer {
         if !instance.has_producer(&group) {
             instance.unregister(Some(&group), None).await;
         }
+    }
+
+    fn batch(&self, messages: Vec<Message>) -> Result<Parcel, SendError> {
+        let instance = &self.inner.client.instance;
+        let limit = self.inner.settings.packing.limit;
+        Parcel::batch(messages, || instance.unique_key(), limit, instance.now_ms())
     }
 
     fn parcel(&self, message: Message) -> Result<Parcel, SendError> {

@@ -114,7 +114,14 @@ impl Inner {
 
     pub(super) async fn send_oneway(&self, parcel: &Parcel) -> Result<(), SendError> {
         let route = self.route(&parcel.topic).await?;
-        let queue = self.next_queue(&route.publish, None);
+        self.send_oneway_there(parcel, self.next_queue(&route.publish, None)).await
+    }
+
+    pub(super) async fn send_oneway_there(
+        &self,
+        parcel: &Parcel,
+        queue: &MessageQueue,
+    ) -> Result<(), SendError> {
         let instance = &self.client.instance;
         let addr = instance.send_addr(queue).await?;
         let header = parcel.header(&self.group, queue);

@@ -68,6 +68,23 @@ async fn queues_take_turns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn batches_and_oneway_messages_go_to_the_queue_that_is_named() {
+    let (network, producer) = cluster(response::SYSTEM_BUSY, 0).await;
+    let queue = |broker: &str| MessageQueue { broker_name: broker.into(), queue_id: 0, topic: "t".into() };
+    for _ in 0..4 {
+        let receipt = producer.send_batch_to(vec![message(), message()], &queue("b")).await.unwrap();
+        assert_eq!((receipt.queue, receipt.msg_id.split(',').count()), (queue("b"), 2));
+        producer.send_oneway_to(message(), &queue("a")).await.unwrap();
+    }
+    let error = producer.send_batch_to(vec![message()], &queue("a")).await.unwrap_err();
+    assert_eq!(error.code(), Some(response::SYSTEM_BUSY));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let places = |code| network.seen(code).into_iter().map(|(addr, _)| addr).collect::<Vec<_>>();
+    assert_eq!(places(request::SEND_BATCH_MESSAGE), ["b:1", "b:1", "b:1", "b:1", "a:1"]);
+    assert_eq!(places(request::SEND_MESSAGE_V2), ["a:1"; 4]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_busy_broker_is_passed_over() {
     let (_network, producer) = cluster(response::SYSTEM_BUSY, 0).await;
     for _ in 0..4 {

@@ -24,6 +24,8 @@ use crate::sync::lock;
 const OUTBOX: usize = 1024;
 /// Requests without an answer yet, as in Java's client.
 const MAX_IN_FLIGHT: usize = 65_535;
+/// How often it is looked whether a connection is idle.
+const IDLE_LOOK: Duration = Duration::from_millis(100);
 /// Bodies up to this size are copied next to their header, to go out in one write.
 const COPY_LIMIT: usize = 32 << 10;
 /// Room made for each read.
@@ -119,6 +121,23 @@ impl Connection {
     /// Whether calls can only fail.
     pub(crate) fn is_closed(&self) -> bool {
         self.shared.stop.is_cancelled()
+    }
+
+    /// Whether it is this very connection.
+    pub(crate) fn is_same(&self, other: &Connection) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Waits until no call is under way and nothing waits to be written, or the connection has ended.
+    pub(crate) async fn idle(&self) {
+        loop {
+            tokio::time::sleep(IDLE_LOOK).await;
+            let quiet =
+                lock(&self.shared.pending).calls.is_empty() && self.shared.outbox.capacity() == OUTBOX;
+            if quiet || self.is_closed() {
+                return;
+            }
+        }
     }
 
     /// Ends the connection; calls in flight fail.

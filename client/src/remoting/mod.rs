@@ -32,6 +32,8 @@ use connection::Surroundings;
 pub(crate) const INBOUND: usize = 1024;
 /// First pause behind a failed connect; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// How long calls have to end on a connection whose server goes away: longer than brokers hold a pull.
+const RETIREMENT: Duration = Duration::from_secs(30);
 /// Longest pause between two connects to an address.
 const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
@@ -104,7 +106,7 @@ impl Remoting {
     }
 
     /// Calls `addr` and waits for the answer, whatever its code. A server that is going away is called once more on
-    /// a new connection. Cancel-safe, but for what the peer may have done by then.
+    /// a new connection; calls under way on the old one may end. Cancel-safe, but for what the peer may have done by then.
     pub(crate) async fn call(
         &self,
         addr: &str,
@@ -127,8 +129,30 @@ impl Remoting {
         if answer.code != response::GO_AWAY {
             return Ok(answer);
         }
-        connection.close("the server asked to go away");
+        self.retire(addr, connection);
         Ok(self.exchange_once(addr, request, deadline).await?.0)
+    }
+
+    /// Takes a connection out of use. What others have under way on it may end: the server said that it takes nothing
+    /// new, not that it drops what it has.
+    fn retire(&self, addr: &str, connection: Connection) {
+        let (_, slot) = self.slot(addr);
+        {
+            let mut current = lock(&slot.current);
+            if !current.as_ref().is_some_and(|now| now.is_same(&connection)) {
+                return;
+            }
+            *current = None;
+        }
+        let stop = self.around.stop.clone();
+        self.around.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = tokio::time::timeout(RETIREMENT, connection.idle()) => {
+                    connection.close("the server asked to go away");
+                }
+            }
+        });
     }
 
     async fn exchange_once(

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -67,6 +67,38 @@ async fn a_server_that_goes_away_is_asked_again_on_a_new_connection() {
     });
     let answer = remoting(&network).call("b:1", &ask(1), Duration::from_secs(1)).await.unwrap();
     assert_eq!(answer.code, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_at_a_server_that_goes_away_may_end() {
+    let network = MemoryNetwork::default();
+    let away = Arc::new(AtomicBool::new(true));
+    let told = away.clone();
+    network.peer("b:1", move |command| match command.code {
+        1 => None,
+        _ if told.load(Ordering::Relaxed) => Some(Command::response(response::GO_AWAY, 0)),
+        _ => Some(Command::response(0, 0)),
+    });
+    let remoting = Arc::new(remoting(&network));
+    let held = tokio::spawn({
+        let remoting = remoting.clone();
+        async move { remoting.call("b:1", &ask(1), Duration::from_secs(20)).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let refused = remoting.call("b:1", &ask(2), Duration::from_secs(1)).await.unwrap();
+    assert_eq!(refused.code, response::GO_AWAY);
+    away.store(false, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert_eq!(remoting.call("b:1", &ask(3), Duration::from_secs(1)).await.unwrap().code, 0);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    // Four of the tasks are those of the old connection with the held call and of the new one, which the others share.
+    let (opaque, busy) = (network.seen(1)[0].1.opaque, remoting.tasks().len());
+    let answer = Command { opaque, ..Command::response(7, 0) };
+    network.push("b:1", answer).await;
+    assert_eq!(held.await.unwrap().unwrap().code, 7);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((busy, remoting.tasks().len()), (5, 2));
 }
 
 #[tokio::test(start_paused = true)]
