@@ -67,6 +67,9 @@ async fn assigned_queues_are_read_from_anywhere() {
         assert_eq!(poll(&consumer, 10).await, texts(0..10));
         let other = MessageQueue { queue_id: 99, ..queue.clone() };
         assert!(!consumer.seek(&other, 0));
+        let second = numbers(&client, 5).await;
+        consumer.assign([second.clone()]).await.unwrap();
+        assert_eq!((poll(&consumer, 5).await, consumer.queues()), (texts(0..5), vec![second]));
         consumer.shutdown().await;
         client.shutdown().await;
     })
@@ -88,6 +91,12 @@ async fn a_group_goes_on_where_it_was() {
         consumer.shutdown().await;
         let consumer = start().await.unwrap();
         assert_eq!(poll(&consumer, 15).await, texts(5..20));
+        let second = numbers(&client, 3).await;
+        consumer.subscribe(&second.topic, "*").await.unwrap();
+        // What was polled last is done with a commit, and would come again without one.
+        consumer.commit().await;
+        consumer.unsubscribe(&queue.topic).await;
+        assert_eq!(poll(&consumer, 3).await, texts(0..3));
         consumer.commit().await;
         consumer.shutdown().await;
         let consumer = start().await.unwrap();

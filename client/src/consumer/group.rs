@@ -44,6 +44,10 @@ pub(crate) struct Group {
     pub offsets: OffsetStore,
     pub(super) subscriptions: Mutex<BTreeMap<String, SubscriptionData>>,
     pub(super) queues: Mutex<BTreeMap<MessageQueue, Assigned>>,
+    /// Queues that are read without sharing them.
+    pub(super) assigned: Mutex<Option<Vec<MessageQueue>>>,
+    /// Held by the one round of the rebalance that is under way.
+    pub(super) balancing: tokio::sync::Mutex<()>,
     /// Wakes the rebalance.
     pub(super) rebalance: Notify,
     /// Queues came or went: each may hold another share of what is held of its topic.
@@ -91,6 +95,8 @@ impl Group {
             kill,
             subscriptions: Mutex::new(subscriptions),
             queues: Mutex::default(),
+            assigned: Mutex::new(settings.assigned.clone()),
+            balancing: tokio::sync::Mutex::default(),
             rebalance: Notify::new(),
             shares: Notify::new(),
             started_ms: instance.now_ms(),
@@ -108,6 +114,11 @@ impl Group {
 
     pub(super) fn is_clustering(&self) -> bool {
         self.settings.message_model == MessageModel::Clustering
+    }
+
+    /// Whether the program says which queues are read.
+    pub(super) fn is_assigned(&self) -> bool {
+        lock(&self.assigned).is_some()
     }
 
     /// Whether queues are locked at the broker before they are consumed.
@@ -196,9 +207,9 @@ impl Member for Group {
             }),
             group_name: self.name.clone(),
             message_model: Some(self.settings.message_model),
-            subscription_data_set: match self.settings.assigned {
-                Some(_) => Vec::new(),
-                None => lock(&self.subscriptions).values().cloned().collect(),
+            subscription_data_set: match self.is_assigned() {
+                true => Vec::new(),
+                false => lock(&self.subscriptions).values().cloned().collect(),
             },
             unit_mode: false,
         }

@@ -134,6 +134,41 @@ impl LitePullConsumer {
         self.group.held().iter().map(|process| process.queue.clone()).collect()
     }
 
+    /// Subscribes to a topic, or changes the filter of a subscription. All members of a group must have the same
+    /// subscriptions.
+    ///
+    /// Cancel-safe: when it is dropped, the subscription is changed or is as before; brokers hear of a change in time.
+    pub async fn subscribe(&self, topic: &str, filter: impl Into<Filter>) -> Result<(), ConsumerError> {
+        self.group.subscribe(topic, &filter.into()).await
+    }
+
+    /// Ends a subscription; its queues go at once.
+    ///
+    /// Cancel-safe: the subscription has ended with the first poll; brokers hear of it in time.
+    pub async fn unsubscribe(&self, topic: &str) {
+        self.group.unsubscribe(topic).await;
+    }
+
+    /// Reads these queues from now on, instead of those that it was told before; their filters stay. They can be sought
+    /// when this returns, if their brokers answer. An error for a consumer that was started without
+    /// [`LitePullConsumerBuilder::assign`].
+    ///
+    /// Cancel-safe: when it is dropped, the queues change in time, or stay as they were.
+    pub async fn assign(&self, queues: impl IntoIterator<Item = MessageQueue>) -> Result<(), ConsumerError> {
+        if !self.group.is_assigned() {
+            return Err(ConsumerError::Shares(self.group.name.clone()));
+        }
+        let queues: Vec<MessageQueue> = queues.into_iter().collect();
+        for topic in queues.iter().map(|queue| &queue.topic) {
+            validate_topic(topic)?;
+            let mut subscriptions = lock(&self.group.subscriptions);
+            subscriptions.entry(topic.clone()).or_insert_with(|| by_tag(topic, "*", 0));
+        }
+        *lock(&self.group.assigned) = Some(queues);
+        self.group.rebalance_once().await;
+        Ok(())
+    }
+
     /// The next messages of one queue, in its order; none when none comes within `timeout`. The messages of the
     /// poll before count as done now.
     ///

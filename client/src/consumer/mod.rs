@@ -62,6 +62,9 @@ pub enum ConsumerError {
     /// A client has one consumer of a group. Take another client to have two.
     #[error("the client has a consumer of the group {0} already")]
     GroupTaken(String),
+    /// The consumer was started with subscriptions, and shares their queues with the other members of its group.
+    #[error("the consumer shares its queues with the members of the group {0}")]
+    Shares(String),
     /// The name servers cannot be reached.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -131,23 +134,14 @@ impl PushConsumer {
     ///
     /// Cancel-safe: when it is dropped, the subscription is changed or is as before; brokers hear of a change in time.
     pub async fn subscribe(&self, topic: &str, filter: impl Into<Filter>) -> Result<(), ConsumerError> {
-        validate_topic(topic)?;
-        let subscription = filter.into().subscription(topic, self.group.instance.now_ms());
-        self.group.know_route(topic).await?;
-        self.group.check_filter(&subscription).await?;
-        lock(&self.group.subscriptions).insert(topic.to_owned(), subscription);
-        self.group.subscriptions_changed(&[topic]).await;
-        self.group.rebalance.notify_one();
-        Ok(())
+        self.group.subscribe(topic, &filter.into()).await
     }
 
     /// Ends a subscription; its queues go at once.
     ///
     /// Cancel-safe: the subscription has ended with the first poll; brokers hear of it in time.
     pub async fn unsubscribe(&self, topic: &str) {
-        lock(&self.group.subscriptions).remove(topic);
-        self.group.instance.heartbeat().await;
-        self.group.rebalance.notify_one();
+        self.group.unsubscribe(topic).await;
     }
 
     /// Stops to pull. Messages that are here already are still consumed, and so are those of pulls that brokers hold,
@@ -189,7 +183,7 @@ impl Group {
         }
         self.prepare().await?;
         self.instance.heartbeat().await;
-        if self.settings.assigned.is_some() {
+        if self.is_assigned() {
             // Queues that need no sharing are there when this returns, so that the program can seek at once.
             self.rebalance_once().await;
         }
@@ -199,6 +193,23 @@ impl Group {
             self.spawn(locks::run(self.clone()));
         }
         Ok(())
+    }
+
+    async fn subscribe(&self, topic: &str, filter: &Filter) -> Result<(), ConsumerError> {
+        validate_topic(topic)?;
+        let subscription = filter.subscription(topic, self.instance.now_ms());
+        self.know_route(topic).await?;
+        self.check_filter(&subscription).await?;
+        lock(&self.subscriptions).insert(topic.to_owned(), subscription);
+        self.subscriptions_changed(&[topic]).await;
+        self.rebalance.notify_one();
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, topic: &str) {
+        lock(&self.subscriptions).remove(topic);
+        self.instance.heartbeat().await;
+        self.rebalance.notify_one();
     }
 
     /// Ends a consumer's tasks, stores its progress, gives its locks back and tells the brokers.

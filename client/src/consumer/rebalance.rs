@@ -61,6 +61,7 @@ pub(super) async fn run(group: Arc<Group>) {
 impl Group {
     /// One round over all topics; tells when the next one is due.
     pub(super) async fn rebalance_once(self: &Arc<Self>) -> Duration {
+        let _alone = self.balancing.lock().await;
         let topics: Vec<String> = lock(&self.subscriptions).keys().cloned().collect();
         self.release_unsubscribed(&topics);
         let (mut pause, mut changed) = (self.settings.rebalance_interval, Vec::new());
@@ -96,7 +97,7 @@ impl Group {
             queues.into_iter().map(|queue| (queue, MessageRequestMode::Pull)).collect()
         };
         let route = self.instance.route(topic).await?;
-        if let Some(assigned) = &self.settings.assigned {
+        if let Some(assigned) = &*lock(&self.assigned) {
             return Ok(by_pull(assigned.iter().filter(|queue| queue.topic == topic).cloned().collect()));
         }
         if !self.is_clustering() {

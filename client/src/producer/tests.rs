@@ -67,6 +67,23 @@ async fn queues_take_turns() {
     assert_eq!(network.seen(request::GET_ROUTEINFO_BY_TOPIC).len(), 1);
 }
 
+#[cfg(feature = "trace")]
+#[tokio::test(start_paused = true)]
+async fn traces_go_to_another_broker_when_one_fails() {
+    let (network, producer) = cluster(response::SYSTEM_BUSY, 0).await;
+    for round in 0..8 {
+        let traced = producer.inner.client.producer("h").trace(crate::trace::TraceTopic::named("t"));
+        let traced = traced.start().unwrap();
+        let id = traced.send(message()).await.unwrap().msg_id;
+        // Leaving sends what waits.
+        traced.shutdown().await;
+        let sent = network.seen(request::SEND_MESSAGE_V2);
+        let records = sent.iter().filter(|(_, c)| c.get("a") == Some("_INNER_TRACE_PRODUCER-h"));
+        let stored = records.filter(|(addr, c)| addr == "b:1" && c.get("i").unwrap().contains(&id)).count();
+        assert_eq!(stored, 1, "in round {round}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn batches_and_oneway_messages_go_to_the_queue_that_is_named() {
     let (network, producer) = cluster(response::SYSTEM_BUSY, 0).await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ringmq_protocol::body::MessageQueue;
 use ringmq_protocol::names::topics::TRACE_TOPIC;
 use ringmq_protocol::properties::names;
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +29,9 @@ const BATCH: usize = 20;
 const LINGER: Duration = Duration::from_secs(5);
 /// Longest text of records in a message.
 const MAX_TEXT: usize = 128_000;
-/// Time limit of a message with records.
+/// How often a message with records is sent until a broker takes it.
+const ATTEMPTS: usize = 3;
+/// Time limit of each of these.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The topic of the traces.
@@ -124,17 +127,32 @@ impl Sender {
         }
     }
 
+    /// Tries another broker when one fails, as often as Java's producer of traces does.
     async fn send(&self, piece: Piece) -> Result<(), SendError> {
         let instance = &self.instance;
         let mut message = Message::new(&self.topic, piece.text)?;
         message.set(names::KEYS, piece.keys.join(" "));
         let route = instance.routes.get(&self.topic, instance.asking()).await?;
-        let queue = fastrand::choice(&route.publish).ok_or_else(|| SendError::NoQueue(self.topic.clone()))?;
         let packing = Packing { compression: Compression::Zlib, over: 4096, limit: usize::MAX };
         let parcel = Parcel::single(message, || instance.unique_key(), packing, instance.now_ms())?;
-        deliver(instance, &self.group, &parcel, queue, TIMEOUT).await?;
-        Ok(())
+        let (mut attempts, mut avoid) = (0, None);
+        loop {
+            let queue = any_queue(&route.publish, avoid);
+            let queue = queue.ok_or_else(|| SendError::NoQueue(self.topic.clone()))?;
+            attempts += 1;
+            match deliver(instance, &self.group, &parcel, queue, TIMEOUT).await {
+                Err(error) if attempts < ATTEMPTS && error.is_retryable() => avoid = Some(&queue.broker_name),
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(()),
+            }
+        }
     }
+}
+
+/// Any queue, and one of another broker than `avoid` if there is one.
+fn any_queue<'a>(queues: &'a [MessageQueue], avoid: Option<&String>) -> Option<&'a MessageQueue> {
+    let others: Vec<_> = queues.iter().filter(|queue| Some(&queue.broker_name) != avoid).collect();
+    fastrand::choice(others).or_else(|| fastrand::choice(queues))
 }
 
 /// Waits for more records, until there are enough, or time is over, or somebody wants them sent.

@@ -138,6 +138,34 @@ async fn so_many_listeners_run_at_a_time_and_get_so_many_messages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_program_that_polls_changes_what_it_reads() {
+    let stock = Stock::new(3, 0..5);
+    let client = client(&stock.network).await;
+    let queue = |id| MessageQueue { broker_name: "b".into(), queue_id: id, topic: "t".into() };
+    let builder = client.lite_pull_consumer("g").assign([queue(0), queue(1)]);
+    let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start().await.unwrap();
+    consumer.assign([queue(1), queue(2)]).await.unwrap();
+    assert_eq!(consumer.queues(), [queue(1), queue(2)]);
+    // What was assigned a moment ago can be sought.
+    assert!(consumer.seek(&queue(2), 3) && !consumer.seek(&queue(0), 3));
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let messages = consumer.poll(Duration::from_secs(5)).await;
+        seen.push((messages[0].queue.queue_id, messages.len()));
+    }
+    seen.sort();
+    assert_eq!(seen, [(1, 5), (2, 2)]);
+    assert!(consumer.poll(Duration::from_secs(5)).await.is_empty());
+    consumer.shutdown().await;
+
+    let consumer = client.lite_pull_consumer("h").subscribe("t", "*").start().await.unwrap();
+    let refused = consumer.assign([queue(0)]).await;
+    assert!(matches!(refused, Err(ConsumerError::Shares(group)) if group == "h"));
+    consumer.shutdown().await;
+    client.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_poll_goes_on_where_the_queue_begins_without_commits_of_its_own() {
     let stock = Stock::new(1, 10..12);
     let client = client(&stock.network).await;
