@@ -12,7 +12,7 @@ use clap::ArgMatches;
 use ringmq_broker::{BrokerConfig, BrokerEvent, BrokerHandle, BrokerPlan, BrokerReady};
 use ringmq_env::Env;
 use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
-use ringmq_env::process::{LockFile, TerminationSignals, preflight};
+use ringmq_env::process::{LockFile, TerminationSignals, keep_freed_memory, preflight};
 use ringmq_namesrv::{Namesrv, NamesrvConfig};
 use ringmq_options::{Role, Settings};
 
@@ -83,6 +83,7 @@ fn run_broker(settings: &Settings, namesrv: Option<Settings>, started: Instant) 
     let facts = preflight(cores.unwrap_or(1))?;
     let mut config = BrokerConfig::from_settings(settings, &machine::look(facts.cpus))?;
     preflight(config.cores)?;
+    keep_freed_memory();
     let signals = TerminationSignals::install().context("cannot install signal handlers")?;
     let lock = claim_directory(&config.data)?;
     let ports: Vec<u16> = [Some(config.port), config.vip_port()].into_iter().flatten().collect();

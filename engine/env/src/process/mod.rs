@@ -1,5 +1,6 @@
 //! The process and its surroundings: what is checked before anything starts, and how it is told to stop.
 
+mod heap;
 mod lock;
 mod ports;
 mod preflight;
@@ -7,6 +8,7 @@ mod signals;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use heap::keep_freed_memory;
 pub use lock::{Holder, LockError, LockFile};
 pub use ports::{PortOwner, port_owner};
 pub use preflight::{Facts, PreflightError, preflight};
