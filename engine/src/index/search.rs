@@ -171,7 +171,8 @@ impl<E: Env> Index<E> {
 
     /// The offset that RocketMQ's `searchOffsetByTime` gives: of the messages with exactly this store time the first
     /// ([`Boundary::Lower`]) or the last ([`Boundary::Upper`]); else the first that is newer or the last that is
-    /// older. 0 for an empty or unknown queue, and for the upper boundary when all are newer.
+    /// older. 0 for an unknown queue, and for the upper boundary when all are newer; where a queue begins of which all
+    /// is deleted.
     pub(crate) async fn offset_by_time(
         &self,
         topic: &str,
@@ -179,9 +180,10 @@ impl<E: Env> Index<E> {
         time_ms: i64,
         boundary: Boundary,
     ) -> Result<QueueOffset, ReadError> {
-        let Some(range) = self.range(topic, queue).filter(|range| range.min < range.max) else {
-            return Ok(QueueOffset(0));
-        };
+        let range = self.range(topic, queue).unwrap_or_default();
+        if range.min >= range.max {
+            return Ok(range.min);
+        }
         let is_before = |store_ms: i64| match boundary {
             Boundary::Lower => store_ms < time_ms,
             Boundary::Upper => store_ms <= time_ms,

@@ -119,7 +119,7 @@ impl Model {
 
     fn by_time(&self, queue: &Queue, next: i64, ms: i64, boundary: Boundary) -> i64 {
         match boundary {
-            _ if queue.is_empty() => 0,
+            _ if queue.is_empty() => next,
             Boundary::Lower => {
                 queue.iter().find(|(_, e)| e.store_ms >= ms).map_or(next, |(offset, _)| *offset)
             }

@@ -3,31 +3,45 @@ import time
 
 from . import remoting
 from .cases import case
-from .context import check_once
+from .context import check, check_once
 
-JAVA_FILE = 64 << 20  # of a Java broker's log, see cluster.py
-LARGEST = "x" * (4 << 20)
+BY_TIME = 29
+FILLERS, LARGEST = 24, "x" * (4 << 20)  # more than a Java broker's file, or than what `retention-size` leaves
 
 
 def delete_all(t, broker):
-    """Has the broker delete what the case's topic has, and waits until the queues begin behind it."""
+    """Has the broker delete what the case's topic has, and waits until the queues begin behind it: by the topic's
+    attribute; or, if the suite runs for it, whole files."""
     address = t.cluster.addresses()[broker]
 
     def is_deleted():
-        if t.suite.peer != "ringmq":
+        if t.suite.peer != "ringmq":  # on demand, every file goes but the last
             remoting.call(address, remoting.DELETE_EXPIRED)
         return all(remoting.min_offset(address, t.topic, queue) == remoting.max_offset(address, t.topic, queue) > 0
                    for _, queue in t.queues())
 
-    if t.suite.peer == "ringmq":
+    if t.suite.deletes_files():
+        remoting.create_topic(address, t.topic + "-filler", 4)
+        for n in range(FILLERS):
+            remoting.send(address, t.topic + "-filler", n % 4, LARGEST)
+        t.until(is_deleted, "the deletion")
+    else:
         t.create_topic(brokers=[broker], attributes="+reserve.time=0")
         t.until(is_deleted, "the deletion")
         t.create_topic(brokers=[broker], attributes="-reserve.time")
-    else:  # started with fileReservedTime=0: on demand every file goes but the last
-        remoting.create_topic(address, t.topic + "-filler", 1)
-        for _ in range(JAVA_FILE // len(LARGEST)):
-            remoting.send(address, t.topic + "-filler", 0, LARGEST)
-        t.until(is_deleted, "the deletion")
+    for _, queue in t.queues():
+        check_searches(t, address, queue)
+
+
+def check_searches(t, address, queue):
+    """A search by time leads to where the queue begins."""
+    first = str(remoting.min_offset(address, t.topic, queue))
+    for moment in (0, int(time.time() * 1000)):
+        for boundary in ("lower", "upper"):
+            asked = {"topic": t.topic, "queueId": str(queue), "timestamp": str(moment), "boundaryType": boundary}
+            header, _ = remoting.expect_success(address, BY_TIME, asked)
+            found = header["extFields"]["offset"]
+            check(found == first, "at %d (%s) queue %d has %s, and begins at %s" % (moment, boundary, queue, found, first))
 
 
 def a_moment(t):

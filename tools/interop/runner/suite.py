@@ -57,6 +57,10 @@ class Suite:
     def wanted(self, client, case):
         return not self.only or any(only in (client, "%s/%s" % (client, case), "*/" + case) for only in self.only)
 
+    def deletes_files(self):
+        """Whether this run is one in which messages are deleted with their files: then those of other cases go, too."""
+        return "retention-size" in self.settings if self.peer == RINGMQ else self.serves("deletion")
+
     def serves(self, needs):
         """What this run's brokers have."""
         settings = SETTINGS if self.peer == RINGMQ else {**SETTINGS, **JAVA_SETTINGS}
@@ -78,8 +82,7 @@ class Suite:
         steady += [(CLIENTS["java-5.5.0"], name, function, ADMIN) for name, function in admin.CASES if self.wanted(ADMIN, name)]
         steady += [(Client(ALL, set()), name, function) for name, function in cross.CASES if self.wanted(ALL, name)]
         steady += [(Client(RAW, set()), name, function) for name, function in RAW_CASES if self.wanted(RAW, name)]
-        # What one case has a Java broker delete is another's, too.
-        beside = 1 if self.peer != RINGMQ and self.serves("deletion") else WAITING_JOBS
+        beside = 1 if self.deletes_files() else WAITING_JOBS
         with ThreadPoolExecutor(self.jobs) as pool, ThreadPoolExecutor(beside) as aside:
             slow = [aside.submit(self.one, *chosen, seconds=WAITING_SECONDS) for chosen in waiting]
             good = list(pool.map(lambda chosen: self.one(*chosen), steady))

@@ -151,6 +151,14 @@ fn what_a_topic_keeps_no_more_still_counts_after_a_start() {
         sim.jump_wall_clock("a", 2 * HOUR_MS);
         retain(&shard, &policy(), std::slice::from_ref(&short)).await;
         assert_eq!(range(&shard, "T"), (10, 10));
+        for boundary in [Boundary::Lower, Boundary::Upper] {
+            let found = shard.offset_by_time("T", QueueId(0), 0, boundary).await.unwrap();
+            assert_eq!(
+                found,
+                QueueOffset(10),
+                "a consumer that goes there must find itself where the queue begins"
+            );
+        }
         assert!(shard.checkpoint().await);
         append_some(&shard, 4).await;
         retain(&shard, &policy(), &[short]).await;
