@@ -102,7 +102,7 @@
 //! | `RebalanceService`, `RebalanceImpl` | inside [`PushConsumer`]; by a broker with [`consumer::PushConsumerBuilder::client_rebalance`] | |
 //! | `AllocateMessageQueueStrategy` and its six classes | [`allocate`] | |
 //! | `OffsetStore` (`Remote…`, `LocalFile…`) | inside [`PushConsumer`] | |
-//! | `DefaultLitePullConsumer` | [`LitePullConsumer`], [`consumer::MessageStream`] | |
+//! | `DefaultLitePullConsumer` | [`LitePullConsumer`], [`consumer::MessageStream`] | `TopicMessageQueueChangeListener` |
 //! | `DefaultMQPullConsumer` (deprecated) | [`consumer::PullConsumer`] | |
 //! | `DefaultMQAdminExt` | [`admin::Admin`]: what applications need | what operators need: mqadmin does it |
 //! | `ClientRemotingProcessor` | 39, 40, 220, 221, 307 (without stacks: tasks have none), 309, 326; anything else gets code 3 | |

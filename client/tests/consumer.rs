@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Seen, bounded, client, lacks, topic, unique};
+use common::{Seen, bounded, client, consumed, lacks, topic, unique};
 use ringmq_client::admin::NewTopic;
 use ringmq_client::consumer::RetryDelay;
 use ringmq_client::producer::ByHash;
 use ringmq_client::{
-    Batch, Client, ConsumeFrom, Consumed, ConsumedOrderly, Message, MessageModel, MessageQueue,
+    Batch, Client, ClientConfig, ConsumeFrom, Consumed, ConsumedOrderly, Message, MessageModel, MessageQueue,
 };
 
 async fn send(client: &Client, topic: &str, texts: impl IntoIterator<Item = String>) {
@@ -199,6 +199,28 @@ async fn each_key_in_its_order_through_failures_and_a_join() {
         }
         first.shutdown().await;
         second.shutdown().await;
+    })
+    .await;
+}
+
+/// Subscriptions change their versions when queues change hands, and heartbeats may leave subscriptions out.
+#[tokio::test]
+async fn short_heartbeats_leave_no_member_behind() {
+    let Ok(name_servers) = std::env::var("RINGMQ_TEST_NAMESRV") else { return };
+    bounded(async {
+        let mut config = ClientConfig::new(&name_servers);
+        config.heartbeat_v2 = true;
+        let client = Client::connect(config).await.unwrap();
+        let topic = unique("client_short");
+        let (consumer, seen) = consumed(&client, &topic, "*").await;
+        send(&client, &topic, numbers(0..20)).await;
+        seen.count(20).await;
+        consumer.subscribe(&topic, "*").await.unwrap();
+        send(&client, &topic, numbers(20..40)).await;
+        seen.count(40).await;
+        assert_eq!(seen.sorted(), numbers(0..40).collect::<Vec<_>>());
+        consumer.shutdown().await;
+        client.shutdown().await;
     })
     .await;
 }

@@ -61,7 +61,7 @@ impl Pulse {
     }
 }
 
-/// A number for everything but the versions of the subscriptions; never 0, which stands for none.
+/// A number for everything but the versions of the subscriptions, as Java's; never 0, which stands for none.
 fn fingerprint(data: &HeartbeatData) -> i32 {
     let mut timeless = data.clone();
     let subscriptions = timeless.consumer_data_set.iter_mut().flat_map(|c| &mut c.subscription_data_set);
@@ -74,6 +74,11 @@ impl Instance {
     /// A broker does not know this client, because it was restarted or forgot it: it hears from it soon.
     pub(crate) fn heartbeat_soon(&self) {
         self.beat_soon.notify_one();
+    }
+
+    /// The next heartbeats tell everything again: a broker does not have the subscriptions as they are.
+    pub(crate) fn forget_told(&self) {
+        lock(&self.fingerprints).clear();
     }
 
     /// Tells every broker in use about the producers and consumers of this client: the masters when it has only

@@ -88,6 +88,7 @@ async fn step(group: &Group, process: &ProcessQueue, position: &mut Position) ->
         Err(error) => {
             tracing::warn!(target: "ringmq_client::consumer", queue = ?process.queue, %error, "a pull failed");
             if error.code().is_some_and(|code| STRANGER.contains(&code)) {
+                group.instance.forget_told();
                 group.instance.heartbeat_soon();
             }
             // The replica may be gone, and the route too.

@@ -353,6 +353,7 @@ impl Group {
                 subscription.sub_version = self.instance.now_ms().max(subscription.sub_version + 1);
             }
         }
+        self.instance.forget_told();
         self.instance.heartbeat().await;
     }
 }

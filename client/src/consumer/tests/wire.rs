@@ -1,8 +1,9 @@
 //! What brokers ask of a consumer, over a connection.
 
 use ringmq_protocol::body::{
-    CmResult, ConsumeMessageDirectlyResult, ConsumerRunningInfo, GetConsumerStatusBody,
+    CmResult, ConsumeMessageDirectlyResult, ConsumerRunningInfo, GetConsumerStatusBody, HeartbeatData,
 };
+use ringmq_protocol::headers::heartbeat;
 
 use super::stock::{BODY, Stock};
 use super::*;
@@ -43,6 +44,45 @@ async fn consumer(client: &Client, batches: Arc<Mutex<Vec<Batch>>>) -> PushConsu
         }
     };
     builder.consume_tasks(1).start(listener).await.unwrap()
+}
+
+/// Brokers compare versions of subscriptions, which heartbeats without subscriptions do not bring.
+#[tokio::test(start_paused = true)]
+async fn brokers_have_the_latest_subscriptions_with_short_heartbeats_too() {
+    let stock = Stock::new(1, 0..8);
+    let (answers, versions) = (stock.network.answers("b:1").unwrap(), Mutex::new(BTreeMap::new()));
+    stock.network.peer("b:1", move |command| match command.code {
+        request::HEART_BEAT => {
+            let data: HeartbeatData = json::from_slice(&command.body).unwrap();
+            let told = data.consumer_data_set.into_iter().flat_map(|consumer| consumer.subscription_data_set);
+            lock(&versions).extend(told.map(|subscription| (subscription.topic, subscription.sub_version)));
+            let answer = Command::response(0, 0).with_ext(heartbeat::IS_SUPPORT_HEART_BEAT_V2, true);
+            Some(answer.with_ext(heartbeat::IS_SUB_CHANGE, false))
+        }
+        request::PULL_MESSAGE => {
+            let asked: i64 = command.get("subVersion").unwrap().parse().unwrap();
+            match lock(&versions).get(command.get("topic").unwrap()) {
+                Some(known) if *known >= asked => answers(command),
+                _ => Some(Command::response(response::SUBSCRIPTION_NOT_LATEST, 0)),
+            }
+        }
+        _ => answers(command),
+    });
+    let mut config = ClientConfig::new("ns:1");
+    config.network = Arc::new(stock.network.clone());
+    (config.instance_name, config.heartbeat_v2) = ("me".to_owned(), true);
+    let client = Client::connect(config).await.unwrap();
+    let batches = Arc::<Mutex<Vec<Batch>>>::default();
+    let consumer = consumer(&client, batches.clone()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(lock(&batches).len(), 4);
+    // The regular ones are short all the same.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let beats = stock.network.seen(request::HEART_BEAT);
+    let (_, last) = beats.iter().rfind(|(addr, _)| addr == "b:1").unwrap();
+    assert!(json::from_slice::<HeartbeatData>(&last.body).unwrap().without_sub);
+    consumer.shutdown().await;
+    client.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
