@@ -23,6 +23,8 @@ def make(a, n):
         m.set_delay_time_level(int(a["delay-level"]))
     if "delay-ms" in a:  # the client has no call for it, its users set the property
         m.set_property("TIMER_DELIVER_MS", str(int(time.time() * 1000) + int(a["delay-ms"])))
+    if "priorities" in a:  # the same
+        m.set_property("_SYS_MSG_PRIORITY_", str(n % int(a["priorities"])))
     m.set_body(body)
     return body, m
 

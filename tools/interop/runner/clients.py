@@ -63,7 +63,8 @@ class CppClient(Client):
 # - go: it leaves the order configuration out of the routes that it reads, so that keys move while a broker is down; and
 #   what it sends to batch queues it cannot read itself.
 # - go, node: they do not have the name space of 5.x; and they show a topic with its name space of 4.x.
-# - cpp: its C interface, which the binding uses, has no transactions; SQL92, traces and requests neither has node.
+# - cpp: why a broker refused a send it does not tell ("No route info of this topic"), so that quotas and types cannot
+#   be checked; its C interface, which the binding uses, has no transactions; SQL92, traces and requests neither has node.
 JAVA = {"auto-create", "sql", "oneway", "batch", "orderly", "share-ordered", "leave-ordered", "first", "lite-pull",
         "query", "transactions", "request-reply", "retry", "retry-level", "dead-letters", "orderly-retry", "trace",
         "system-trace", "priority", "lmq", "inner-batch", "deletion", "from-timestamp", "namespace", "order-topic"}
@@ -75,6 +76,6 @@ CLIENTS = {client.name: client for client in (
                     "priority", "deletion", "from-timestamp", "namespace", "dedupe", "dlq", "limits"}),
     NodeClient("node", {"first", "retry", "dead-letters", "priority", "deletion", "from-timestamp", "namespace", "dedupe",
                         "limits"}),
-    CppClient("cpp", {"auto-create", "oneway", "orderly", "share-ordered", "pull", "retry"}),
+    CppClient("cpp", {"auto-create", "oneway", "orderly", "share-ordered", "pull", "retry", "priority"}),
 )}
 ADMIN, ALL = "mqadmin", "all"  # names of what is no single client

@@ -112,6 +112,11 @@ def order_topic(t):
     t.until_consumed(producer.all("sent"), consumer)
     shell.expect("delete orderConf success", "updateOrderConf", "-m", "delete", "-t", t.topic)
     t.until(lambda: not remoting.order_of(t.cluster.namesrv, t.topic), "the order to be gone from the route")
+    # A topic that is made for order gets the configuration from its queues.
+    ordered = shell.run("updateTopic", "-c", CLUSTER, "-t", t.topic, "-r", "2", "-w", "2", "-o", "true")
+    wanted = ";".join(sorted(name + ":2" for name in t.cluster.names))
+    t.until(lambda: ";".join(sorted(remoting.order_of(t.cluster.namesrv, t.topic).split(";"))) == wanted,
+            lambda: "the order %s: %s" % (wanted, ordered))
 
 
 @case("namespace", "namespace", waits=True)
