@@ -52,7 +52,7 @@ impl World {
     }
 
     /// Tells the model what has been harmed so far.
-    fn look_at_harm(&self, env: &SimEnv) {
+    pub(super) fn look_at_harm(&self, env: &SimEnv) {
         self.model.borrow_mut().harmed_by(env.take_harm());
     }
 

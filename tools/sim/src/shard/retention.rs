@@ -171,6 +171,8 @@ impl Life {
         let (log_min, expired) = (self.shard.stats().log_min, self.shard.stats().log_expired);
         self.world.model.borrow_mut().deleted_before(log_min);
         self.look_at_mins();
+        // A run of the index that was harmed in this life says nothing of what its queues begin with.
+        self.world.look_at_harm(&self.env);
         let model = self.world.model.borrow();
         if model.is_harmed() {
             return;
