@@ -1,6 +1,7 @@
 //! Heartbeats: brokers learn who is there, and forget who is silent for two minutes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringmq_protocol::body::HeartbeatData;
@@ -76,9 +77,10 @@ impl Instance {
         self.beat_soon.notify_one();
     }
 
-    /// The next heartbeats tell everything again: a broker does not have the subscriptions as they are.
+    /// The next heartbeats tell everything again: a broker does not have the subscriptions as they are. One that is under
+    /// way may still tell of older ones.
     pub(crate) fn forget_told(&self) {
-        lock(&self.fingerprints).clear();
+        self.untold.store(true, Ordering::Release);
     }
 
     /// Tells every broker in use about the producers and consumers of this client: the masters when it has only
@@ -86,6 +88,9 @@ impl Instance {
     /// the next heartbeat comes soon.
     pub(crate) async fn heartbeat(self: &Arc<Self>) {
         let _telling = self.telling.lock().await;
+        if self.untold.swap(false, Ordering::AcqRel) {
+            lock(&self.fingerprints).clear();
+        }
         let data = self.heartbeat_data();
         if data.consumer_data_set.is_empty() && data.producer_data_set.is_empty() {
             return;

@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub(crate) struct Instance {
     introduced: Mutex<HashSet<Arc<str>>>,
     /// The subscriptions that brokers have, by the fingerprint of the heartbeat that brought them.
     fingerprints: Mutex<HashMap<Arc<str>, i32>>,
+    /// These are not worth anything any more.
+    untold: AtomicBool,
     /// Held while brokers are told who is here, and who leaves: a heartbeat must not bring back who has left.
     telling: tokio::sync::Mutex<()>,
     /// A heartbeat is wanted before its time.
@@ -275,6 +278,7 @@ impl Client {
             replies: Replies::default(),
             introduced: Mutex::default(),
             fingerprints: Mutex::default(),
+            untold: AtomicBool::new(false),
             telling: tokio::sync::Mutex::default(),
             beat_soon,
             config,

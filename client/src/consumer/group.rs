@@ -121,6 +121,12 @@ impl Group {
         lock(&self.assigned).is_some()
     }
 
+    /// Whether one of these queues is about to be given back: it can be taken again after that.
+    pub(super) fn are_leaving(&self, queues: &[MessageQueue]) -> bool {
+        let held = lock(&self.queues);
+        queues.iter().any(|queue| held.get(queue).is_some_and(|assigned| assigned.leaving))
+    }
+
     /// Whether queues are locked at the broker before they are consumed.
     pub(super) fn locks_queues(&self) -> bool {
         self.listener.is_orderly() && self.is_clustering()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringmq_protocol::body::MessageQueue;
 use ringmq_protocol::names::{validate_group, validate_topic};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::group::Group;
 use super::listener::Listener;
@@ -19,6 +19,9 @@ use crate::client::Client;
 use crate::error::CallError;
 use crate::message::MessageExt;
 use crate::sync::lock;
+
+/// Pause between two looks whether queues that come back have been given back.
+const LEAVING: Duration = Duration::from_millis(20);
 
 /// Settings of a lite pull consumer, with Java's defaults.
 #[derive(Clone, Debug)]
@@ -149,9 +152,9 @@ impl LitePullConsumer {
         self.group.unsubscribe(topic).await;
     }
 
-    /// Reads these queues from now on, instead of those that it was told before; their filters stay. They can be sought
-    /// when this returns, if their brokers answer. An error for a consumer that was started without
-    /// [`LitePullConsumerBuilder::assign`].
+    /// Reads these queues from now on, instead of those that it was told before; filters that were set stay. They can be
+    /// sought when this returns, if their brokers answer within the time limit of a call. An error for a consumer that
+    /// was started without [`LitePullConsumerBuilder::assign`].
     ///
     /// Cancel-safe: when it is dropped, the queues change in time, or stay as they were.
     pub async fn assign(&self, queues: impl IntoIterator<Item = MessageQueue>) -> Result<(), ConsumerError> {
@@ -159,13 +162,27 @@ impl LitePullConsumer {
             return Err(ConsumerError::Shares(self.group.name.clone()));
         }
         let queues: Vec<MessageQueue> = queues.into_iter().collect();
-        for topic in queues.iter().map(|queue| &queue.topic) {
-            validate_topic(topic)?;
+        let topics: BTreeSet<&str> = queues.iter().map(|queue| &*queue.topic).collect();
+        topics.iter().try_for_each(|topic| validate_topic(topic))?;
+        {
             let mut subscriptions = lock(&self.group.subscriptions);
-            subscriptions.entry(topic.clone()).or_insert_with(|| by_tag(topic, "*", 0));
+            // Everything of a topic is what one gets that comes back, too.
+            subscriptions.retain(|topic, filter| {
+                filter.sub_string != "*" || topics.contains(&**topic) || *topic == self.group.retry_topic
+            });
+            for topic in topics {
+                subscriptions.entry(topic.to_owned()).or_insert_with(|| by_tag(topic, "*", 0));
+            }
         }
-        *lock(&self.group.assigned) = Some(queues);
+        *lock(&self.group.assigned) = Some(queues.clone());
+        // If this is dropped, or some broker does not answer in time.
+        self.group.rebalance.notify_one();
+        let deadline = Instant::now() + self.group.call_timeout();
         self.group.rebalance_once().await;
+        while self.group.are_leaving(&queues) && Instant::now() < deadline {
+            sleep(LEAVING).await;
+            self.group.rebalance_once().await;
+        }
         Ok(())
     }
 

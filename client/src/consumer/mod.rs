@@ -208,8 +208,8 @@ impl Group {
 
     async fn unsubscribe(&self, topic: &str) {
         lock(&self.subscriptions).remove(topic);
-        self.instance.heartbeat().await;
         self.rebalance.notify_one();
+        self.instance.heartbeat().await;
     }
 
     /// Ends a consumer's tasks, stores its progress, gives its locks back and tells the brokers.

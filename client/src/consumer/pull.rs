@@ -73,6 +73,7 @@ pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, offset: i
         }
     };
     tokio::select! {
+        biased;
         () = process.dropped.cancelled() => {}
         offset = pulling => group.offset_moved(&process, offset).await,
     }

@@ -229,7 +229,9 @@ impl Group {
             }
         };
         self.offsets.forget(&queue);
-        self.begin(queue, offset, false);
+        let process = self.process(queue.clone());
+        lock(&self.queues).insert(queue, Assigned { process: process.clone(), leaving: false });
+        self.begin(&process, offset);
         true
     }
 
@@ -244,14 +246,16 @@ impl Group {
         process.workers.close();
     }
 
-    /// Starts the tasks of a queue.
-    fn begin(self: &Arc<Self>, queue: MessageQueue, offset: i64, paused: bool) {
-        let process = Arc::new(ProcessQueue::new(queue.clone(), MessageRequestMode::Pull, &self.stop));
-        process.set_paused(paused);
+    fn process(&self, queue: MessageQueue) -> Arc<ProcessQueue> {
+        let process = Arc::new(ProcessQueue::new(queue, MessageRequestMode::Pull, &self.stop));
         if self.locks_queues() {
             process.set_locked();
         }
-        lock(&self.queues).insert(queue, Assigned { process: process.clone(), leaving: false });
+        process
+    }
+
+    /// Starts the tasks of a queue.
+    fn begin(self: &Arc<Self>, process: &Arc<ProcessQueue>, offset: i64) {
         let workers = &process.workers;
         self.spawn(workers.track_future(pull::run(self.clone(), process.clone(), offset)));
         match &self.listener {
@@ -270,12 +274,20 @@ impl Group {
 
     /// Goes on at another offset of a queue. False when the queue is not held.
     pub(super) fn move_to(self: &Arc<Self>, queue: &MessageQueue, offset: i64) -> bool {
-        let held = lock(&self.queues).get(queue).filter(|assigned| !assigned.leaving).cloned();
-        let Some(assigned) = held else { return false };
-        assigned.process.release();
+        let process = {
+            let mut queues = lock(&self.queues);
+            let Some(assigned) = queues.get_mut(queue).filter(|assigned| !assigned.leaving) else {
+                return false;
+            };
+            let process = self.process(queue.clone());
+            // A queue that the program has paused stays so, wherever it goes on.
+            process.set_paused(assigned.process.is_paused());
+            assigned.process.release();
+            assigned.process = process.clone();
+            process
+        };
         self.offsets.reset(queue, offset);
-        // A queue that the program has paused stays so, wherever it goes on.
-        self.begin(queue.clone(), offset, assigned.process.is_paused());
+        self.begin(&process, offset);
         true
     }
 
@@ -343,7 +355,12 @@ impl Group {
     /// The broker has no message at the offset of a pull: the queue starts again where there is one.
     pub(super) async fn offset_moved(self: &Arc<Self>, process: &ProcessQueue, offset: i64) {
         tracing::warn!(target: "ringmq_client::consumer", queue = ?process.queue, offset, "the offset was moved");
-        self.release_at(&process.queue, Some(offset));
+        // A program that polls decides what is committed: it goes on there, and no more.
+        if self.listener.is_poll() {
+            self.move_to(&process.queue, offset);
+        } else {
+            self.release_at(&process.queue, Some(offset));
+        }
     }
 
     /// Brokers compare versions of subscriptions, so new ones go out with a heartbeat at once.

@@ -11,7 +11,7 @@ use ringmq_protocol::body::MessageQueue;
 use ringmq_protocol::names::topics::TRACE_TOPIC;
 use ringmq_protocol::properties::names;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) use record::{ConsumeOutcome, Consumed, Ended, MessageKind, Record, Sent};
 
@@ -31,8 +31,10 @@ const LINGER: Duration = Duration::from_secs(5);
 const MAX_TEXT: usize = 128_000;
 /// How often a message with records is sent until a broker takes it.
 const ATTEMPTS: usize = 3;
-/// Time limit of each of these.
+/// Time limit of all of these.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long [`Tracer::flush`] waits.
+const FLUSH: Duration = Duration::from_secs(10);
 
 /// The topic of the traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,12 +97,17 @@ impl Tracer {
         }
     }
 
-    /// Sends what was taken so far.
+    /// Sends what was taken so far, or gives up when brokers do not take it.
     pub(crate) async fn flush(&self) {
         let (done, wait) = oneshot::channel();
-        if self.orders.send(Order::Flush(done)).await.is_ok() {
-            // A sender that has stopped has nothing to send.
-            let _ = wait.await;
+        let flushed = async {
+            if self.orders.send(Order::Flush(done)).await.is_ok() {
+                // A sender that has stopped has nothing to send.
+                let _ = wait.await;
+            }
+        };
+        if timeout(FLUSH, flushed).await.is_err() {
+            tracing::warn!(target: "ringmq_client::trace", "brokers did not take the last trace records");
         }
     }
 }
@@ -135,13 +142,16 @@ impl Sender {
         let route = instance.routes.get(&self.topic, instance.asking()).await?;
         let packing = Packing { compression: Compression::Zlib, over: 4096, limit: usize::MAX };
         let parcel = Parcel::single(message, || instance.unique_key(), packing, instance.now_ms())?;
-        let (mut attempts, mut avoid) = (0, None);
+        let (mut attempts, mut avoid, deadline) = (0, None, Instant::now() + TIMEOUT);
         loop {
             let queue = any_queue(&route.publish, avoid);
             let queue = queue.ok_or_else(|| SendError::NoQueue(self.topic.clone()))?;
             attempts += 1;
-            match deliver(instance, &self.group, &parcel, queue, TIMEOUT).await {
-                Err(error) if attempts < ATTEMPTS && error.is_retryable() => avoid = Some(&queue.broker_name),
+            let left = deadline.saturating_duration_since(Instant::now());
+            match deliver(instance, &self.group, &parcel, queue, left).await {
+                Err(error) if attempts < ATTEMPTS && error.is_retryable() && Instant::now() < deadline => {
+                    avoid = Some(&queue.broker_name);
+                }
                 Err(error) => return Err(error.into()),
                 Ok(_) => return Ok(()),
             }

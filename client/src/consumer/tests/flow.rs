@@ -156,6 +156,12 @@ async fn a_program_that_polls_changes_what_it_reads() {
     seen.sort();
     assert_eq!(seen, [(1, 5), (2, 2)]);
     assert!(consumer.poll(Duration::from_secs(5)).await.is_empty());
+    // One that comes back while it is given back.
+    consumer.assign([queue(0)]).await.unwrap();
+    consumer.assign([queue(1)]).await.unwrap();
+    assert!(consumer.seek(&queue(1), 0));
+    consumer.assign([queue(0), queue(1)]).await.unwrap();
+    assert!(consumer.seek(&queue(0), 4) && consumer.queues().len() == 2);
     consumer.shutdown().await;
 
     let consumer = client.lite_pull_consumer("h").subscribe("t", "*").start().await.unwrap();
@@ -171,8 +177,16 @@ async fn a_poll_goes_on_where_the_queue_begins_without_commits_of_its_own() {
     let client = client(&stock.network).await;
     let builder = client.lite_pull_consumer("g").subscribe("t", "*").auto_commit(false);
     let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start().await.unwrap();
-    let messages = consumer.poll(Duration::from_secs(10)).await;
-    assert_eq!(messages.iter().map(|message| message.queue_offset).collect::<Vec<_>>(), [10, 11]);
+    for _ in 0..2 {
+        let messages = consumer.poll(Duration::from_secs(10)).await;
+        assert_eq!(messages.iter().map(|message| message.queue_offset).collect::<Vec<_>>(), [10, 11]);
+        consumer.commit().await;
+        // To read something again that is gone takes nothing back.
+        let queue = &consumer.queues()[0];
+        assert!(consumer.seek(queue, 0));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(consumer.committed(queue).await.unwrap(), Some(12));
+    }
     consumer.shutdown().await;
     client.shutdown().await;
 }
