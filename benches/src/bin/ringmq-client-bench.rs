@@ -246,9 +246,13 @@ fn java(lib: &str, verb: &str, load: &Load) -> Result<Cost> {
         .args([verb, &load.namesrv, &load.topic, &messages, &size, &in_flight])
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let numbers: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    match numbers[..] {
-        [messages, seconds, cpu_seconds] => Ok(Cost { messages: messages as u64, seconds, cpu_seconds }),
+    // Among what a logger may print there.
+    let numbers =
+        |line: &str| line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<Vec<f64>>>();
+    match text.lines().filter_map(numbers).find(|numbers| numbers.len() == 3).as_deref() {
+        Some(&[messages, seconds, cpu_seconds]) => {
+            Ok(Cost { messages: messages as u64, seconds, cpu_seconds })
+        }
         _ => bail!("the Java client printed {text}{}", String::from_utf8_lossy(&output.stderr)),
     }
 }
