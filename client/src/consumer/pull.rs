@@ -62,6 +62,8 @@ pub(super) async fn run(group: Arc<Group>, process: Arc<ProcessQueue>, offset: i
             process.while_paused().await;
             process.room(|| group.thresholds(&process.queue.topic), &group.shares).await;
             match step(&group, &process, &mut position).await {
+                // A sleep takes a millisecond at least.
+                Step::Next if group.settings.pull_interval.is_zero() => {}
                 Step::Next => tokio::time::sleep(group.settings.pull_interval).await,
                 Step::Pause(pause) => tokio::time::sleep(pause).await,
                 Step::Moved(offset) => {
