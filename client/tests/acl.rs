@@ -9,12 +9,10 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Seen, bounded, unique};
+use common::{bounded, unique, watched};
 use ringmq_client::acl::Credentials;
 use ringmq_client::admin::{AdminError, NewTopic};
-use ringmq_client::{
-    Batch, CallError, Client, ClientConfig, ConsumeFrom, Consumed, Message, SendError, SendReceipt,
-};
+use ringmq_client::{CallError, Client, ClientConfig, Message, SendError, SendReceipt};
 use ringmq_protocol::codes::response;
 
 struct Secured {
@@ -70,16 +68,8 @@ async fn send(client: &Client, topic: &str) -> Result<SendReceipt, SendError> {
 async fn the_right_key_sends_and_consumes() {
     let Some(secured) = Secured::from_env() else { return };
     bounded(async {
-        let (topic, client, seen) = (secured.topic().await, secured.right().await, Seen::default());
-        let listener = {
-            let seen = seen.clone();
-            move |batch: Batch| {
-                seen.add(&batch);
-                async { Consumed::All }
-            }
-        };
-        let builder = client.push_consumer(unique("g")).subscribe(&topic, "*");
-        let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
+        let (topic, client) = (secured.topic().await, secured.right().await);
+        let (consumer, seen) = watched(&client, &topic, "*").await;
         send(&client, &topic).await.unwrap();
         seen.count(1).await;
         consumer.shutdown().await;

@@ -6,10 +6,8 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Seen, bounded, client, unique};
-use ringmq_client::{
-    Batch, Client, ClientConfig, ConsumeFrom, Consumed, Message, OutgoingRequest, RpcHook, SendReceipt,
-};
+use common::{bounded, client, unique, watched};
+use ringmq_client::{Client, ClientConfig, Message, OutgoingRequest, RpcHook, SendReceipt};
 use ringmq_protocol::codes::request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -103,7 +101,7 @@ impl RpcHook for Ports {
 async fn messages_are_sent_through_the_vip_channel_and_hooks_see_it() {
     let Some(name_server) = name_server() else { return };
     bounded(async {
-        let (ports, topic, seen) = (Arc::new(Ports::default()), unique("client_vip"), Seen::default());
+        let (ports, topic) = (Arc::new(Ports::default()), unique("client_vip"));
         let mut config = ClientConfig::new(&name_server);
         config.vip_channel = true;
         config.rpc_hooks = vec![ports.clone()];
@@ -115,15 +113,7 @@ async fn messages_are_sent_through_the_vip_channel_and_hooks_see_it() {
         assert_eq!(ports.of(request::SEND_MESSAGE_V2), [port - 2]);
         assert_eq!(receipt.queue_offset, 0);
 
-        let listener = {
-            let seen = seen.clone();
-            move |batch: Batch| {
-                seen.add(&batch);
-                async { Consumed::All }
-            }
-        };
-        let builder = client.push_consumer(unique("g")).subscribe(&topic, "*");
-        let consumer = builder.consume_from(ConsumeFrom::FirstOffset).start(listener).await.unwrap();
+        let (consumer, seen) = watched(&client, &topic, "*").await;
         seen.count(1).await;
         assert!(ports.of(request::PULL_MESSAGE).iter().all(|pulled| *pulled == port));
         consumer.shutdown().await;

@@ -81,6 +81,11 @@ pub async fn topic(client: &Client, prefix: &str) -> String {
 pub async fn consumed(client: &Client, topic: &str, filter: impl Into<Filter>) -> (PushConsumer, Seen) {
     let producer = client.producer("client_test").start().unwrap();
     producer.send(Message::new(topic, "create").unwrap()).await.unwrap();
+    watched(client, topic, filter).await
+}
+
+/// A consumer of a topic that is there, and what it sees, except for a message that created the topic.
+pub async fn watched(client: &Client, topic: &str, filter: impl Into<Filter>) -> (PushConsumer, Seen) {
     let seen = Seen::default();
     let listener = {
         let seen = seen.clone();
