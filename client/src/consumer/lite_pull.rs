@@ -178,12 +178,13 @@ impl LitePullConsumer {
         // If this is dropped, or some broker does not answer in time.
         self.group.rebalance.notify_one();
         let deadline = Instant::now() + self.group.call_timeout();
-        self.group.rebalance_once().await;
-        while self.group.are_leaving(&queues) && Instant::now() < deadline {
-            sleep(LEAVING).await;
+        loop {
             self.group.rebalance_once().await;
+            if !self.group.are_leaving(&queues) || Instant::now() >= deadline {
+                return Ok(());
+            }
+            sleep(LEAVING).await;
         }
-        Ok(())
     }
 
     /// The next messages of one queue, in its order; none when none comes within `timeout`. The messages of the
