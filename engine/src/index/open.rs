@@ -17,7 +17,7 @@ use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
 use crate::meta::{MetaLog, is_full};
 use crate::shard::OpenError;
-use crate::types::LogPosition;
+use crate::types::{LOG_END, LogPosition};
 
 /// Name of the marks' metadata log.
 const MARKS: &str = "marks";
@@ -235,7 +235,8 @@ impl<E: Env> Opening<E> {
     pub(crate) async fn finish(self, lost: &[(u64, u64)]) -> Result<Index<E>, OpenError> {
         let Opening { index, log_min, .. } = self;
         index.skip_lost(lost).await;
-        match index.set_log_min(LogPosition(log_min)).await {
+        // What recovery found of the log is on the device.
+        match index.set_log_min(LogPosition(log_min), LOG_END).await {
             // What has expired is only kept for longer.
             Err(error) if is_full(&error) => {}
             other => other.map_err(OpenError::at(&index.0.dir))?,

@@ -125,10 +125,10 @@ impl State {
         }
     }
 
-    /// Marks the queue of a slot if it has nothing left.
-    fn mark_expired<E: Env>(&mut self, slot: QueueSlot, marks: &MetaLog<E>) {
+    /// Marks the queue of a slot if it has nothing left on the device.
+    fn mark_expired<E: Env>(&mut self, slot: QueueSlot, flushed: u64, marks: &MetaLog<E>) {
         let log_min = self.log_min;
-        let Some(next) = self.table.mark_if_expired(slot, log_min) else { return };
+        let Some(next) = self.table.mark_if_expired(slot, log_min, flushed) else { return };
         let (topic, queue) = self.table.name(slot);
         let value = [next.to_le_bytes(), log_min.to_le_bytes()].concat();
         if !mutant!("expired-queue-forgotten") {
@@ -141,7 +141,10 @@ impl<E: Env> Index<E> {
     /// Messages before `min` are not served any more, and the queues' minimum offsets follow. To be called before
     /// the log's segments are removed: when this returns `Ok`, nothing about them is needed any more. Without disk
     /// space it fails: call it again.
-    pub(crate) async fn set_log_min(&self, min: LogPosition) -> io::Result<()> {
+    ///
+    /// The log is on the device up to `flushed`. What lies behind may be lost yet, and with it all that says where a
+    /// queue goes on.
+    pub(crate) async fn set_log_min(&self, min: LogPosition, flushed: LogPosition) -> io::Result<()> {
         let pass = self.0.changing_runs.enter().await;
         {
             let mut state = self.0.state.borrow_mut();
@@ -151,7 +154,7 @@ impl<E: Env> Index<E> {
             }
         }
         self.raise_in_runs().await?;
-        self.raise_in_memory().await;
+        self.raise_in_memory(flushed.0).await;
         self.0.marks.flush().await?;
         self.remove_expired_runs().await?;
         drop(pass);
@@ -249,8 +252,8 @@ impl<E: Env> Index<E> {
         Ok(extent.first + i64::from(low))
     }
 
-    /// Drops what is in memory and expired, and marks the queues that have nothing left.
-    async fn raise_in_memory(&self) {
+    /// Drops what is in memory and expired, and marks the queues that have nothing left on the device.
+    async fn raise_in_memory(&self, flushed: u64) {
         let (slots, log_min, is_beyond) = {
             let state = self.0.state.borrow();
             (state.table.slots(), state.log_min, state.log_min > state.indexed)
@@ -266,7 +269,7 @@ impl<E: Env> Index<E> {
             while !self.0.state.borrow_mut().table.raise_min(slot, log_min) {
                 pacer.done(LOOK).await;
             }
-            self.0.state.borrow_mut().mark_expired(slot, &self.0.marks);
+            self.0.state.borrow_mut().mark_expired(slot, flushed, &self.0.marks);
             pacer.done(1).await;
         }
     }
@@ -333,16 +336,21 @@ impl Table {
         }
     }
 
-    /// The queue's next offset, if everything that it had has expired and that was not said before.
-    fn mark_if_expired(&mut self, slot: QueueSlot, log_min: u64) -> Option<i64> {
+    /// Where the queue goes on, if everything that it had has expired, but for what is not on the device, and that was
+    /// not said before.
+    fn mark_if_expired(&mut self, slot: QueueSlot, log_min: u64, flushed: u64) -> Option<i64> {
         if !self.is_live(slot.0) {
             return None;
         }
         let queue = self.queue_mut(slot);
-        let due = queue.seen <= log_min && queue.marked != queue.next;
-        due.then(|| {
-            queue.marked = queue.next;
-            queue.next
+        let next = match queue.first_position() {
+            _ if queue.seen <= log_min => queue.next,
+            Some(first) if first.0 >= flushed => queue.min,
+            _ => return None,
+        };
+        (queue.marked != next).then(|| {
+            queue.marked = next;
+            next
         })
     }
 

@@ -80,6 +80,15 @@ pub(super) struct Queue {
     chunks: Vec<Chunk>,
 }
 
+impl Queue {
+    /// Where the first message that is kept lies, if its entry is in memory.
+    pub(super) fn first_position(&self) -> Option<LogPosition> {
+        let chunk = self.chunks.first()?;
+        let at = usize::try_from(self.min - chunk.first).ok()?;
+        Some(chunk.entries.get(at)?.position)
+    }
+}
+
 struct Topic {
     name: Rc<str>,
     /// Entries before this log position are deleted.

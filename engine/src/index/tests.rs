@@ -184,7 +184,8 @@ impl<E: Env> Harness<E> {
             Step::Expire(share) => {
                 let min = self.model.end * u64::from(share) / 16;
                 self.model.expire(min);
-                self.index.set_log_min(LogPosition(min)).await.unwrap();
+                let end = LogPosition(self.model.end);
+                self.index.set_log_min(LogPosition(min), end).await.unwrap();
             }
             Step::Delete(topic) => {
                 self.model.delete(TOPICS[topic]);
@@ -408,7 +409,8 @@ impl Harness<SimEnv> {
             Step::Merge => self.env.spawn(async move { index.merge(|| false).await.unwrap() }),
             Step::Expire(share) => {
                 let min = self.model.end * u64::from(share) / 16;
-                self.env.spawn(async move { index.set_log_min(LogPosition(min)).await.unwrap() });
+                let end = LogPosition(self.model.end);
+                self.env.spawn(async move { index.set_log_min(LogPosition(min), end).await.unwrap() });
             }
             _ => unreachable!("only these are interrupted"),
         }
@@ -422,6 +424,29 @@ impl Harness<SimEnv> {
             self.apply(step).await;
         }
     }
+}
+
+/// While segments expire a message is committed, the only one that its queue has left; a power failure takes it.
+#[test]
+fn a_queue_goes_on_where_it_was_although_all_that_it_had_left_was_not_on_the_device() {
+    run(|env, dir| async move {
+        let mut harness = Harness::new(env.clone(), &dir).await;
+        harness.push(0, 3, 1);
+        harness.apply(&Step::Flush(16)).await;
+        let flushed = LogPosition(harness.model.end);
+        harness.push(0, 2, 1);
+        harness.index.set_log_min(flushed, flushed).await.unwrap();
+        let (topic, queue) = queue_of(0);
+        let left = QueueRange { min: QueueOffset(3), max: QueueOffset(5) };
+        assert_eq!(harness.index.range(topic, queue), Some(left));
+
+        let report = DamageReport::default();
+        let mut opening = Index::open(env, &dir, flushed, flushed, &report).await.unwrap();
+        assert_eq!(opening.next_gap().await.unwrap(), None);
+        let index = opening.finish(&[]).await.unwrap();
+        let empty = QueueRange { min: QueueOffset(3), max: QueueOffset(3) };
+        assert_eq!(index.range(topic, queue), Some(empty));
+    });
 }
 
 #[test]

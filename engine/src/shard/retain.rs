@@ -143,11 +143,12 @@ impl<E: Env> Inner<E> {
         // settles it is deleted before the tables have taken it in. Without space for them the next start makes them
         // anew.
         self.log.flush().await;
+        let flushed = self.log.flushed();
         if self.delayed.upto().min(self.half.upto()) < end {
             self.save_pending(true).await;
         }
         let min = self.log.min();
-        self.index.set_log_min(end).await?;
+        self.index.set_log_min(end, flushed).await?;
         self.log.remove_before(end).await?;
         let deleted = end.0 - min.0;
         tracing::info!(
