@@ -15,6 +15,8 @@ pub struct Meters {
     recorder: StatsRecorder,
     /// Sends of one topic in a row, not yet in the recorder: most sends are to the topic of the one before.
     run: Option<Run>,
+    /// Messages of the runs that ended since the last report, and how many runs.
+    puts: (u64, u64),
     totals: Totals,
     put_latency: PutLatency,
     put_failed: u64,
@@ -106,6 +108,7 @@ impl Meters {
             cluster: cluster.into(),
             recorder: StatsRecorder::new(),
             run: None,
+            puts: (0, 0),
             totals: Totals::default(),
             put_latency: PutLatency::default(),
             put_failed: 0,
@@ -154,9 +157,9 @@ impl Meters {
 
     fn end_run(&mut self) {
         if let Some(run) = self.run.take() {
-            self.recorder.record(StatsKind::TopicPutNums, &run.topic, run.messages);
-            self.recorder.record(StatsKind::TopicPutSize, &run.topic, run.bytes);
-            self.recorder.record(StatsKind::BrokerPutNums, &self.cluster, run.messages);
+            self.recorder.record_puts(&run.topic, run.messages, run.bytes);
+            self.puts.0 += run.messages;
+            self.puts.1 += 1;
         }
     }
 
@@ -210,6 +213,12 @@ impl Meters {
     /// What core 0 is told.
     pub fn report(&mut self, stats: ShardStats, delayed: PendingStats) -> ShardReport {
         self.end_run();
+        let mut deltas = self.recorder.take();
+        let (value, times) = std::mem::take(&mut self.puts);
+        if times > 0 {
+            let (kind, key) = (StatsKind::BrokerPutNums, self.cluster.clone());
+            deltas.push(StatsDelta { kind, key, value, times });
+        }
         ShardReport {
             stats,
             totals: self.totals,
@@ -217,7 +226,7 @@ impl Meters {
             put_failed: self.put_failed,
             deliveries: self.deliveries,
             delayed,
-            deltas: self.recorder.take(),
+            deltas,
         }
     }
 }

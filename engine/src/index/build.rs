@@ -1,11 +1,11 @@
 //! Writing runs: section after section into a temporary file, in slices.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hashbrown::HashTable;
 use ringmq_env::{AppendBuf, Env, File, OpenOptions};
-use rustc_hash::FxBuildHasher;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::format::*;
 use super::run::Filter;
@@ -81,7 +81,7 @@ pub(super) struct RunBuilder<E: Env> {
     filter: Filter,
     names: Vec<u8>,
     /// Where the topics are in `names`.
-    name_places: HashMap<Box<str>, u32, FxBuildHasher>,
+    name_places: HashTable<u32>,
     fences: Vec<u64>,
 }
 
@@ -122,7 +122,7 @@ impl<E: Env> RunBuilder<E> {
             extents,
             filter: Filter::new(0),
             names,
-            name_places: HashMap::with_capacity_and_hasher(topics, FxBuildHasher),
+            name_places: HashTable::with_capacity(topics),
             fences,
         })
     }
@@ -179,7 +179,9 @@ impl<E: Env> RunBuilder<E> {
 
     /// Where the topic's name is; it is added if it is new. No name crosses into the next block.
     fn name_place(&mut self, topic: &str) -> u32 {
-        if let Some(place) = self.name_places.get(topic) {
+        let hash = xxh3_64(topic.as_bytes());
+        let same = |place: &u32| name_at(&self.names, *place) == Some(topic);
+        if let Some(place) = self.name_places.find(hash, same) {
             return *place;
         }
         let len = u16::try_from(topic.len()).expect("topics are at most 255 bytes");
@@ -190,16 +192,16 @@ impl<E: Env> RunBuilder<E> {
         let place = self.names.len() as u32;
         self.names.extend_from_slice(&len.to_le_bytes());
         self.names.extend_from_slice(topic.as_bytes());
-        self.name_places.insert(topic.into(), place);
+        let names = &self.names;
+        self.name_places.insert_unique(hash, place, |other| {
+            xxh3_64(name_at(names, *other).unwrap_or_default().as_bytes())
+        });
         place
     }
 
     /// All queues are added: writes where they are. Then come the keys.
     pub(super) async fn end_queues(&mut self) -> io::Result<()> {
-        for place in std::mem::take(&mut self.name_places) {
-            drop(place);
-            self.pacer.done(1).await;
-        }
+        self.name_places = HashTable::new();
         self.blocks.end_block().await?;
         let directory = std::mem::take(&mut self.extents);
         self.filter = Filter::new(directory.len());

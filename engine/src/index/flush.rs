@@ -11,13 +11,18 @@ use super::build::{Built, Finished, QueueName, RunBuilder, sort_sliced};
 use super::format::{FORMAT, Header, MAX_SPAN, PackedKey, whole_second};
 use super::keys::HotKey;
 use super::run::Run;
-use super::table::{IndexEntry, QueueSlot, queue_hash};
+use super::table::{IndexEntry, QueueSlot};
 use crate::meta::is_full;
 use crate::slices::{LOOK, Pacer};
 use crate::types::LogPosition;
 
 /// A run is due when this much of the log is not in one,
 const FLUSH_LOG: u64 = 64 << 20;
+/// unless so many queues have a part of it that each has less than this: a queue costs as much as its entries then.
+/// Then a run is due later,
+const QUEUE_LOG: u64 = 4 << 10;
+/// when this much of the log is not in one,
+const MOST_FLUSH_LOG: u64 = 256 << 20;
 /// or when entries and keys take this many bytes of memory.
 const FLUSH_MEMORY: usize = 32 << 20;
 /// Entries of one queue, or queues, handled between two looks at the clock.
@@ -34,7 +39,9 @@ impl<E: Env> Index<E> {
     pub(crate) fn flush_due(&self, log_end: LogPosition) -> bool {
         let state = self.0.state.borrow();
         let memory = state.table.chunk_memory() + state.keys.memory();
-        log_end.0.saturating_sub(state.indexed) >= FLUSH_LOG || memory >= FLUSH_MEMORY
+        let wanted = QUEUE_LOG * state.table.hot() as u64;
+        log_end.0.saturating_sub(state.indexed) >= wanted.clamp(FLUSH_LOG, MOST_FLUSH_LOG)
+            || memory >= FLUSH_MEMORY
     }
 
     /// Writes everything before `upto` as a run; messages may be pushed meanwhile. `upto` must be durable in the log
@@ -124,11 +131,7 @@ impl<E: Env> Index<E> {
 
     fn hash_slots(&self, slots: &[u32]) -> Vec<(u64, u32)> {
         let state = self.0.state.borrow();
-        let hashed = slots.iter().map(|slot| {
-            let (topic, queue) = state.table.name(QueueSlot(*slot));
-            (queue_hash(topic, queue), *slot)
-        });
-        hashed.collect()
+        slots.iter().map(|slot| (state.table.hash(QueueSlot(*slot)), *slot)).collect()
     }
 
     async fn slots_by_hash(&self, slots: &[u32]) -> Vec<Vec<(u64, u32)>> {

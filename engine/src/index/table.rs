@@ -58,6 +58,8 @@ impl Chunk {
 
 /// One queue. `min <= next <= staged`.
 pub(super) struct Queue {
+    /// [`queue_hash`] of its name, so that the name itself is seldom looked at: with many queues it is in no cache.
+    hash: u64,
     topic: u32,
     id: QueueId,
     /// [`Table::stagings`] when `staged` was last right.
@@ -146,11 +148,14 @@ impl Table {
 
     /// The queue's slot, if the queue is known.
     pub(super) fn find(&self, topic: &str, queue: QueueId) -> Option<QueueSlot> {
+        let hash = queue_hash(topic, queue);
         let same = |slot: &u32| {
             let candidate = &self.queues[*slot as usize];
-            candidate.id == queue && &*self.topics[candidate.topic as usize].name == topic
+            candidate.hash == hash
+                && candidate.id == queue
+                && &*self.topics[candidate.topic as usize].name == topic
         };
-        self.queue_lookup.find(queue_hash(topic, queue), same).map(|slot| QueueSlot(*slot))
+        self.queue_lookup.find(hash, same).map(|slot| QueueSlot(*slot))
     }
 
     /// The queue's slot; the queue is made if it is not known.
@@ -162,7 +167,9 @@ impl Table {
         let owner = self.intern(topic);
         let since = self.topics[owner as usize].deleted_at;
         let staging = self.stagings;
+        let hash = queue_hash(topic, queue);
         let fresh = Queue {
+            hash,
             topic: owner,
             id: queue,
             staging,
@@ -179,11 +186,8 @@ impl Table {
         let slot = place(&mut self.queues, &mut self.free_queues, fresh);
         self.lmqs += usize::from(is_lmq(topic));
         self.topics[owner as usize].queues.push(slot);
-        let (queues, topics) = (&self.queues, &self.topics);
-        self.queue_lookup.insert_unique(queue_hash(topic, queue), slot, |other| {
-            let other = &queues[*other as usize];
-            queue_hash(&topics[other.topic as usize].name, other.id)
-        });
+        let queues = &self.queues;
+        self.queue_lookup.insert_unique(hash, slot, |other| queues[*other as usize].hash);
         QueueSlot(slot)
     }
 
@@ -204,6 +208,16 @@ impl Table {
     /// Slots ever used; those beyond do not exist.
     pub(super) fn slots(&self) -> u32 {
         self.queues.len() as u32
+    }
+
+    /// [`queue_hash`] of the slot's queue.
+    pub(super) fn hash(&self, slot: QueueSlot) -> u64 {
+        self.queue(slot).hash
+    }
+
+    /// Queues with entries in memory.
+    pub(super) fn hot(&self) -> usize {
+        self.hot.len()
     }
 
     /// LMQs known.
@@ -286,9 +300,7 @@ impl Table {
         count: u32,
         entry: IndexEntry,
     ) -> bool {
-        let gone =
-            self.find_topic(topic).is_some_and(|t| entry.position.0 < self.topics[t as usize].deleted_at);
-        if gone || offset.0 < 0 || topic.len() > MAX_TOPIC {
+        if entry.position.0 < self.deleted_at(topic) || offset.0 < 0 || topic.len() > MAX_TOPIC {
             return false;
         }
         let slot = self.slot(topic, id);
@@ -469,7 +481,7 @@ impl Table {
         for slot in slots {
             let queue = &mut self.queues[slot as usize];
             assert!(queue.seen <= at, "a topic is deleted at the end of the log");
-            let found = self.queue_lookup.find_entry(queue_hash(name, queue.id), |other| *other == slot);
+            let found = self.queue_lookup.find_entry(queue.hash, |other| *other == slot);
             found.expect("a live queue is in the lookup").remove();
             self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
             queue.chunks = Vec::new();
@@ -531,6 +543,9 @@ impl Table {
 
     /// The log position of the topic's deletion; 0 for none.
     pub(super) fn deleted_at(&self, topic: &str) -> u64 {
+        if self.last_deletion == 0 {
+            return 0;
+        }
         self.find_topic(topic).map_or(0, |index| self.topics[index as usize].deleted_at)
     }
 }

@@ -61,10 +61,20 @@ pub struct StatsDelta {
     pub times: u64,
 }
 
+/// Messages stored of one topic.
+#[derive(Default)]
+struct Puts {
+    messages: u64,
+    bytes: u64,
+    times: u64,
+}
+
 /// One core's counters; each core has its own, and hands them to core 0 every ten seconds or so.
 #[derive(Default)]
 pub struct StatsRecorder {
     counts: HashMap<(StatsKind, Arc<str>), (u64, u64), FxBuildHasher>,
+    /// By topic. Messages and bytes lie together: with many topics each place is one that is in no cache.
+    puts: HashMap<Arc<str>, Puts, FxBuildHasher>,
 }
 
 impl StatsRecorder {
@@ -78,15 +88,40 @@ impl StatsRecorder {
         if let Some(counts) = self.counts.get_mut(&(kind, key.clone())) {
             counts.0 += value;
             counts.1 += 1;
-        } else if self.counts.len() < MAX_ITEMS {
+        } else if self.len() < MAX_ITEMS {
             self.counts.insert((kind, key.clone()), (value, 1));
         }
+    }
+
+    /// Counts one event of `TOPIC_PUT_NUMS` and one of `TOPIC_PUT_SIZE`.
+    pub fn record_puts(&mut self, topic: &Arc<str>, messages: u64, bytes: u64) {
+        if let Some(puts) = self.puts.get_mut(topic) {
+            puts.messages += messages;
+            puts.bytes += bytes;
+            puts.times += 1;
+        } else if self.len() < MAX_ITEMS {
+            self.puts.insert(topic.clone(), Puts { messages, bytes, times: 1 });
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.counts.len() + 2 * self.puts.len()
     }
 
     /// What was counted since the last call.
     pub fn take(&mut self) -> Vec<StatsDelta> {
         let counts = self.counts.drain();
-        counts.map(|((kind, key), (value, times))| StatsDelta { kind, key, value, times }).collect()
+        let counts = counts.map(|((kind, key), (value, times))| StatsDelta { kind, key, value, times });
+        let puts = self.puts.drain().flat_map(|(topic, Puts { messages, bytes, times })| {
+            let messages = (StatsKind::TopicPutNums, messages);
+            [messages, (StatsKind::TopicPutSize, bytes)].map(|(kind, value)| StatsDelta {
+                kind,
+                key: topic.clone(),
+                value,
+                times,
+            })
+        });
+        counts.chain(puts).collect()
     }
 }
 
@@ -224,6 +259,10 @@ mod tests {
         recorder.record(StatsKind::TopicPutNums, &topic, 3);
         recorder.record(StatsKind::TopicPutNums, &topic, 4);
         assert_eq!(recorder.take(), [StatsDelta { value: 7, ..delta("t", 0) }]);
+        recorder.record_puts(&topic, 1, 10);
+        recorder.record_puts(&topic, 2, 20);
+        let size = StatsDelta { kind: StatsKind::TopicPutSize, ..delta("t", 30) };
+        assert_eq!(recorder.take(), [delta("t", 3), size]);
         assert_eq!(recorder.take(), []);
     }
 
