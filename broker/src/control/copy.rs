@@ -52,12 +52,12 @@ impl MetadataCopy {
     }
 
     /// The topic's configuration, with its shared name. An LMQ needs none: every name of one is a topic of one queue.
-    pub fn topic(&self, topic: &str) -> Option<(Arc<str>, Arc<TopicConfig>)> {
-        let known = self.topics.get_key_value(topic).map(|(name, config)| (name.clone(), config.clone()));
+    pub fn topic(&self, topic: &str) -> Option<(Arc<str>, &Arc<TopicConfig>)> {
+        let known = self.topics.get_key_value(topic).map(|(name, config)| (name.clone(), config));
         known.or_else(|| {
             let config =
                 self.lmq.as_ref().filter(|_| names::is_lmq(topic) && topic.len() <= names::LMQ_MAX_LENGTH)?;
-            Some((topic.into(), config.clone()))
+            Some((topic.into(), config))
         })
     }
 

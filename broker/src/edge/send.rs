@@ -24,6 +24,7 @@ use super::recall;
 use super::reply::Reply;
 use super::*;
 use crate::config::BrokerConfig as Config;
+use crate::control::MetadataCopy;
 use crate::delay::When;
 use crate::shard_service::MAX_BATCH;
 use crate::transaction::{self, HalfTimes};
@@ -126,8 +127,8 @@ pub struct Draft {
 }
 
 /// What a topic lookup gives: the send goes on, waits, or is refused.
-enum Topic {
-    Found(Arc<str>, Arc<TopicConfig>),
+enum Topic<'a> {
+    Found(Arc<str>, &'a TopicConfig),
     Wanted,
     Refused(Refusal),
 }
@@ -152,7 +153,8 @@ impl Draft {
 
     /// Checks the send and hands it to the shard that owns its queue; or refuses it; or wants its topic created.
     pub fn submit<E: Env>(self, core: &Rc<Core<E>>, connection: &Connection) -> Step {
-        let (topic, config) = match self.find_topic(core) {
+        let metadata = core.metadata.borrow();
+        let (topic, config) = match self.find_topic(core, &metadata) {
             Topic::Found(topic, config) => (topic, config),
             Topic::Wanted => return Step::Wait(Box::new(Waiting::Topic(self))),
             Topic::Refused(refusal) => {
@@ -164,31 +166,19 @@ impl Draft {
             return Step::Wait(Box::new(Waiting::Fate(self)));
         }
         let (reply, bytes) = (self.fields.reply, self.frame.len());
-        if self.fields.is_reply() {
-            return self.submit_reply(core, connection, topic, &config);
-        }
-        match self.place(core, connection, topic, &config) {
-            Ok(send) => {
+        let replying = self.fields.is_reply().then(|| (self.fields, self.frame.clone()));
+        let placed = self.place(core, connection, topic, config);
+        drop(metadata);
+        match (placed, replying) {
+            (Ok(send), None) => {
                 let shard = core.identity.routing.shard(&send.topic, send.queue_id);
                 core.submit(shard, reply, bytes, ShardRequest::Send(send));
             }
-            Err(refusal) => refuse(core, reply, refusal),
-        }
-        Step::Done
-    }
-
-    /// The same for a reply, which goes to who waits for it, too.
-    fn submit_reply<E: Env>(
-        self,
-        core: &Rc<Core<E>>,
-        connection: &Connection,
-        topic: Arc<str>,
-        config: &TopicConfig,
-    ) -> Step {
-        let (fields, frame) = (self.fields, self.frame.clone());
-        match self.place(core, connection, topic, config) {
-            Ok(send) => reply_of(core, connection, &fields, &frame, send).deliver(core, fields.reply),
-            Err(refusal) => refuse(core, fields.reply, refusal),
+            // A reply goes to who waits for it, too.
+            (Ok(send), Some((fields, frame))) => {
+                reply_of(core, connection, &fields, &frame, send).deliver(core, reply);
+            }
+            (Err(refusal), _) => refuse(core, reply, refusal),
         }
         Step::Done
     }
@@ -227,8 +217,8 @@ impl Draft {
     }
 
     /// The checks of Java's msgCheck up to the topic.
-    fn find_topic<E: Env>(&self, core: &Core<E>) -> Topic {
-        let (topic, metadata) = (self.topic(), core.metadata.borrow());
+    fn find_topic<'a, E: Env>(&self, core: &Core<E>, metadata: &'a MetadataCopy) -> Topic<'a> {
+        let topic = self.topic();
         let found = metadata.topic(topic);
         let config = &core.identity.config;
         if config.permission & perm::WRITE as u32 == 0 && found.as_ref().is_some_and(|(_, topic)| topic.order)

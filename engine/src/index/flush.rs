@@ -27,6 +27,8 @@ const MOST_FLUSH_LOG: u64 = 256 << 20;
 const FLUSH_MEMORY: usize = 32 << 20;
 /// Entries of one queue, or queues, handled between two looks at the clock.
 const SLICE: usize = 512;
+/// Queues that are looked at together before they are written.
+const AHEAD: usize = 64;
 
 /// File name of the run of a range of the log.
 pub(super) fn run_path(dir: &Path, from: u64, to: u64) -> PathBuf {
@@ -84,8 +86,13 @@ impl<E: Env> Index<E> {
         let (env, temporary) = (self.0.env.clone(), temporary.to_path_buf());
         let mut builder = RunBuilder::create(env, temporary, header, slots.len()).await?;
         let mut entries = Vec::with_capacity(SLICE);
-        for (hash, slot) in by_hash.into_iter().flatten() {
-            self.add_queue(&mut builder, hash, QueueSlot(slot), header.to, &mut entries).await?;
+        for sorted in by_hash {
+            for part in sorted.chunks(AHEAD) {
+                self.0.state.borrow().table.look_ahead(part.iter().map(|(_, slot)| *slot));
+                for (hash, slot) in part {
+                    self.add_queue(&mut builder, *hash, QueueSlot(*slot), header.to, &mut entries).await?;
+                }
+            }
         }
         builder.end_queues().await?;
         for key in keys.into_iter().flatten() {

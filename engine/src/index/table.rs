@@ -1,5 +1,6 @@
 //! The queues of a shard and their entries that are not in a run yet. Pure memory.
 
+use std::hint::black_box;
 use std::rc::Rc;
 
 use hashbrown::HashTable;
@@ -58,7 +59,7 @@ impl Chunk {
 
 /// One queue. `min <= next <= staged`.
 pub(super) struct Queue {
-    /// [`queue_hash`] of its name, so that the name itself is seldom looked at: with many queues it is in no cache.
+    /// [`queue_hash`] of its name: with many queues the name itself is in no cache.
     hash: u64,
     topic: u32,
     id: QueueId,
@@ -95,7 +96,19 @@ struct Topic {
     name: Rc<str>,
     /// Entries before this log position are deleted.
     deleted_at: u64,
-    queues: Vec<u32>,
+    /// Its queues and their slots, by number.
+    queues: Vec<(QueueId, u32)>,
+}
+
+impl Topic {
+    /// Where the queue is in the list, or should be. Queues are numbered from 0 on, and mostly all of them are there.
+    fn place_of(&self, queue: QueueId) -> Result<usize, usize> {
+        let guess = queue.0 as usize;
+        match self.queues.get(guess) {
+            Some((there, _)) if *there == queue => Ok(guess),
+            _ => self.queues.binary_search_by_key(&queue, |(there, _)| *there),
+        }
+    }
 }
 
 /// All queues of a shard.
@@ -105,7 +118,6 @@ pub(super) struct Table {
     free_topics: Vec<u32>,
     topic_lookup: HashTable<u32>,
     queues: Vec<Queue>,
-    queue_lookup: HashTable<u32>,
     free_queues: Vec<u32>,
     /// Dead slots, and the log position from which on nothing can name them.
     dying: Vec<(u32, u64)>,
@@ -117,7 +129,9 @@ pub(super) struct Table {
     last_deletion: u64,
     chunk_memory: usize,
     name_memory: usize,
-    /// Live queues that are LMQs.
+    /// Queues that are not dead.
+    live: usize,
+    /// Of these, the LMQs.
     lmqs: usize,
 }
 
@@ -148,14 +162,9 @@ impl Table {
 
     /// The queue's slot, if the queue is known.
     pub(super) fn find(&self, topic: &str, queue: QueueId) -> Option<QueueSlot> {
-        let hash = queue_hash(topic, queue);
-        let same = |slot: &u32| {
-            let candidate = &self.queues[*slot as usize];
-            candidate.hash == hash
-                && candidate.id == queue
-                && &*self.topics[candidate.topic as usize].name == topic
-        };
-        self.queue_lookup.find(hash, same).map(|slot| QueueSlot(*slot))
+        let topic = &self.topics[self.find_topic(topic)? as usize];
+        let place = topic.place_of(queue).ok()?;
+        Some(QueueSlot(topic.queues[place].1))
     }
 
     /// The queue's slot; the queue is made if it is not known.
@@ -167,9 +176,8 @@ impl Table {
         let owner = self.intern(topic);
         let since = self.topics[owner as usize].deleted_at;
         let staging = self.stagings;
-        let hash = queue_hash(topic, queue);
         let fresh = Queue {
-            hash,
+            hash: queue_hash(topic, queue),
             topic: owner,
             id: queue,
             staging,
@@ -185,9 +193,14 @@ impl Table {
         };
         let slot = place(&mut self.queues, &mut self.free_queues, fresh);
         self.lmqs += usize::from(is_lmq(topic));
-        self.topics[owner as usize].queues.push(slot);
-        let queues = &self.queues;
-        self.queue_lookup.insert_unique(hash, slot, |other| queues[*other as usize].hash);
+        self.live += 1;
+        let owner = &mut self.topics[owner as usize];
+        let place = owner.place_of(queue).expect_err("the queue was not found above");
+        if owner.queues.is_empty() {
+            // An LMQ has no more.
+            owner.queues.reserve_exact(1);
+        }
+        owner.queues.insert(place, (queue, slot));
         QueueSlot(slot)
     }
 
@@ -215,6 +228,18 @@ impl Table {
         self.queue(slot).hash
     }
 
+    /// Looks at what a flush needs of these queues. It may be anywhere in memory: side by side all of it comes sooner than
+    /// one after the other.
+    pub(super) fn look_ahead(&self, slots: impl Iterator<Item = u32>) {
+        let looked_at = slots.map(|slot| {
+            let queue = &self.queues[slot as usize];
+            let entry = queue.chunks.first().and_then(|chunk| chunk.entries.first());
+            let name = self.topics[queue.topic as usize].name.len();
+            entry.map_or(0, |entry| entry.size as usize) ^ name
+        });
+        black_box(looked_at.fold(0, |all, one| all ^ one));
+    }
+
     /// Queues with entries in memory.
     pub(super) fn hot(&self) -> usize {
         self.hot.len()
@@ -227,7 +252,7 @@ impl Table {
 
     /// Queues known.
     pub(super) fn len(&self) -> usize {
-        self.queue_lookup.len()
+        self.live
     }
 
     /// Bytes of entries held.
@@ -238,9 +263,10 @@ impl Table {
     /// Bytes of everything, entries included.
     pub(super) fn memory(&self) -> usize {
         let topics = self.topics.capacity() * size_of::<Topic>() + self.name_memory;
+        let lookup = self.topic_lookup.capacity() * 6;
         let queues = self.queues.capacity() * size_of::<Queue>();
-        let lookups = (self.queue_lookup.capacity() + self.topic_lookup.capacity()) * 6 + self.len() * 4;
-        topics + queues + lookups + self.chunk_memory
+        let listed = self.live * size_of::<(QueueId, u32)>();
+        topics + lookup + queues + listed + self.chunk_memory
     }
 
     /// The offset that [`Table::stage`] will assign next.
@@ -478,14 +504,13 @@ impl Table {
         self.mark_deleted(name, at);
         let slots = std::mem::take(&mut self.topics[topic as usize].queues);
         let mut marked = Vec::new();
-        for slot in slots {
+        for (_, slot) in slots {
             let queue = &mut self.queues[slot as usize];
             assert!(queue.seen <= at, "a topic is deleted at the end of the log");
-            let found = self.queue_lookup.find_entry(queue.hash, |other| *other == slot);
-            found.expect("a live queue is in the lookup").remove();
             self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
             queue.chunks = Vec::new();
             queue.dead = true;
+            self.live -= 1;
             self.lmqs -= usize::from(is_lmq(name));
             if queue.marked > 0 {
                 marked.push(queue.id);
