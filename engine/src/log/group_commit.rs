@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_lite::future;
 use ringmq_env::{Env, Fatal, mutant};
@@ -16,6 +17,13 @@ use crate::types::LogPosition;
 
 /// A group takes no further block once it has this many bytes, so that a deep backlog is acknowledged bit by bit.
 const MAX_GROUP_BYTES: usize = 8 << 20;
+
+/// A group waits for no more once it has this many bytes: a larger write costs the device as much for each of them.
+const ENOUGH_BYTES: u64 = 512 << 10;
+/// Turns of the core that a group waits for more, at most.
+const MAX_TURNS: usize = 16;
+/// And how long, if the device takes no less for a commit.
+const MAX_GATHERING: Duration = Duration::from_micros(250);
 
 /// What a group commit came to.
 #[derive(Debug)]
@@ -33,8 +41,10 @@ impl<E: Env> Log<E> {
     pub(crate) async fn commit_next(&self) -> CommitStep {
         let log = &*self.0;
         log.changed.until(|| log.closing.get() || log.staging.borrow().is_pending()).await;
+        log.gather().await;
         let group = log.staging.borrow_mut().take_group(MAX_GROUP_BYTES);
         let Some(group) = group else { return CommitStep::Closed };
+        let begun = log.env.now();
         let step = match log.write_group(&group).await {
             Ok(slot) => log.complete(group, slot),
             Err(error) if is_no_space(&error) => {
@@ -45,6 +55,7 @@ impl<E: Env> Log<E> {
             }
             Err(error) => ringmq_env::fatal(Fatal::Write { path: log.options.dir.clone(), error }),
         };
+        log.commit_time.set(log.env.now().since(begun));
         log.assert_watermarks();
         log.changed.notify();
         step
@@ -87,6 +98,24 @@ impl<E: Env> Log<E> {
 }
 
 impl<E: Env> Inner<E> {
+    /// Lets the core take in what has reached it before a group is cut, for no longer than a commit takes. A group costs
+    /// much the same whatever its size, and what it leaves behind waits for a whole commit. An idle core has nothing
+    /// else to do, and a turn that stages nothing ends the wait.
+    async fn gather(&self) {
+        let limit = self.commit_time.get().min(MAX_GATHERING);
+        let begun = self.env.now();
+        for _ in 0..MAX_TURNS {
+            let staged = self.staging.borrow().end();
+            if staged - self.committed.borrow().position >= ENOUGH_BYTES {
+                return;
+            }
+            self.env.yield_now().await;
+            if self.staging.borrow().end() == staged || self.env.now().since(begun) >= limit {
+                return;
+            }
+        }
+    }
+
     /// Writes a group's sectors and its journal slot at once, and waits for all of them.
     async fn write_group(&self, group: &Group) -> io::Result<Slot> {
         let epoch = self.staging.borrow().epoch();

@@ -22,6 +22,7 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringmq_env::{Env, IoSlice, mutant};
 
@@ -94,6 +95,8 @@ struct Inner<E: Env> {
     /// Where the log ended when the present epoch began.
     epoch_start: Cell<u64>,
     last_store_ms: Cell<i64>,
+    /// How long the last group commit took.
+    commit_time: Cell<Duration>,
     /// Where the log ended when it was opened.
     opened_end: u64,
     cold: ColdCache,

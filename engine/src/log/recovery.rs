@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use ringmq_env::{Env, IoSlice};
 
@@ -102,6 +103,7 @@ fn assemble<E: Env>(
         epoch_start: Cell::new(opened.end.position),
         committed: RefCell::new(opened.end.clone()),
         last_store_ms: Cell::new(opened.store_ms),
+        commit_time: Cell::new(Duration::ZERO),
         opened_end: opened.end.position,
         cold: ColdCache::new(cold_memory),
         counters: Cell::new(LogCounters::default()),
