@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// Alignment of the memory in bytes: a page, which satisfies every device's direct I/O.
 pub const BUF_ALIGN: usize = 4096;
 
+/// Bytes that a processor fetches at a time.
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE: usize = 64;
+
 struct Memory {
     start: NonNull<u8>,
     len: usize,
@@ -175,6 +179,24 @@ impl IoSlice {
         IoSlice { memory: Arc::clone(&self.memory), at: self.at + at, len }
     }
 
+    /// Whether `next` lies right behind this view in the same memory; this view then shows it, too.
+    pub fn join(&mut self, next: &IoSlice) -> bool {
+        let joins = Arc::ptr_eq(&self.memory, &next.memory) && self.at + self.len == next.at;
+        self.len += if joins { next.len } else { 0 };
+        joins
+    }
+
+    /// Has a part of this view fetched into the core's cache meanwhile, where the processor can. Panics if it is not
+    /// within.
+    pub fn prefetch(&self, at: usize, len: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for line in self[at..at + len].chunks(CACHE_LINE) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: every x86-64 has the instruction, and it changes nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+    }
+
     /// Bytes that the memory behind this view takes, however short the view: what a budget counts.
     pub fn memory_len(&self) -> usize {
         self.memory.len
@@ -218,6 +240,15 @@ mod tests {
         buf.publish();
         assert_eq!((&*first, &*buf.slice(5, 3)), (&b"first"[..], &b"sec"[..]));
         assert_eq!(&*first.slice(1, 3), b"irs");
+    }
+
+    #[test]
+    fn neighbours_join_and_others_do_not() {
+        let buf = IoSlice::copy_of(b"abcdef");
+        let mut slice = buf.slice(0, 2);
+        assert!(slice.join(&buf.slice(2, 3)) && !slice.join(&buf.slice(2, 3)));
+        assert!(!slice.join(&IoSlice::copy_of(b"f").slice(0, 1)));
+        assert_eq!(&*slice, b"abcde");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use ringmq_env::IoSlice;
 
+use super::stretch::Stretch;
 use crate::signal::Signal;
 
 /// Bytes that are read where nobody has read before: the reader may want one record only.
@@ -44,8 +45,8 @@ struct Block {
 
 /// What the cache has at a position.
 pub(super) enum Look {
-    /// Here it is: the block's start and its bytes.
-    Ready(u64, IoSlice),
+    /// Here it is.
+    Ready(Stretch),
     /// Somebody reads it already.
     Loading,
     /// It has to be read: the largest stretch around the position that no block covers.
@@ -98,7 +99,7 @@ impl ColdCache {
         self.looks.set(self.looks.get() + 1);
         block.used = self.looks.get();
         let is_first = block.sequential && !std::mem::replace(&mut block.touched, true);
-        (Look::Ready(*start, data.clone()), is_first)
+        (Look::Ready(Stretch { start: *start, bytes: data.clone() }), is_first)
     }
 
     /// Waits until nobody reads the block at `position`.
@@ -237,7 +238,7 @@ mod tests {
         assert!(matches!(cache.look(FIRST_READ), (Look::Loading, false)));
         load(&cache, &first);
         assert!(
-            matches!(cache.look(FIRST_READ), (Look::Ready(FIRST_READ, _), false)),
+            matches!(cache.look(FIRST_READ), (Look::Ready(Stretch { start: FIRST_READ, .. }), false)),
             "one record is no sequence"
         );
         let second = cache.begin(first.end, ALL).unwrap();

@@ -4,25 +4,15 @@ use std::collections::VecDeque;
 
 use ringmq_env::{AppendBuf, IoSlice};
 
+use super::stretch::Stretch;
+
 /// Memory of dropped blocks that is kept for new ones.
 const MAX_SPARES: usize = 4;
-
-/// A block that is no longer written to.
-struct HotBlock {
-    start: u64,
-    data: IoSlice,
-}
-
-impl HotBlock {
-    fn end(&self) -> u64 {
-        self.start + self.data.len() as u64
-    }
-}
 
 /// Finished blocks, oldest first. Every record lies within one block. The block that is being filled is not among
 /// them, but it counts against the limit.
 pub(crate) struct HotTail {
-    blocks: VecDeque<HotBlock>,
+    blocks: VecDeque<Stretch>,
     spares: Vec<AppendBuf>,
     memory: usize,
     limit: usize,
@@ -34,11 +24,11 @@ impl HotTail {
         HotTail { blocks: VecDeque::new(), spares: Vec::new(), memory: 0, limit }
     }
 
-    /// Takes a finished block; `data` starts at log position `start`.
-    pub(crate) fn push(&mut self, start: u64, data: IoSlice) {
+    /// Takes a finished block; `bytes` starts at log position `start`.
+    pub(crate) fn push(&mut self, start: u64, bytes: IoSlice) {
         assert!(self.blocks.back().is_none_or(|last| last.start <= start), "blocks come in log order");
-        self.memory += data.memory_len();
-        self.blocks.push_back(HotBlock { start, data });
+        self.memory += bytes.memory_len();
+        self.blocks.push_back(Stretch { start, bytes });
     }
 
     /// Drops the oldest blocks while they and `current` bytes of the block being filled are over the limit.
@@ -46,9 +36,9 @@ impl HotTail {
     pub(crate) fn evict(&mut self, current: usize, written: u64) {
         while self.memory + current > self.limit && self.blocks.front().is_some_and(|b| b.end() <= written) {
             if let Some(block) = self.blocks.pop_front() {
-                self.memory -= block.data.memory_len();
+                self.memory -= block.bytes.memory_len();
                 let free = self.spares.len() < MAX_SPARES;
-                self.spares.extend(free.then(|| AppendBuf::recycle(block.data)).flatten());
+                self.spares.extend(free.then(|| AppendBuf::recycle(block.bytes)).flatten());
             }
         }
     }
@@ -67,20 +57,18 @@ impl HotTail {
                 return;
             }
             if block.start < position {
-                block.data = block.data.slice(0, (position - block.start) as usize);
+                block.bytes = block.bytes.slice(0, (position - block.start) as usize);
                 self.blocks.push_back(block);
                 return;
             }
-            self.memory -= block.data.memory_len();
+            self.memory -= block.bytes.memory_len();
         }
     }
 
-    /// The `len` bytes at `position`, if one block has them.
-    pub(crate) fn get(&self, position: u64, len: usize) -> Option<IoSlice> {
+    /// The last block that begins at `position` or before.
+    pub(crate) fn stretch_at(&self, position: u64) -> Option<Stretch> {
         let after = self.blocks.partition_point(|block| block.start <= position);
-        let block = self.blocks.get(after.checked_sub(1)?)?;
-        let at = (position - block.start) as usize;
-        (at + len <= block.data.len()).then(|| block.data.slice(at, len))
+        self.blocks.get(after.checked_sub(1)?).cloned()
     }
 
     /// Memory held, in bytes.
@@ -92,6 +80,7 @@ impl HotTail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::LogPosition;
 
     fn tail() -> HotTail {
         let mut tail = HotTail::new(2 * 4096);
@@ -101,11 +90,17 @@ mod tests {
         tail
     }
 
+    fn get(tail: &HotTail, position: u64, len: usize) -> Option<IoSlice> {
+        tail.stretch_at(position)?.get(LogPosition(position), len)
+    }
+
     #[test]
     fn reads_stay_within_one_block() {
         let tail = tail();
-        assert_eq!(tail.get(1100, 100).unwrap()[..], [1; 100]);
-        assert!(tail.get(1150, 51).is_none() && tail.get(999, 1).is_none() && tail.get(1300, 1).is_none());
+        assert_eq!(get(&tail, 1100, 100).unwrap()[..], [1; 100]);
+        assert!(
+            get(&tail, 1150, 51).is_none() && get(&tail, 999, 1).is_none() && get(&tail, 1300, 1).is_none()
+        );
     }
 
     #[test]
@@ -114,7 +109,7 @@ mod tests {
         tail.evict(0, 1099);
         assert_eq!((tail.blocks.len(), tail.memory()), (3, 3 * 4096));
         tail.evict(0, 1100);
-        assert!(tail.get(1000, 1).is_none() && tail.get(1100, 1).is_some());
+        assert!(get(&tail, 1000, 1).is_none() && get(&tail, 1100, 1).is_some());
         assert_eq!((tail.blocks.len(), tail.memory()), (2, 3 * 4096));
         assert!(tail.new_block(4096).is_empty());
         assert_eq!(tail.memory(), 2 * 4096);
@@ -124,7 +119,9 @@ mod tests {
     fn truncation_cuts_within_a_block() {
         let mut tail = tail();
         tail.truncate(1150);
-        assert!(tail.get(1149, 1).is_some() && tail.get(1150, 1).is_none() && tail.get(1200, 1).is_none());
+        assert!(
+            get(&tail, 1149, 1).is_some() && get(&tail, 1150, 1).is_none() && get(&tail, 1200, 1).is_none()
+        );
         assert_eq!(tail.memory(), 2 * 4096);
     }
 }

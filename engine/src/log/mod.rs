@@ -15,6 +15,7 @@ mod replay;
 mod scan;
 mod segment;
 mod staging;
+mod stretch;
 mod tail_journal;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::types::{LOG_END, LogPosition, ShardId};
 pub(crate) use frame::record_len;
 pub(crate) use group_commit::CommitStep;
 pub(crate) use replay::ScannedRecord;
+pub(crate) use stretch::Stretch;
 
 use cold_cache::ColdCache;
 use segment::Segments;
@@ -239,7 +241,12 @@ impl<E: Env> Log<E> {
 
     /// The committed bytes at `position` if the hot tail has them.
     pub(crate) fn get_hot(&self, position: LogPosition, len: usize) -> Option<IoSlice> {
-        self.0.staging.borrow().get(position.0, len)
+        self.hot_stretch(position)?.get(position, len)
+    }
+
+    /// What the hot tail has around `position`, all of it committed or about to be.
+    pub(crate) fn hot_stretch(&self, position: LogPosition) -> Option<Stretch> {
+        self.0.staging.borrow().stretch_at(position.0)
     }
 
     /// Lets [`Log::commit_next`] end once everything staged is committed. Nothing may be staged from now on.

@@ -6,21 +6,15 @@ use std::ops::Range;
 use ringmq_env::{AppendBuf, Env, IoSlice};
 
 use super::cold_cache::Look;
-use super::{Inner, Log};
+use super::{Inner, Log, Stretch};
 use crate::types::LogPosition;
 
 /// Longest record that is put together from two blocks; a longer one is read by itself.
 const MAX_JOINED: usize = 256 << 10;
 
 impl<E: Env> Log<E> {
-    /// The `len` committed bytes at `position` as the disk has them, unchecked. `sequential` readers share large
-    /// blocks, which are read ahead of them.
-    pub(crate) async fn read_cold(
-        &self,
-        position: LogPosition,
-        len: usize,
-        sequential: bool,
-    ) -> io::Result<IoSlice> {
+    /// The `len` committed bytes at `position` as the disk has them, unchecked.
+    pub(crate) async fn read_cold(&self, position: LogPosition, len: usize) -> io::Result<IoSlice> {
         let log = &*self.0;
         let LogPosition(position) = position;
         let end = position + len as u64;
@@ -29,56 +23,63 @@ impl<E: Env> Log<E> {
             let committed = log.committed.borrow();
             (committed.sector_start(), committed.sector.clone())
         };
-        if end > written {
-            return log.read_across(position, end, written, &sector).await;
+        match end > written {
+            true => log.read_across(position, end, written, &sector).await,
+            false => log.read_range(position, len).await,
         }
-        let read_ahead = if sequential { self.read_shared(position, len).await } else { None };
-        match read_ahead {
-            Some(bytes) => Ok(bytes),
+    }
+
+    /// The same with what comes along: sequential readers share large blocks, which are read ahead of them.
+    pub(crate) async fn read_stretch(&self, position: LogPosition, len: usize) -> io::Result<Stretch> {
+        let LogPosition(start) = position;
+        let is_on_disk = start + len as u64 <= self.0.committed.borrow().sector_start();
+        let shared = if is_on_disk { self.read_shared(start, len).await } else { None };
+        match shared {
+            Some(stretch) => Ok(stretch),
             // Or a sector beside the record is what cannot be read.
-            None => log.read_range(position, len).await,
+            None => Ok(Stretch { start, bytes: self.read_cold(position, len).await? }),
         }
     }
 
     /// The same from the device, whatever readers share: for bytes that turned out not to be what was written.
     pub(crate) async fn read_once_more(&self, position: LogPosition, len: usize) -> io::Result<IoSlice> {
         self.0.cold.forget(position.0..position.0 + len as u64);
-        self.read_cold(position, len, false).await
+        self.read_cold(position, len).await
     }
 
-    /// The bytes from the blocks that readers share; `None` when they cannot be had.
-    async fn read_shared(&self, position: u64, len: usize) -> Option<IoSlice> {
-        let (start, block) = self.block_at(position).await?;
-        let at = (position - start) as usize;
-        if at + len <= block.len() {
-            return Some(block.slice(at, len));
+    /// The block of those that readers share which has the bytes, or just these, put together from several; `None` when
+    /// they cannot be had.
+    async fn read_shared(&self, position: u64, len: usize) -> Option<Stretch> {
+        let block = self.block_at(position).await?;
+        if position + len as u64 <= block.end() {
+            return Some(block);
         }
         if len > MAX_JOINED {
             return None;
         }
         let mut joined = AppendBuf::with_capacity(len);
-        joined.extend(&block[at..]);
+        joined.extend(&block.bytes[(position - block.start) as usize..]);
         while joined.len() < len {
             let next = position + joined.len() as u64;
-            let (start, block) = self.block_at(next).await?;
-            let part = &block[(next - start) as usize..];
+            let block = self.block_at(next).await?;
+            let part = &block.bytes[(next - block.start) as usize..];
             joined.extend(&part[..part.len().min(len - joined.len())]);
         }
         joined.publish();
-        Some(joined.slice(0, len))
+        Some(Stretch { start: position, bytes: joined.slice(0, len) })
     }
 
-    /// The block that holds `position`, and its start.
-    async fn block_at(&self, position: u64) -> Option<(u64, IoSlice)> {
+    /// The block that holds `position`.
+    async fn block_at(&self, position: u64) -> Option<Stretch> {
         let cold = &self.0.cold;
         let mut has_waited = false;
         loop {
             match cold.look(position) {
-                (Look::Ready(start, data), is_first) => {
+                (Look::Ready(block), is_first) => {
                     if is_first {
                         self.read_ahead(position);
                     }
-                    return Some((start, data));
+                    return Some(block);
                 }
                 (Look::Loading, _) => {}
                 // It could not be read, or had to go at once.

@@ -11,6 +11,7 @@ use ringmq_env::{AppendBuf, IoSlice};
 use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind, MAX_PAYLOAD};
 use super::hot_tail::HotTail;
 use super::segment::{SEGMENT_HEADER_LEN, SegmentRange};
+use super::stretch::Stretch;
 
 /// Bytes of a block of the tail, unless a unit needs a larger one.
 pub(crate) const BLOCK_LEN: usize = 1 << 20;
@@ -236,13 +237,14 @@ impl Staging {
         (self.handed, self.epoch) = (end.position, epoch);
     }
 
-    /// The `len` bytes at `position`, all of them in closed frames, if the tail holds them.
-    pub(crate) fn get(&self, position: u64, len: usize) -> Option<IoSlice> {
-        if position < self.block.start {
-            return self.hot.get(position, len);
+    /// The block that `position` is in, as far as its frames are closed, if the tail holds it.
+    pub(crate) fn stretch_at(&self, position: u64) -> Option<Stretch> {
+        let start = self.block.start;
+        if position < start {
+            return self.hot.stretch_at(position);
         }
-        let at = (position - self.block.start) as usize;
-        (position + len as u64 <= self.handed).then(|| self.block.buf.slice(at, len))
+        let len = self.handed.checked_sub(start)? as usize;
+        Some(Stretch { start, bytes: self.block.buf.slice(0, len) })
     }
 
     /// Memory held by the tail, in bytes.

@@ -73,7 +73,12 @@ impl<E: Env> Shard<E> {
         if let Some(bytes) = shard.log.get_hot(position, len) {
             return Ok(bytes);
         }
-        let read = shard.log.read_cold(position, len, sequential).await;
+        let read = match sequential {
+            true => {
+                shard.log.read_stretch(position, len).await.and_then(|stretch| stretch.part(position, len))
+            }
+            false => shard.log.read_cold(position, len).await,
+        };
         let bytes = read.map_err(|source| ReadError::Io { position: position.0, len, source })?;
         if let Some(bytes) = shard.whole(position, len, record.crc, bytes).await {
             return Ok(bytes);

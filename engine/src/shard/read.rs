@@ -9,7 +9,7 @@ use super::message::{Indexed, offsets_of};
 use super::{Inner, Shard};
 use crate::damage::Damage;
 use crate::index::{IndexEntry, KeySearch};
-use crate::log::record_len;
+use crate::log::{Log, Stretch, record_len};
 use crate::types::*;
 
 /// Index entries that one filtered read looks at most, so that a filter that hardly matches cannot hold the core
@@ -36,15 +36,15 @@ impl<E: Env> Shard<E> {
         let max = scan_limit(request);
         let first =
             shard.index.entries_hot(request.topic, request.queue_id, request.offset, max, &mut entries)?;
-        let mut reading = Reading::new(request, range, first);
-        for (offset, entry) in (first.0..).zip(&entries) {
-            match reading.step(offset, entry) {
+        let mut reading = Reading::new(request, range, first, entries.len());
+        for (at, entry) in entries.iter().enumerate() {
+            match reading.step(first.0 + at as i64, entry) {
                 Step::Skip => continue,
                 Step::Stop => break,
                 Step::Take => {}
             }
-            match shard.log.get_hot(entry.position, entry.size as usize) {
-                Some(record) => reading.take(shard, entry, record),
+            match reading.near.find(&shard.log, entry) {
+                Some(record) => reading.take(record, &entries[at..]),
                 None if reading.result.messages > 0 => break,
                 None => return None,
             }
@@ -72,15 +72,16 @@ impl<E: Env> Shard<E> {
             let status = ReadStatus::OffsetTooSmall;
             return Ok(ReadResult { status, ..empty(range, found.first) });
         }
-        let mut reading = Reading::new(request, range, found.first);
-        for (offset, entry) in (found.first.0..).zip(&found.entries) {
-            match reading.step(offset, entry) {
+        let mut reading = Reading::new(request, range, found.first, found.entries.len());
+        for (at, entry) in found.entries.iter().enumerate() {
+            match reading.step(found.first.0 + at as i64, entry) {
                 Step::Skip => continue,
                 Step::Stop => break,
                 Step::Take => {}
             }
-            match shard.record(entry, true).await {
-                Ok(record) => reading.take(shard, entry, record),
+            let entries = &found.entries[at..];
+            match shard.record(entries, &mut reading.near).await {
+                Ok(record) => reading.take(record, entries),
                 // Deleted while it was looked for.
                 Err(_) if entry.position < shard.log.min() && reading.result.messages == 0 => {
                     return Ok(match shard.check_range(request) {
@@ -210,31 +211,49 @@ impl<E: Env> Inner<E> {
         Ok(found.entries.first().copied().filter(|_| found.first == offset))
     }
 
-    /// The record of `entry`, from memory or from disk; what comes from disk is checked.
-    async fn record(&self, entry: &IndexEntry, sequential: bool) -> Result<IoSlice, ReadError> {
-        let len = entry.size as usize;
-        if let Some(record) = self.log.get_hot(entry.position, len) {
+    /// The record of the first entry, from memory or from disk; what comes from disk is checked, while the next one is
+    /// on its way to the core's cache.
+    async fn record(&self, entries: &[IndexEntry], near: &mut Near) -> Result<IoSlice, ReadError> {
+        let entry = &entries[0];
+        let (position, len) = (entry.position, entry.size as usize);
+        let record = match near.find(&self.log, entry) {
+            Some(record) => record,
+            None => {
+                let read = self.log.read_stretch(position, len).await;
+                let stretch = read.map_err(|source| self.read_error(position, len, source))?;
+                let record = stretch.part(position, len);
+                *near = Near { stretch: Some(stretch), from_disk: true };
+                record.map_err(|source| self.read_error(position, len, source))?
+            }
+        };
+        if !near.from_disk {
             return Ok(record);
         }
-        let record = self.read_cold(entry.position, len, sequential).await?;
+        if let (Some(stretch), Some(next)) = (&near.stretch, entries.get(1)) {
+            stretch.prefetch(next.position, next.size as usize);
+        }
         self.count(|stats| stats.messages_read_cold += 1);
+        if is_whole(&record, len, entry.crc) {
+            return Ok(record);
+        }
+        // What is around it was misread as well, perhaps.
+        *near = Near::default();
         self.checked(entry, record).await
     }
 
-    async fn read_cold(
-        &self,
-        position: LogPosition,
-        len: usize,
-        sequential: bool,
-    ) -> Result<IoSlice, ReadError> {
-        let read = self.log.read_cold(position, len, sequential).await;
-        read.map_err(|source| match source.kind() {
+    async fn read_cold(&self, position: LogPosition, len: usize) -> Result<IoSlice, ReadError> {
+        let read = self.log.read_cold(position, len).await;
+        read.map_err(|source| self.read_error(position, len, source))
+    }
+
+    fn read_error(&self, position: LogPosition, len: usize, source: io::Error) -> ReadError {
+        match source.kind() {
             // The file is gone, or was cut off.
             io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => {
                 self.damaged(position, len, &source.to_string())
             }
             _ => ReadError::Io { position: position.0, len, source },
-        })
+        }
     }
 
     /// `record`, if it is what was written.
@@ -288,7 +307,7 @@ impl<E: Env> Inner<E> {
         let head = match self.log.get_hot(position, LENGTH_BYTES) {
             Some(head) => head,
             None if !self.log.is_in_one_segment(position, LENGTH_BYTES) => return Ok(None),
-            None => self.read_cold(position, LENGTH_BYTES, false).await?,
+            None => self.read_cold(position, LENGTH_BYTES).await?,
         };
         let limit = self.options.max_record_size;
         let Some(len) = record_len(&head).filter(|len| *len <= limit && is_within(*len)) else {
@@ -297,7 +316,7 @@ impl<E: Env> Inner<E> {
         match self.log.get_hot(position, len) {
             Some(record) => Ok(Some(record)),
             None if !self.log.is_in_one_segment(position, len) => Ok(None),
-            None => self.read_cold(position, len, false).await.map(Some),
+            None => self.read_cold(position, len).await.map(Some),
         }
     }
 
@@ -339,17 +358,44 @@ enum Step {
     Stop,
 }
 
+/// Where the last record was found: the next one is mostly near.
+#[derive(Default)]
+struct Near {
+    stretch: Option<Stretch>,
+    from_disk: bool,
+}
+
+impl Near {
+    /// The record of `entry`, if it is near or in the hot tail.
+    fn find<E: Env>(&mut self, log: &Log<E>, entry: &IndexEntry) -> Option<IoSlice> {
+        let (position, len) = (entry.position, entry.size as usize);
+        let near = self.stretch.as_ref().and_then(|stretch| stretch.get(position, len));
+        near.or_else(|| {
+            let stretch = log.hot_stretch(position)?;
+            let record = stretch.get(position, len)?;
+            *self = Near { stretch: Some(stretch), from_disk: false };
+            Some(record)
+        })
+    }
+}
+
 /// A read under way.
 struct Reading<'r> {
     request: &'r ReadRequest<'r>,
     result: ReadResult,
-    /// The stretch of the log that the last part shows.
-    last: (LogPosition, usize),
+    near: Near,
 }
 
 impl<'r> Reading<'r> {
-    fn new(request: &'r ReadRequest<'r>, range: QueueRange, first: QueueOffset) -> Reading<'r> {
-        Reading { request, result: empty(range, first), last: (LogPosition(0), 0) }
+    /// Of `entries` entries, the one of `first` first.
+    fn new(
+        request: &'r ReadRequest<'r>,
+        range: QueueRange,
+        first: QueueOffset,
+        entries: usize,
+    ) -> Reading<'r> {
+        let parts = Vec::with_capacity(entries.min(request.max_messages));
+        Reading { request, result: ReadResult { parts, ..empty(range, first) }, near: Near::default() }
     }
 
     fn step(&mut self, offset: i64, entry: &IndexEntry) -> Step {
@@ -373,39 +419,29 @@ impl<'r> Reading<'r> {
         self.result.next_offset.0 += 1;
     }
 
-    /// Adds the entry's record, if it is wanted; one that lies right behind the last in memory prolongs its part.
-    fn take<E: Env>(&mut self, shard: &Inner<E>, entry: &IndexEntry, record: IoSlice) {
-        let next_offset = self.behind(&record);
-        if self.request.record_filter.is_some_and(|filter| !(filter.matches)(&record)) {
-            self.result.next_offset = next_offset;
-            return;
-        }
-        let (start, len) = self.last;
-        let size = entry.size as usize;
-        let joined = (len > 0 && start.0 + len as u64 == entry.position.0)
-            .then(|| shard.log.get_hot(start, len + size))
-            .flatten();
+    /// Adds the record of the first of the entries that are left, if it is wanted; one that lies right behind the last
+    /// in memory prolongs its part.
+    fn take(&mut self, record: IoSlice, entries: &[IndexEntry]) {
+        let next_offset = self.behind(&record, entries);
         let result = &mut self.result;
-        match (joined, result.parts.last_mut()) {
-            (Some(joined), Some(last)) => {
-                *last = joined;
-                self.last = (start, len + size);
-            }
-            _ => {
-                result.parts.push(record);
-                self.last = (entry.position, size);
-            }
+        result.next_offset = next_offset;
+        if self.request.record_filter.is_some_and(|filter| !(filter.matches)(&record)) {
+            return;
         }
         result.status = ReadStatus::Found;
         result.messages += 1;
-        result.bytes += size;
-        result.next_offset = next_offset;
+        result.bytes += record.len();
+        if !result.parts.last_mut().is_some_and(|last| last.join(&record)) {
+            result.parts.push(record);
+        }
     }
 
-    /// Where to go on behind a record: behind all messages of an inner batch, also when it is read from its middle.
-    fn behind(&self, record: &[u8]) -> QueueOffset {
+    /// Where to go on behind a record: behind all messages of an inner batch, also when it is read from its middle. Their
+    /// entries have one position, so that most records need not be looked at, which are in no cache of the core's yet.
+    fn behind(&self, record: &[u8], entries: &[IndexEntry]) -> QueueOffset {
         let next = QueueOffset(self.result.next_offset.0 + 1);
-        if sys_flag_of(record).is_none_or(|flag| flag & sys_flag::INNER_BATCH == 0) {
+        let is_last = entries.get(1).is_some_and(|following| following.position != entries[0].position);
+        if is_last || sys_flag_of(record).is_none_or(|flag| flag & sys_flag::INNER_BATCH == 0) {
             return next;
         }
         let Ok(view) = RecordView::decode(record) else { return next };
