@@ -5,7 +5,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hashbrown::HashMap;
 use ringmq_engine::ShardId;
 use ringmq_env::{Env, Listener, Stream, StreamWriter, mutant};
@@ -25,6 +25,7 @@ use crate::event::LocalEvent;
 use crate::mailbox::{CoreId, Full, LaneGauge, Mailbox};
 use crate::message::*;
 use crate::message_filter::FilterCache;
+use crate::outgoing::Gathered;
 use crate::quotas::Quotas;
 use crate::remarks;
 use crate::shard_service::ShardService;
@@ -66,7 +67,7 @@ pub struct Core<E: Env> {
     calls: CallTable,
     backlog: Backlog,
     limits: Limits,
-    buffers: RefCell<Vec<BytesMut>>,
+    buffers: RefCell<Vec<Gathered>>,
     network_memory: Cell<usize>,
     network_memory_limit: usize,
     node_messages: RefCell<VecDeque<NodeMessage>>,
@@ -583,13 +584,13 @@ impl<E: Env> Core<E> {
         self.network_memory.get() > self.network_memory_limit / 2
     }
 
-    /// An empty buffer.
-    pub fn take_buffer(&self) -> BytesMut {
+    /// Empty memory for a write.
+    pub fn take_buffer(&self) -> Gathered {
         self.buffers.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Gives an empty buffer back.
-    pub fn give_buffer(&self, buffer: BytesMut) {
+    /// Gives empty memory back.
+    pub fn give_buffer(&self, buffer: Gathered) {
         let mut buffers = self.buffers.borrow_mut();
         if buffers.len() < SPARE_BUFFERS && (1..=SPARE_BUFFER_MAX).contains(&buffer.capacity()) {
             buffers.push(buffer);

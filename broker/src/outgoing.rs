@@ -58,15 +58,19 @@ impl Outgoing {
         self.len() == 0
     }
 
-    /// Takes everything out, and goes on with `spare` as the tail, which must be empty.
-    pub fn take(&mut self, spare: BytesMut) -> Gathered {
-        debug_assert!(spare.is_empty());
+    /// Takes everything out, and goes on with the memory of `spare`, which must be empty.
+    pub fn take(&mut self, spare: Gathered) -> Gathered {
+        debug_assert!(spare.parts.is_empty() && spare.tail.is_empty());
         self.parts_len = 0;
-        Gathered { parts: std::mem::take(&mut self.parts), tail: std::mem::replace(&mut self.tail, spare) }
+        Gathered {
+            parts: std::mem::replace(&mut self.parts, spare.parts),
+            tail: std::mem::replace(&mut self.tail, spare.tail),
+        }
     }
 }
 
 /// What one write takes.
+#[derive(Default)]
 pub struct Gathered {
     parts: Vec<Part>,
     tail: BytesMut,
@@ -80,11 +84,16 @@ impl Gathered {
         parts.chain(tail).collect()
     }
 
-    /// The tail's memory, empty, to be used again.
-    pub fn into_spare(self) -> BytesMut {
-        let mut tail = self.tail;
-        tail.clear();
-        tail
+    /// Its memory, empty, to be used again.
+    pub fn into_spare(mut self) -> Gathered {
+        self.parts.clear();
+        self.tail.clear();
+        self
+    }
+
+    /// Bytes of memory that it has for more.
+    pub fn capacity(&self) -> usize {
+        self.parts.capacity() * size_of::<Part>() + self.tail.capacity()
     }
 }
 
@@ -102,7 +111,7 @@ mod tests {
         out.body(vec![large.clone()]);
         out.tail().extend_from_slice(b"head3");
         assert_eq!(out.len(), 18 + large.len());
-        let gathered = out.take(BytesMut::new());
+        let gathered = out.take(Gathered::default());
         assert!(out.is_empty());
         let slices = gathered.slices();
         assert_eq!(slices.len(), 3);
