@@ -17,6 +17,10 @@ pub const BUF_ALIGN: usize = 4096;
 #[cfg(target_arch = "x86_64")]
 const CACHE_LINE: usize = 64;
 
+/// Most bytes that are fetched ahead.
+#[cfg(target_arch = "x86_64")]
+const PREFETCHED: usize = 4 << 10;
+
 struct Memory {
     start: NonNull<u8>,
     len: usize,
@@ -186,11 +190,11 @@ impl IoSlice {
         joins
     }
 
-    /// Has a part of this view fetched into the core's cache meanwhile, where the processor can. Panics if it is not
-    /// within.
-    pub fn prefetch(&self, at: usize, len: usize) {
+    /// Has this view's first few KiB fetched into the core's cache meanwhile, where the processor can; it sees by itself
+    /// that somebody goes on behind them.
+    pub fn prefetch(&self) {
         #[cfg(target_arch = "x86_64")]
-        for line in self[at..at + len].chunks(CACHE_LINE) {
+        for line in self[..self.len.min(PREFETCHED)].chunks(CACHE_LINE) {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             // SAFETY: every x86-64 has the instruction, and it changes nothing.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };

@@ -24,24 +24,12 @@ impl Stretch {
 
     /// The `len` bytes at `position`, if they are all here.
     pub(crate) fn get(&self, position: LogPosition, len: usize) -> Option<IoSlice> {
-        let at = self.offset_of(position, len)?;
-        Some(self.bytes.slice(at, len))
+        let at = usize::try_from(position.0.checked_sub(self.start)?).ok()?;
+        (at.checked_add(len)? <= self.bytes.len()).then(|| self.bytes.slice(at, len))
     }
 
     /// The same of a stretch that was read for them.
     pub(crate) fn part(&self, position: LogPosition, len: usize) -> io::Result<IoSlice> {
         self.get(position, len).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
-
-    /// Has what is here of the `len` bytes at `position` fetched into the core's cache meanwhile.
-    pub(crate) fn prefetch(&self, position: LogPosition, len: usize) {
-        if let Some(at) = self.offset_of(position, len) {
-            self.bytes.prefetch(at, len);
-        }
-    }
-
-    fn offset_of(&self, position: LogPosition, len: usize) -> Option<usize> {
-        let at = usize::try_from(position.0.checked_sub(self.start)?).ok()?;
-        (at.checked_add(len)? <= self.bytes.len()).then_some(at)
     }
 }

@@ -44,7 +44,11 @@ impl<E: Env> Shard<E> {
                 Step::Take => {}
             }
             match reading.near.find(&shard.log, entry) {
-                Some(record) => reading.take(record, &entries[at..]),
+                Some(record) => {
+                    // The socket's copy would wait for each of them.
+                    record.prefetch();
+                    reading.take(record, &entries[at..]);
+                }
                 None if reading.result.messages > 0 => break,
                 None => return None,
             }
@@ -229,8 +233,8 @@ impl<E: Env> Inner<E> {
         if !near.from_disk {
             return Ok(record);
         }
-        if let (Some(stretch), Some(next)) = (&near.stretch, entries.get(1)) {
-            stretch.prefetch(next.position, next.size as usize);
+        if let Some(next) = entries.get(1).and_then(|next| near.get(next)) {
+            next.prefetch();
         }
         self.count(|stats| stats.messages_read_cold += 1);
         if is_whole(&record, len, entry.crc) {
@@ -366,13 +370,16 @@ struct Near {
 }
 
 impl Near {
+    /// The record of `entry`, if it is near.
+    fn get(&self, entry: &IndexEntry) -> Option<IoSlice> {
+        self.stretch.as_ref()?.get(entry.position, entry.size as usize)
+    }
+
     /// The record of `entry`, if it is near or in the hot tail.
     fn find<E: Env>(&mut self, log: &Log<E>, entry: &IndexEntry) -> Option<IoSlice> {
-        let (position, len) = (entry.position, entry.size as usize);
-        let near = self.stretch.as_ref().and_then(|stretch| stretch.get(position, len));
-        near.or_else(|| {
-            let stretch = log.hot_stretch(position)?;
-            let record = stretch.get(position, len)?;
+        self.get(entry).or_else(|| {
+            let stretch = log.hot_stretch(entry.position)?;
+            let record = stretch.get(entry.position, entry.size as usize)?;
             *self = Near { stretch: Some(stretch), from_disk: false };
             Some(record)
         })
