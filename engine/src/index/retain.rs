@@ -29,7 +29,7 @@ const LOST: u8 = b'l';
 pub(super) enum Mark {
     /// The topic's messages before the position are deleted.
     Deleted { topic: String, at: u64 },
-    /// The queue's messages before the position have all expired; the next offset was `next`.
+    /// The queue's messages before the position have all expired; the first offset behind them is `next`.
     Expired { topic: String, queue: QueueId, next: i64, seen: u64 },
     /// Messages before the position have expired, whether the log still has them or not.
     LogMin(u64),

@@ -78,7 +78,7 @@ pub(super) struct Queue {
     pub(super) since: u64,
     /// One past the position of the newest entry, in a run or here: what is before is known already.
     pub(super) seen: u64,
-    /// [`Queue::next`] as last marked when all its messages had expired; 0: never.
+    /// Where it goes on, as last marked when all its messages on the device had expired; 0: never.
     pub(super) marked: i64,
     chunks: Vec<Chunk>,
 }

@@ -19,6 +19,14 @@ use crate::slices::{LOOK, Pacer};
 const MAX_RUNS: usize = 6;
 
 impl<E: Env> Pending<E> {
+    /// Whether a state is to be written: its time has come, or (`all`) there is something new. Never of a table that is
+    /// distrusted: it would leave out what could not be read, which then waits no more, and nothing would keep the log
+    /// of it.
+    pub(crate) fn is_save_wanted(&self, all: bool, log_end: LogPosition) -> bool {
+        let has_more = all && self.upto() < log_end && !self.0.state.borrow().distrusted;
+        has_more || self.is_save_due(log_end)
+    }
+
     /// Whether it is time for a state; `log_end` is the log's committed end.
     pub(crate) fn is_save_due(&self, log_end: LogPosition) -> bool {
         let (state, limits) = (self.0.state.borrow(), self.0.limits);
@@ -46,6 +54,9 @@ impl<E: Env> Pending<E> {
                 return Err(self.only_full(error));
             }
         };
+        if self.0.state.borrow().distrusted {
+            return Ok(());
+        }
         self.evict().await;
         match self.merge(saved).await {
             Ok(()) => Ok(()),
@@ -72,7 +83,7 @@ impl<E: Env> Pending<E> {
             taken = pending.state.borrow_mut().take_gone(taken, &mut saved);
         }
         saved.runs.extend(run);
-        saved.write(&pending.env, &pending.dir).await?;
+        self.write_state(&saved).await?;
         {
             let mut state = pending.state.borrow_mut();
             state.runs = Rc::new(saved.runs.clone());
@@ -81,6 +92,16 @@ impl<E: Env> Pending<E> {
         }
         self.remove(&dropped, &saved.runs).await?;
         Ok(saved)
+    }
+
+    /// Writes the state, which does not stay if the table came to be distrusted meanwhile.
+    async fn write_state(&self, saved: &Saved) -> io::Result<()> {
+        let pending = &*self.0;
+        saved.write(&pending.env, &pending.dir).await?;
+        if pending.state.borrow().distrusted {
+            self.remove_state().await;
+        }
+        Ok(())
     }
 
     /// Writes the snapshot's entries that are in no run yet; `None` when there are none.
@@ -156,7 +177,7 @@ impl<E: Env> Pending<E> {
         saved.runs.truncate(first);
         saved.runs.extend((merged.count > 0).then(|| merged.clone()));
         let dropped = saved.gone.split_off(&from);
-        saved.write(&pending.env, &pending.dir).await?;
+        self.write_state(&saved).await?;
         pending.state.borrow_mut().runs = Rc::new(saved.runs.clone());
         let mut pacer = Pacer::new(&pending.env);
         for position in dropped.into_keys() {

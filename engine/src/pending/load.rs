@@ -101,19 +101,15 @@ impl<E: Env> Pending<E> {
         if position.0 < state.upto {
             return;
         }
+        // First, as at a commit: a record that is put off may have the key of the one that it takes the place of.
+        if let Some(settled) = settles.filter(|_| !mutant!("settling-not-recovered")) {
+            state.recover_settled(settled);
+        }
         if let Some(record) = waits {
             state.recovered.insert(record.position.0, record.key());
             state.memory.insert(record.key(), record.place());
             state.fresh.push_back((position.0, record.key()));
             state.count += 1;
-        }
-        let Some(settled) = settles.filter(|_| !mutant!("settling-not-recovered")) else { return };
-        if let Some(key) = state.recovered.remove(&settled) {
-            state.memory.remove(&key);
-            state.count -= 1;
-        } else if state.run_of(settled).is_some() && !state.gone.contains_key(&settled) {
-            state.gone.insert(settled, None);
-            state.count = state.count.saturating_sub(1);
         }
     }
 
@@ -254,7 +250,15 @@ impl<E: Env> Pending<E> {
         let path = run.path(&pending.dir);
         tracing::error!(path = %path.display(), %error, "damaged: some records wait until the next start");
         pending.state.borrow_mut().distrusted = true;
-        let removed = pending.env.remove_file(&pending.dir.join(STATE_FILE)).await;
+        self.remove_state().await;
+    }
+
+    pub(super) async fn remove_state(&self) {
+        let pending = &*self.0;
+        let removed = match pending.env.remove_file(&pending.dir.join(STATE_FILE)).await {
+            Ok(()) => pending.env.sync_dir(&pending.dir).await,
+            failed => failed,
+        };
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::error!(%error, "the state of the waiting records cannot be removed");
@@ -278,6 +282,17 @@ pub(super) fn is_damage(error: &io::Error) -> bool {
 }
 
 impl State {
+    /// The scan of the log found what settles the record at a position.
+    fn recover_settled(&mut self, settled: u64) {
+        if let Some(key) = self.recovered.remove(&settled) {
+            self.memory.remove(&key);
+            self.count -= 1;
+        } else if self.run_of(settled).is_some() && !self.gone.contains_key(&settled) {
+            self.gone.insert(settled, None);
+            self.count = self.count.saturating_sub(1);
+        }
+    }
+
     fn from_saved(saved: Saved) -> State {
         let horizon = saved.runs.iter().map(|run| run.low).min().unwrap_or(Key::MAX);
         State {

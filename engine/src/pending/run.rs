@@ -193,6 +193,9 @@ impl<F: File> RunReader<F> {
         if !is_ours {
             return Err(damaged("its header is not what was written"));
         }
+        if file.size().await? < (1 + run.blocks()) * BLOCK as u64 {
+            return Err(damaged("it is too short"));
+        }
         Ok(RunReader { file, run: run.clone(), block: 0, entries: Default::default() })
     }
 

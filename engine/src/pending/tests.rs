@@ -221,6 +221,34 @@ fn a_damaged_state_or_run_is_made_anew_from_the_log() {
     }
 }
 
+/// What is damaged behind the header shows only once it is read. The log may not be given up until the table was made
+/// anew from it, whatever is saved in between.
+#[test]
+fn a_table_whose_damage_is_found_late_is_not_saved_and_is_made_anew_from_the_log() {
+    let sim = Sim::new(8);
+    sim.run(async {
+        let env = sim.node("a");
+        let pending = open(&env).await;
+        (1..=10).for_each(|position| pending.insert(&record(position as i64, position)));
+        save(&pending, 11).await;
+        let files = env.read_dir(Path::new(DIR)).await.unwrap();
+        let run = files.iter().find(|file| file.name.ends_with("run")).unwrap();
+        let options = ringmq_env::OpenOptions { write: true, ..Default::default() };
+        let file = ringmq_env::Env::open(&env, &Path::new(DIR).join(&run.name), options).await.unwrap();
+        ringmq_env::File::write_at(&file, ringmq_env::IoSlice::copy_of(&[0xff; 4]), 4096 + 20).await.unwrap();
+
+        let pending = open(&env).await;
+        assert_eq!((pending.upto(), pending.count()), (LogPosition(11), 10));
+        assert_eq!(pending.due(100, 99).await.unwrap(), []);
+        pending.insert(&record(100, 11));
+        assert!(!pending.is_save_wanted(true, LogPosition(12)));
+        assert_eq!(pending.oldest_position(), LogPosition(1));
+
+        let pending = open(&env).await;
+        assert_eq!((pending.upto(), pending.count()), (LogPosition(0), 0), "all is to be scanned");
+    });
+}
+
 /// Records come and are settled, or taken back, while snapshots are taken part by part; each, with what the log has
 /// behind it, is the table.
 #[test]

@@ -137,7 +137,7 @@ impl<E: Env> Inner<E> {
         let _pass = self.saving.enter().await;
         for pending in [&self.delayed, &self.half] {
             let end = self.log.committed();
-            if !(all && pending.upto() < end || pending.is_save_due(end)) {
+            if !pending.is_save_wanted(all, end) {
                 continue;
             }
             let snapshot = pending.snapshot(end);
