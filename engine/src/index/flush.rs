@@ -22,7 +22,7 @@ const FLUSH_LOG: u64 = 64 << 20;
 /// Then a run is due later,
 const QUEUE_LOG: u64 = 4 << 10;
 /// when this much of the log is not in one,
-const MOST_FLUSH_LOG: u64 = 256 << 20;
+const MOST_FLUSH_LOG: u64 = 128 << 20;
 /// or when entries and keys take this many bytes of memory.
 const FLUSH_MEMORY: usize = 32 << 20;
 /// Entries of one queue, or queues, handled between two looks at the clock.

@@ -31,7 +31,7 @@ pub(crate) struct QueueSlot(pub(super) u32);
 
 /// Entries that a chunk may hold; the first chunk of a queue is small, the next ones double up to this.
 const CHUNK_MAX: usize = 512;
-const CHUNK_MIN: usize = 4;
+const CHUNK_MIN: usize = 1;
 /// Chunks that are freed at a time.
 const RELEASED: usize = 16;
 /// Longest topic, in bytes.
