@@ -186,7 +186,9 @@ impl IoSlice {
     /// Whether `next` lies right behind this view in the same memory; this view then shows it, too.
     pub fn join(&mut self, next: &IoSlice) -> bool {
         let joins = Arc::ptr_eq(&self.memory, &next.memory) && self.at + self.len == next.at;
-        self.len += if joins { next.len } else { 0 };
+        if joins {
+            self.len += next.len;
+        }
         joins
     }
 

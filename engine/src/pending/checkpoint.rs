@@ -19,20 +19,15 @@ use crate::slices::{LOOK, Pacer};
 const MAX_RUNS: usize = 6;
 
 impl<E: Env> Pending<E> {
-    /// Whether a state is to be written: its time has come, or (`all`) there is something new. Never of a table that is
-    /// distrusted: it would leave out what could not be read, which then waits no more, and nothing would keep the log
-    /// of it.
-    pub(crate) fn is_save_wanted(&self, all: bool, log_end: LogPosition) -> bool {
-        let has_more = all && self.upto() < log_end && !self.0.state.borrow().distrusted;
-        has_more || self.is_save_due(log_end)
-    }
-
-    /// Whether it is time for a state; `log_end` is the log's committed end.
-    pub(crate) fn is_save_due(&self, log_end: LogPosition) -> bool {
+    /// Whether a state is to be written: it is time for one, or (`all`) there is something new; `log_end` is the log's
+    /// committed end. Never of a table that is distrusted: it would leave out what could not be read, which then waits no
+    /// more, and nothing would keep the log of it.
+    pub(crate) fn is_save_due(&self, all: bool, log_end: LogPosition) -> bool {
         let (state, limits) = (self.0.state.borrow(), self.0.limits);
+        let is_new = all && state.upto < log_end.0;
         let is_many = state.fresh.len() >= limits.fresh && state.memory.len() >= limits.fresh;
         let is_far = log_end.0.saturating_sub(state.upto) >= STATE_LOG;
-        !state.distrusted && (is_many || is_far || state.gone.len() >= limits.gone)
+        !state.distrusted && (is_new || is_many || is_far || state.gone.len() >= limits.gone)
     }
 
     /// The table as of `upto`, the log's committed end. The caller takes the log to the device up to there, and calls

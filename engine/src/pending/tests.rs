@@ -200,6 +200,15 @@ fn a_clock_that_jumps_back_revives_nothing() {
     });
 }
 
+/// Overwrites four bytes of the file whose name ends so.
+async fn damage(env: &SimEnv, ending: &str, at: u64) {
+    let files = env.read_dir(Path::new(DIR)).await.unwrap();
+    let file = files.iter().find(|file| file.name.ends_with(ending)).unwrap();
+    let options = ringmq_env::OpenOptions { write: true, ..Default::default() };
+    let file = ringmq_env::Env::open(env, &Path::new(DIR).join(&file.name), options).await.unwrap();
+    ringmq_env::File::write_at(&file, ringmq_env::IoSlice::copy_of(&[0xff; 4]), at).await.unwrap();
+}
+
 #[test]
 fn a_damaged_state_or_run_is_made_anew_from_the_log() {
     for name in ["state", "run"] {
@@ -209,12 +218,7 @@ fn a_damaged_state_or_run_is_made_anew_from_the_log() {
             let pending = open(&env).await;
             (1..=10).for_each(|position| pending.insert(&record(position as i64, position)));
             save(&pending, 11).await;
-            let files = env.read_dir(Path::new(DIR)).await.unwrap();
-            let file = files.iter().find(|file| file.name.ends_with(name)).unwrap();
-            let options = ringmq_env::OpenOptions { write: true, ..Default::default() };
-            let path = Path::new(DIR).join(&file.name);
-            let file = ringmq_env::Env::open(&env, &path, options).await.unwrap();
-            ringmq_env::File::write_at(&file, ringmq_env::IoSlice::copy_of(&[0xff; 4]), 20).await.unwrap();
+            damage(&env, name, 20).await;
             let pending = open(&env).await;
             assert_eq!((pending.upto(), pending.count()), (LogPosition(0), 0), "{name}");
         });
@@ -231,17 +235,13 @@ fn a_table_whose_damage_is_found_late_is_not_saved_and_is_made_anew_from_the_log
         let pending = open(&env).await;
         (1..=10).for_each(|position| pending.insert(&record(position as i64, position)));
         save(&pending, 11).await;
-        let files = env.read_dir(Path::new(DIR)).await.unwrap();
-        let run = files.iter().find(|file| file.name.ends_with("run")).unwrap();
-        let options = ringmq_env::OpenOptions { write: true, ..Default::default() };
-        let file = ringmq_env::Env::open(&env, &Path::new(DIR).join(&run.name), options).await.unwrap();
-        ringmq_env::File::write_at(&file, ringmq_env::IoSlice::copy_of(&[0xff; 4]), 4096 + 20).await.unwrap();
+        damage(&env, "run", 4096 + 20).await;
 
         let pending = open(&env).await;
         assert_eq!((pending.upto(), pending.count()), (LogPosition(11), 10));
         assert_eq!(pending.due(100, 99).await.unwrap(), []);
         pending.insert(&record(100, 11));
-        assert!(!pending.is_save_wanted(true, LogPosition(12)));
+        assert!(!pending.is_save_due(true, LogPosition(12)));
         assert_eq!(pending.oldest_position(), LogPosition(1));
 
         let pending = open(&env).await;

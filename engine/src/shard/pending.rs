@@ -128,7 +128,7 @@ impl<E: Env> Inner<E> {
 
     pub(super) fn is_pending_due(&self) -> bool {
         let end = self.log.committed();
-        self.delayed.is_save_due(end) || self.half.is_save_due(end)
+        self.delayed.is_save_due(false, end) || self.half.is_save_due(false, end)
     }
 
     /// Saves the tables whose time has come, or (`all`) both. False: there is no space, try again later.
@@ -137,7 +137,7 @@ impl<E: Env> Inner<E> {
         let _pass = self.saving.enter().await;
         for pending in [&self.delayed, &self.half] {
             let end = self.log.committed();
-            if !pending.is_save_wanted(all, end) {
+            if !pending.is_save_due(all, end) {
                 continue;
             }
             let snapshot = pending.snapshot(end);

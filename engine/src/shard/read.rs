@@ -224,10 +224,10 @@ impl<E: Env> Inner<E> {
             Some(record) => record,
             None => {
                 let read = self.log.read_stretch(position, len).await;
-                let stretch = read.map_err(|source| self.read_error(position, len, source))?;
-                let record = stretch.part(position, len);
+                let read = read.and_then(|stretch| Ok((stretch.part(position, len)?, stretch)));
+                let (record, stretch) = read.map_err(|source| self.read_error(position, len, source))?;
                 *near = Near { stretch: Some(stretch), from_disk: true };
-                record.map_err(|source| self.read_error(position, len, source))?
+                record
             }
         };
         if !near.from_disk {
