@@ -77,11 +77,13 @@ pub fn run(plan: &Plan<'_>) -> anyhow::Result<Stream> {
                 while let Some(due) = pace.next_due(plan.now_ns()) {
                     let producer = &mut producers[turn % load.connections];
                     match producer.in_flight() < load.most_in_flight {
-                        true => producer.request_due(due, &mut cursor)?,
+                        true => producer.request_due(due, &mut cursor),
                         false => counter.withheld(due),
                     }
                     turn += 1;
                 }
+                // A write for each message would be more than a core can do long before the broker has enough.
+                producers.iter_mut().try_for_each(|producer| producer.connection.flush())?;
             } else {
                 producers[event.token().0].receive(
                     plan,
@@ -119,13 +121,13 @@ impl<'a> Producer<'a> {
         self.template.write(slot, topic, queue, number, stamp_ns, &mut self.connection.output);
     }
 
-    fn request_due(&mut self, due: u64, cursor: &mut Cursor) -> anyhow::Result<()> {
+    /// Appends a request; a flush of the connection sends it.
+    fn request_due(&mut self, due: u64, cursor: &mut Cursor) {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.begun.push(0);
             self.begun.len() as u32 - 1
         });
         self.write(slot, due, cursor);
-        self.connection.flush()
     }
 
     /// Reads every whole answer that is there. In a closed loop (`again`) each makes room for another request.
@@ -185,8 +187,9 @@ fn send_to_each(plan: &Plan<'_>) -> anyhow::Result<StreamCounter> {
     let mut events = Events::with_capacity(16);
     while done < load.topics {
         while producer.in_flight() < 64 && (cursor.requests as usize) < load.topics {
-            producer.request_due(plan.now_ns(), &mut cursor)?;
+            producer.request_due(plan.now_ns(), &mut cursor);
         }
+        producer.connection.flush()?;
         wait(&mut poll, &mut events, Some(STALLED))?;
         ensure!(!events.is_empty(), "no answer for {STALLED:?}");
         producer.receive(plan, &mut counter, None)?;
