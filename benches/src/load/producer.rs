@@ -73,7 +73,6 @@ pub fn run(plan: &Plan<'_>) -> anyhow::Result<Stream> {
         for event in &events {
             if event.token().0 == TICK {
                 let pace = pace.as_mut().expect("only an open loop has ticks");
-                pace.tick();
                 while let Some(due) = pace.next_due(plan.now_ns()) {
                     let producer = &mut producers[turn % load.connections];
                     match producer.in_flight() < load.most_in_flight {
@@ -84,6 +83,7 @@ pub fn run(plan: &Plan<'_>) -> anyhow::Result<Stream> {
                 }
                 // A write for each message would be more than a core can do long before the broker has enough.
                 producers.iter_mut().try_for_each(|producer| producer.connection.flush())?;
+                pace.rest(plan.now_ns())?;
             } else {
                 producers[event.token().0].receive(
                     plan,
