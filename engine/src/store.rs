@@ -8,7 +8,9 @@ use crate::shard::OpenError;
 use crate::types::MAX_SHARDS;
 
 /// Newest format of the store that this program reads and writes; it covers every file under the data directory.
-pub const STORE_FORMAT: u32 = 1;
+/// 2: frames may be marks, and a slot of the tail journal may hold more than a sector. Stores of older formats are read
+/// as they are, and count as this one from then on.
+pub const STORE_FORMAT: u32 = 2;
 
 const META_FILE: &str = "store.meta";
 const META_NEW_FILE: &str = "store.meta.new";
@@ -43,7 +45,12 @@ impl StoreMeta {
         let entries = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
         let path = dir.join(META_FILE);
         if entries.iter().any(|entry| entry.name == META_FILE) {
-            return read(env, path).await;
+            let (meta, format) = read(env, path.clone()).await?;
+            if format < STORE_FORMAT {
+                // Before anything is written that an older program would take for the log's end.
+                write(env, dir, meta).await.map_err(OpenError::at(&path))?;
+            }
+            return Ok(meta);
         }
         if entries.iter().any(|entry| entry.name == "shards") {
             return Err(OpenError::Damaged { path, what: "it is missing, but its shards are there".into() });
@@ -55,7 +62,7 @@ impl StoreMeta {
 
     /// Reads `dir/store.meta`, which must be there.
     pub async fn read<E: Env>(env: &E, dir: &Path) -> Result<StoreMeta, OpenError> {
-        read(env, dir.join(META_FILE)).await
+        Ok(read(env, dir.join(META_FILE)).await?.0)
     }
 
     /// Directory of one shard's files under the store's directory.
@@ -64,9 +71,13 @@ impl StoreMeta {
     }
 
     fn encode(&self) -> [u8; META_LEN] {
+        self.encode_as(STORE_FORMAT)
+    }
+
+    fn encode_as(&self, format: u32) -> [u8; META_LEN] {
         let mut bytes = [0; META_LEN];
         bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
-        bytes[FORMAT_AT..][..4].copy_from_slice(&STORE_FORMAT.to_le_bytes());
+        bytes[FORMAT_AT..][..4].copy_from_slice(&format.to_le_bytes());
         bytes[STORE_ID_AT..][..8].copy_from_slice(&self.store_id.to_le_bytes());
         bytes[CREATED_AT..][..8].copy_from_slice(&self.created_ms.to_le_bytes());
         bytes[SHARDS_AT..][..2].copy_from_slice(&self.shards.to_le_bytes());
@@ -75,7 +86,8 @@ impl StoreMeta {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<StoreMeta, DecodeError> {
+    /// The facts, and the format that they are in.
+    fn decode(bytes: &[u8]) -> Result<(StoreMeta, u32), DecodeError> {
         let mut bytes: [u8; META_LEN] = bytes.try_into().map_err(|_| DecodeError::Damaged("wrong length"))?;
         if bytes[..MAGIC.len()] != MAGIC {
             return Err(DecodeError::Damaged("not a store.meta"));
@@ -96,7 +108,7 @@ impl StoreMeta {
             shards: u16::from_le_bytes(crate::bytes::array(&bytes, SHARDS_AT)),
         };
         match meta.shards {
-            1..MAX_SHARDS => Ok(meta),
+            1..MAX_SHARDS => Ok((meta, format)),
             _ => Err(DecodeError::Damaged("impossible number of shards")),
         }
     }
@@ -108,7 +120,7 @@ enum DecodeError {
     Damaged(&'static str),
 }
 
-async fn read<E: Env>(env: &E, path: PathBuf) -> Result<StoreMeta, OpenError> {
+async fn read<E: Env>(env: &E, path: PathBuf) -> Result<(StoreMeta, u32), OpenError> {
     let file = env.open(&path, OpenOptions::default()).await.map_err(OpenError::at(&path))?;
     let bytes = file.read_at(0, META_LEN + 1).await.map_err(OpenError::at(&path))?;
     StoreMeta::decode(&bytes).map_err(|error| match error {
@@ -139,7 +151,8 @@ mod tests {
     #[test]
     fn store_meta_reads_back_and_every_damaged_byte_is_noticed() {
         let bytes = META.encode();
-        assert_eq!(StoreMeta::decode(&bytes), Ok(META));
+        assert_eq!(StoreMeta::decode(&bytes), Ok((META, STORE_FORMAT)));
+        assert_eq!(StoreMeta::decode(&META.encode_as(1)), Ok((META, 1)));
         for at in 0..META_LEN {
             let mut damaged = bytes;
             damaged[at] ^= 0x40;

@@ -18,6 +18,7 @@ pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
 const DATA_MAGIC: u32 = u32::from_le_bytes(*b"RQFD");
 const END_MAGIC: u32 = u32::from_le_bytes(*b"RQFE");
+const MARK_MAGIC: u32 = u32::from_le_bytes(*b"RQFM");
 
 // Layout of a frame's header, little endian (docs/store-format.md).
 const MAGIC_AT: usize = 0;
@@ -35,6 +36,61 @@ pub(crate) enum FrameKind {
     Data,
     /// Nothing follows in this segment: the log goes on in the next.
     End,
+    /// A [`Mark`] follows, and zeroes up to the end of the sector: a group commit ends here.
+    Mark,
+}
+
+impl FrameKind {
+    fn magic(self) -> u32 {
+        match self {
+            FrameKind::Data => DATA_MAGIC,
+            FrameKind::End => END_MAGIC,
+            FrameKind::Mark => MARK_MAGIC,
+        }
+    }
+
+    fn of_magic(magic: u32) -> Option<FrameKind> {
+        [FrameKind::Data, FrameKind::End, FrameKind::Mark].into_iter().find(|kind| kind.magic() == magic)
+    }
+
+    /// Whether a frame of this kind may have so many bytes behind its header.
+    fn may_have(self, payload: usize) -> bool {
+        match self {
+            FrameKind::Data => (1..=MAX_PAYLOAD).contains(&payload),
+            FrameKind::End => payload == 0,
+            FrameKind::Mark => (MARK_LEN..=MAX_PAYLOAD).contains(&payload),
+        }
+    }
+}
+
+/// Bytes of a mark.
+pub(crate) const MARK_LEN: usize = 16;
+
+/// What a group commit says that ends at the end of a sector, and so leaves nothing for the tail journal to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Everything before this was on the device when the group was written.
+    pub flushed: u64,
+    /// Newest store timestamp given out, in ms.
+    pub store_ms: i64,
+}
+
+impl Mark {
+    /// As stored, little endian.
+    pub(crate) fn encode(&self) -> [u8; MARK_LEN] {
+        let mut bytes = [0; MARK_LEN];
+        bytes[..8].copy_from_slice(&self.flushed.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.store_ms.to_le_bytes());
+        bytes
+    }
+
+    /// The mark of a whole frame with this payload.
+    pub(crate) fn decode(payload: &[u8]) -> Mark {
+        Mark {
+            flushed: u64::from_le_bytes(array(payload, 0)),
+            store_ms: i64::from_le_bytes(array(payload, 8)),
+        }
+    }
 }
 
 /// A frame's header.
@@ -42,7 +98,7 @@ pub(crate) enum FrameKind {
 pub(crate) struct FrameHeader {
     /// What it is.
     pub kind: FrameKind,
-    /// Bytes of the records.
+    /// Bytes behind the header.
     pub payload: u32,
     /// Checksum, see [`FrameCrc`].
     pub crc: u32,
@@ -58,11 +114,7 @@ impl FrameHeader {
     /// As stored.
     pub(crate) fn encode(&self) -> [u8; FRAME_HEADER_LEN] {
         let mut bytes = [0; FRAME_HEADER_LEN];
-        let magic = match self.kind {
-            FrameKind::Data => DATA_MAGIC,
-            FrameKind::End => END_MAGIC,
-        };
-        bytes[MAGIC_AT..][..4].copy_from_slice(&magic.to_le_bytes());
+        bytes[MAGIC_AT..][..4].copy_from_slice(&self.kind.magic().to_le_bytes());
         bytes[PAYLOAD_AT..][..4].copy_from_slice(&self.payload.to_le_bytes());
         bytes[CRC_AT..][..4].copy_from_slice(&self.crc.to_le_bytes());
         bytes[PREVIOUS_AT..][..4].copy_from_slice(&self.previous.to_le_bytes());
@@ -76,11 +128,7 @@ impl FrameHeader {
         if bytes.len() < FRAME_HEADER_LEN {
             return None;
         }
-        let kind = match u32::from_le_bytes(array(bytes, MAGIC_AT)) {
-            DATA_MAGIC => FrameKind::Data,
-            END_MAGIC => FrameKind::End,
-            _ => return None,
-        };
+        let kind = FrameKind::of_magic(u32::from_le_bytes(array(bytes, MAGIC_AT)))?;
         let header = FrameHeader {
             kind,
             payload: u32::from_le_bytes(array(bytes, PAYLOAD_AT)),
@@ -89,21 +137,18 @@ impl FrameHeader {
             base: u64::from_le_bytes(array(bytes, BASE_AT)),
             epoch: u64::from_le_bytes(array(bytes, EPOCH_AT)),
         };
-        let empty = header.payload == 0;
-        let fits = header.payload as usize <= MAX_PAYLOAD && empty == (kind == FrameKind::End);
-        fits.then_some(header)
+        kind.may_have(header.payload as usize).then_some(header)
     }
 
     /// Where a frame's header may start in `bytes`, for a search behind damage.
     pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
-        let data = memchr::memmem::find(bytes, &DATA_MAGIC.to_le_bytes());
-        let end = memchr::memmem::find(bytes, &END_MAGIC.to_le_bytes());
-        data.into_iter().chain(end).min()
+        let find = |magic: u32| memchr::memmem::find(bytes, &magic.to_le_bytes());
+        [DATA_MAGIC, END_MAGIC, MARK_MAGIC].into_iter().filter_map(find).min()
     }
 }
 
-/// The checksum of a frame while it is put together: CRC32 over the CRC32 of each record (little endian, in order)
-/// and then the header with its checksum field zero.
+/// The checksum of a frame while it is put together: CRC32 over the CRC32 of each record or of the mark (little endian,
+/// in order) and then the header with its checksum field zero.
 #[derive(Clone)]
 pub(crate) struct FrameCrc(crc32fast::Hasher);
 
@@ -113,7 +158,7 @@ impl FrameCrc {
         FrameCrc(crc32fast::Hasher::new())
     }
 
-    /// Adds a record, by its checksum.
+    /// Adds a record, or a mark, by its checksum.
     pub(crate) fn record(&mut self, crc: u32) {
         self.0.update(&crc.to_le_bytes());
     }
@@ -136,12 +181,17 @@ pub(crate) struct RecordSpan {
     pub crc: u32,
 }
 
-/// Checks a whole frame and returns its records; `None` when it is not what was written.
+/// Checks a whole frame and returns its records, of which only [`FrameKind::Data`] has any; `None` when it is not what
+/// was written.
 pub(crate) fn check_frame(header: &FrameHeader, payload: &[u8]) -> Option<Vec<RecordSpan>> {
     assert_eq!(payload.len(), header.payload as usize);
     let mut crc = FrameCrc::new();
     let mut records = Vec::new();
     let mut at = 0;
+    if header.kind == FrameKind::Mark {
+        crc.record(crc32fast::hash(&payload[..MARK_LEN]));
+        at = payload.len();
+    }
     while at < payload.len() {
         let rest = &payload[at..];
         let len = record_len(rest).filter(|len| *len <= rest.len())?;

@@ -1,4 +1,4 @@
-//! The group commit: everything staged goes to the log and the tail journal in one step, one step at a time.
+//! The group commit: everything staged goes to the log or to the tail journal in one step, one step at a time.
 
 use std::future::Future;
 use std::io;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_lite::future;
 use ringmq_env::{Env, Fatal, mutant};
 
+use super::frame::Mark;
 use super::recovery::next_epoch;
 use super::staging::{Group, LogEnd};
 use super::tail_journal::{Slot, TailEntry};
@@ -16,7 +17,10 @@ use super::{Inner, Log};
 use crate::types::LogPosition;
 
 /// A group takes no further block once it has this many bytes, so that a deep backlog is acknowledged bit by bit.
-const MAX_GROUP_BYTES: usize = 8 << 20;
+const MAX_GROUP_BYTES: u64 = 8 << 20;
+
+/// Bytes of log from one slot of the tail journal to the next at most: recovery reads what lies behind the last but one.
+const MAX_UNJOURNALED: u64 = 8 << 20;
 
 /// A group waits for no more once it has this many bytes: a larger write costs the device as much for each of them.
 const ENOUGH_BYTES: u64 = 512 << 10;
@@ -42,7 +46,12 @@ impl<E: Env> Log<E> {
         let log = &*self.0;
         log.changed.until(|| log.closing.get() || log.staging.borrow().is_pending()).await;
         log.gather().await;
-        let group = log.staging.borrow_mut().take_group(MAX_GROUP_BYTES);
+        let flushed = match mutant!("mark-vouches-for-itself") {
+            true => log.staging.borrow().end(),
+            false => log.flushed.get(),
+        };
+        let mark = Mark { flushed, store_ms: log.last_store_ms.get() };
+        let group = log.staging.borrow_mut().take_group(MAX_GROUP_BYTES, mark);
         let Some(group) = group else { return CommitStep::Closed };
         let begun = log.env.now();
         let step = match log.write_group(&group).await {
@@ -116,31 +125,46 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Writes a group's sectors and its journal slot at once, and waits for all of them.
-    async fn write_group(&self, group: &Group) -> io::Result<Slot> {
+    /// Writes a group's sectors and its journal slot, if it needs one, at once, and waits for all of them.
+    async fn write_group(&self, group: &Group) -> io::Result<Option<Slot>> {
         let epoch = self.staging.borrow().epoch();
         for write in &group.writes {
             self.segments.need(write.segment, epoch).await?;
         }
         // What only the journal has so far lies in a segment, too: without it, recovery would find no log there.
         self.segments.need(group.end.segment, epoch).await?;
-        let (slot, journal, journal_len) = self.write_journal(&group.end, epoch);
         let writes = group.writes.iter().map(|write| self.segments.write(write.position, write.data.clone()));
-        let (journal, log) = future::zip(journal, JoinAll::new(writes)).await;
-        match log.and(journal) {
+        let log = JoinAll::new(writes);
+        let (slot, written) = match self.needs_slot(group) {
+            true => {
+                let (slot, journal) = self.write_journal(&group.end, epoch);
+                let (journal, log) = future::zip(journal, log).await;
+                (Some(slot), log.and(journal))
+            }
+            false => (None, log.await),
+        };
+        match written {
             Err(error) if is_no_space(&error) && mutant!("ignore-no-space") => {}
             written => written?,
         }
-        let bytes = journal_len + group.writes.iter().map(|write| write.data.len()).sum::<usize>();
+        let bytes = group.writes.iter().map(|write| write.data.len()).sum::<usize>();
         self.count(|counters| counters.bytes_written += bytes as u64);
         Ok(slot)
+    }
+
+    fn needs_slot(&self, group: &Group) -> bool {
+        !group.marked || group.end.position - self.journaled.get() > MAX_UNJOURNALED
     }
 
     fn write_journal(
         &self,
         end: &LogEnd,
         epoch: u64,
-    ) -> (Slot, impl Future<Output = io::Result<()>> + use<E>, usize) {
+    ) -> (Slot, impl Future<Output = io::Result<()>> + use<E>) {
+        let unwritten = match mutant!("journal-keeps-a-sector") {
+            true => &end.unwritten[end.unwritten.len() / 512 * 512..],
+            false => &end.unwritten[..],
+        };
         let entry = TailEntry {
             epoch,
             epoch_start: self.epoch_start.get(),
@@ -148,16 +172,19 @@ impl<E: Env> Inner<E> {
             flushed: self.flushed.get(),
             store_ms: self.last_store_ms.get(),
             chain: end.chain,
-            sector: &end.sector,
+            unwritten,
         };
-        let (slot, write) = self.journal.write(&entry);
-        (slot, write, self.journal.write_len(&entry))
+        self.count(|counters| counters.bytes_written += self.journal.write_len(&entry) as u64);
+        self.journal.write(&entry)
     }
 
-    fn complete(&self, group: Group, slot: Slot) -> CommitStep {
+    fn complete(&self, group: Group, slot: Option<Slot>) -> CommitStep {
         let position = group.end.position;
         assert!(position > self.committed.borrow().position);
-        self.journal.commit(slot, self.options.sync_flush);
+        if let Some(slot) = slot {
+            self.journal.commit(slot, self.options.sync_flush);
+            self.journaled.set(position);
+        }
         self.staging.borrow_mut().committed(&group.end);
         *self.committed.borrow_mut() = group.end;
         if self.options.sync_flush {
@@ -191,11 +218,12 @@ impl<E: Env> Inner<E> {
     /// Puts on record that everything from `end` on belongs to `epoch`. The log up to there is on the device.
     pub(super) async fn begin_epoch(&self, end: &LogEnd, epoch: u64) {
         self.epoch_start.set(end.position);
-        let (slot, write, _) = self.write_journal(end, epoch);
+        let (slot, write) = self.write_journal(end, epoch);
         if let Err(error) = write.await {
             self.write_failed(error);
         }
         self.journal.commit(slot, false);
+        self.journaled.set(end.position);
         self.flush().await;
     }
 

@@ -111,6 +111,13 @@ impl<E: Env> LogWalk<'_, E> {
             chain.is_none_or(|chain| chain == frame.header.previous) && frame.header.epoch >= epoch
         };
         let mut frame = self.scanner.frame(at).await.filter(fits);
+        let sure_end = match &frame {
+            None if at >= sure_end => {
+                let vouched = self.scanner.vouched(at, |header| header.epoch >= epoch).await;
+                vouched.unwrap_or(sure_end)
+            }
+            _ => sure_end,
+        };
         if frame.is_none() && at < sure_end {
             frame = self.scanner.find(at + 1, sure_end, |header| header.epoch >= epoch).await;
             let to = frame.as_ref().map_or(sure_end, |frame| frame.header.base);

@@ -96,6 +96,8 @@ struct Inner<E: Env> {
     flushed: Cell<u64>,
     /// Where the log ended when the present epoch began.
     epoch_start: Cell<u64>,
+    /// Log position that the newest slot of the tail journal tells.
+    journaled: Cell<u64>,
     last_store_ms: Cell<i64>,
     /// How long the last group commit took.
     commit_time: Cell<Duration>,

@@ -18,13 +18,13 @@ impl<E: Env> Log<E> {
         let log = &*self.0;
         let LogPosition(position) = position;
         let end = position + len as u64;
-        // Both parts as of now: the disk has whole sectors, memory has the last, partial one.
-        let (written, sector) = {
+        // Both parts as of now: the log has whole sectors, memory has what it has not got yet.
+        let (written, unwritten) = {
             let committed = log.committed.borrow();
-            (committed.sector_start(), committed.sector.clone())
+            (committed.written(), committed.unwritten.clone())
         };
         match end > written {
-            true => log.read_across(position, end, written, &sector).await,
+            true => log.read_across(position, end, written, &unwritten).await,
             false => log.read_range(position, len).await,
         }
     }
@@ -32,7 +32,7 @@ impl<E: Env> Log<E> {
     /// The same with what comes along: sequential readers share large blocks, which are read ahead of them.
     pub(crate) async fn read_stretch(&self, position: LogPosition, len: usize) -> io::Result<Stretch> {
         let LogPosition(start) = position;
-        let is_on_disk = start + len as u64 <= self.0.committed.borrow().sector_start();
+        let is_on_disk = start + len as u64 <= self.0.committed.borrow().written();
         let shared = if is_on_disk { self.read_shared(start, len).await } else { None };
         match shared {
             Some(stretch) => Ok(stretch),
@@ -101,7 +101,7 @@ impl<E: Env> Log<E> {
     /// What may be read at once around `position`: whole sectors on disk, in one file.
     fn limits(&self, position: u64) -> Option<Range<u64>> {
         let segment = self.0.segments.locate(position)?.range;
-        Some(segment.start..segment.end().min(self.0.committed.borrow().sector_start()))
+        Some(segment.start..segment.end().min(self.0.committed.borrow().written()))
     }
 
     /// Reads into the cache, in a task of its own: whoever waits for it may be many.
@@ -130,15 +130,15 @@ impl<E: Env> Inner<E> {
         Ok(data.slice(at, len))
     }
 
-    /// Reads a stretch whose end is in the partial sector.
+    /// Reads a stretch whose end is not in the log yet.
     async fn read_across(
         &self,
         position: u64,
         end: u64,
         written: u64,
-        sector: &IoSlice,
+        unwritten: &IoSlice,
     ) -> io::Result<IoSlice> {
-        if end > written + sector.len() as u64 {
+        if end > written + unwritten.len() as u64 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut buf = AppendBuf::with_capacity((end - position) as usize);
@@ -146,7 +146,7 @@ impl<E: Env> Inner<E> {
             buf.extend(&self.read_range(position, (written - position) as usize).await?);
         }
         let from = position.max(written);
-        buf.extend(&sector[(from - written) as usize..(end - written) as usize]);
+        buf.extend(&unwritten[(from - written) as usize..(end - written) as usize]);
         buf.publish();
         Ok(buf.slice(0, (end - position) as usize))
     }

@@ -16,7 +16,7 @@ use super::replay::{ScanEnd, follows, may_follow};
 use super::scan::Scanner;
 use super::segment::{SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments};
 use super::staging::{LogEnd, Staging};
-use super::tail_journal::{MAX_SECTOR, SLOT_LEN, SLOTS, Slot, TailJournal, TailRecord};
+use super::tail_journal::{MAX_UNWRITTEN, SLOT_LEN, SLOTS, Slot, TailJournal, TailRecord};
 use super::{Inner, Log, LogCounters, LogOptions, SEGMENT_DIR};
 use crate::damage::{Damage, DamageReport};
 use crate::shard::OpenError;
@@ -101,6 +101,7 @@ fn assemble<E: Env>(
         journal,
         flushed: Cell::new(opened.end.position),
         epoch_start: Cell::new(opened.end.position),
+        journaled: Cell::new(opened.end.position),
         committed: RefCell::new(opened.end.clone()),
         last_store_ms: Cell::new(opened.store_ms),
         commit_time: Cell::new(Duration::ZERO),
@@ -123,6 +124,8 @@ struct Recovery<'a, E: Env> {
     tails: Vec<TailRecord>,
     /// Everything before this was on the device: a frame that is missing there is damage, not the log's end.
     sure_end: u64,
+    /// Newest store timestamp that is known to have been given out, in ms.
+    store_ms: i64,
     segment_size: u64,
     report: &'a DamageReport,
 }
@@ -140,7 +143,9 @@ impl<'a, E: Env> Recovery<'a, E> {
         let (slots, tails): (Vec<_>, Vec<_>) =
             slots.into_iter().filter(|(_, tail)| tail.epoch == newest).unzip();
         let sure_end = tails.iter().map(|tail| tail.flushed).max().unwrap_or(0).max(known);
-        Recovery { segments, journal, slots, tails, sure_end, segment_size: options.segment_size, report }
+        let store_ms = tails.last().map_or(0, |tail| tail.store_ms);
+        let segment_size = options.segment_size;
+        Recovery { segments, journal, slots, tails, sure_end, store_ms, segment_size, report }
     }
 
     fn scanner(&self) -> Scanner<'a, E> {
@@ -177,11 +182,11 @@ impl<'a, E: Env> Recovery<'a, E> {
             }
         }
         if self.tails.is_empty() && end.chain.is_some() {
-            // The partial last sector, which the journal alone had, is lost: its positions are not used again.
+            // What the journal alone had is lost: its positions are not used again.
             let len = (SLOTS * SLOT_LEN) as u64;
             let what = "no slot is whole: the newest messages may be lost".into();
             self.report.tell(Damage { path: self.journal.path().to_owned(), offset: 0, len, what });
-            self.sure_end = self.sure_end.max(end.position + MAX_SECTOR as u64);
+            self.sure_end = self.sure_end.max(end.position + MAX_UNWRITTEN as u64);
         }
         end
     }
@@ -198,13 +203,17 @@ impl<'a, E: Env> Recovery<'a, E> {
                 // Whether the last group commit was whole cannot be known: nobody is told that it was not.
                 self.sure_end = self.sure_end.max(newest);
             }
+            let wanted = |header: &FrameHeader| may_follow(header, &at, self.tails.last());
+            if next.is_none() && at.position >= self.sure_end {
+                self.sure_end = scanner.vouched(at.position, wanted).await.unwrap_or(self.sure_end);
+            }
             if next.is_none() && at.position < self.sure_end {
-                let wanted = |header: &FrameHeader| may_follow(header, &at, self.tails.last());
                 next = scanner.find(at.position + 1, self.sure_end, wanted).await;
                 let found = next.as_ref().map_or(self.sure_end, |frame| frame.header.base);
                 self.lose(at.position, found);
             }
             let Some(frame) = next else { return at };
+            self.store_ms = frame.mark.map_or(self.store_ms, |mark| mark.store_ms.max(self.store_ms));
             let position = scanner.next_position(&frame);
             at = ScanEnd { position, chain: Some(frame.header.crc), epoch: frame.header.epoch };
         }
@@ -225,10 +234,8 @@ impl<'a, E: Env> Recovery<'a, E> {
         // The journal's old slots count for nothing once there is a newer epoch's.
         self.segments.flush_all().await?;
         self.keep_slot(&end);
-        let newest = self.tails.last();
-        let epoch = newest.map_or(0, |tail| tail.epoch).max(scanned.epoch);
-        let store_ms = newest.map_or(0, |tail| tail.store_ms);
-        Ok(Opened { end, epoch, store_ms })
+        let epoch = self.tails.last().map_or(0, |tail| tail.epoch).max(scanned.epoch);
+        Ok(Opened { end, epoch, store_ms: self.store_ms })
     }
 
     /// The end of the log, with its partial sector.
@@ -240,8 +247,8 @@ impl<'a, E: Env> Recovery<'a, E> {
             let mut scanner = self.scanner();
             let sector_start = position - position % self.journal.alignment() as u64;
             let sector = scanner.bytes(sector_start, (position - sector_start) as usize).await;
-            let sector = IoSlice::copy_of(sector.unwrap_or_default());
-            return LogEnd { position, chain: scanned.chain.unwrap_or(0), sector, segment: segment.range };
+            let unwritten = IoSlice::copy_of(sector.unwrap_or_default());
+            return LogEnd { position, chain: scanned.chain.unwrap_or(0), unwritten, segment: segment.range };
         }
         // Behind the last segment: an end frame was the last, the log is new, or its end is lost.
         let last = self.segments.ranges().last().map_or(0, SegmentRange::end);
@@ -250,30 +257,33 @@ impl<'a, E: Env> Recovery<'a, E> {
         LogEnd::at_start_of(range, scanned.chain.unwrap_or(0))
     }
 
-    /// Sectors that were torn while a later one was written get what the journal has of them.
+    /// Whole sectors that the log has not got, or that were torn while it got them, get what the journal has of them.
     async fn repair(&self, end: &LogEnd) -> io::Result<()> {
-        let alignment = self.journal.alignment();
+        let alignment = self.journal.alignment() as u64;
         for tail in &self.tails {
-            let start = tail.sector_start();
-            if tail.sector.is_empty() || start + alignment as u64 > end.sector_start() {
+            let start = tail.written() - tail.written() % alignment;
+            let until = tail.position.next_multiple_of(alignment).min(end.written());
+            if tail.unwritten.is_empty() || start >= until {
                 continue;
             }
-            let sector = start - start % alignment as u64;
+            let len = (until - start) as usize;
             let mut scanner = self.scanner();
-            let Some(wanted) = scanner.bytes(sector, alignment).await else { continue };
+            let Some(wanted) = scanner.bytes(start, len).await else { continue };
             let wanted = IoSlice::copy_of(wanted);
-            if !self.segments.read(sector, alignment).await.is_ok_and(|there| there[..] == wanted[..]) {
-                self.segments.write(sector, wanted).await?;
+            if !self.segments.read(start, len).await.is_ok_and(|there| there[..] == wanted[..]) {
+                self.segments.write(start, wanted).await?;
             }
         }
         Ok(())
     }
 
+    /// The newest slot that has bytes of the partial last sector stays as it is until another has them.
     fn keep_slot(&self, end: &LogEnd) {
         let slots = self.slots.iter().zip(&self.tails);
-        let mut same_sector = slots
-            .filter(|(_, tail)| tail.sector_start() == end.sector_start() && tail.position <= end.position);
-        if let Some((slot, _)) = same_sector.next_back() {
+        let mut with_sector = slots.filter(|(_, tail)| {
+            tail.written() <= end.written() && (end.written()..=end.position).contains(&tail.position)
+        });
+        if let Some((slot, _)) = with_sector.next_back() {
             self.journal.keep(*slot);
         }
     }

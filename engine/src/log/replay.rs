@@ -77,7 +77,7 @@ impl<E: Env> Log<E> {
             flushed: end.position,
             store_ms: 0,
             chain: end.chain,
-            sector: end.sector.to_vec(),
+            unwritten: end.unwritten.to_vec(),
         };
         let scanner = Scanner::new(&log.segments, vec![tail], log.journal.alignment(), log.report.clone());
         let first = match log.segments.locate(from.0) {

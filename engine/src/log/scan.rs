@@ -2,13 +2,16 @@
 
 use ringmq_env::{Env, mutant};
 
-use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, RecordSpan, check_frame};
+use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, Mark, RecordSpan, check_frame};
 use super::segment::Segments;
+use super::staging::MAX_MARKED;
 use super::tail_journal::TailRecord;
 use crate::damage::{Damage, DamageReport};
 
 /// Bytes that are read at once at least.
 const WINDOW: u64 = 1 << 20;
+/// How far behind the last whole frame a mark is looked for: two marked groups and a segment's header.
+const LOOK_AHEAD: u64 = 2 * MAX_MARKED + (64 << 10);
 /// Where that fails, what can be read is found in pieces of this many bytes: a multiple of every alignment.
 const PIECE: usize = 4096;
 
@@ -18,6 +21,8 @@ pub(crate) struct ScannedFrame {
     pub header: FrameHeader,
     /// Its records.
     pub records: Vec<RecordSpan>,
+    /// What it says, if it is a [`FrameKind::Mark`].
+    pub mark: Option<Mark>,
 }
 
 impl ScannedFrame {
@@ -27,7 +32,7 @@ impl ScannedFrame {
     }
 }
 
-/// Reads a log as it stands on disk, with the tail journal's partial sectors laid over it. What the device fails to
+/// Reads a log as it stands on disk, with what the tail journal has of it laid over it. What the device fails to
 /// read is told, and counts as zeroes.
 pub(crate) struct Scanner<'a, E: Env> {
     segments: &'a Segments<E>,
@@ -108,11 +113,11 @@ impl<'a, E: Env> Scanner<'a, E> {
         let window_end = self.start + self.window.len() as u64;
         for tail in &self.tails {
             let (from, to) = (
-                tail.sector_start().max(self.start),
+                tail.written().max(self.start),
                 (tail.position - u64::from(mutant!("truncate-off-by-one"))).min(window_end),
             );
             if from < to {
-                let source = &tail.sector[(from - tail.sector_start()) as usize..];
+                let source = &tail.unwritten[(from - tail.written()) as usize..];
                 let target = &mut self.window[(from - self.start) as usize..(to - self.start) as usize];
                 target.copy_from_slice(&source[..target.len()]);
             }
@@ -127,7 +132,30 @@ impl<'a, E: Env> Scanner<'a, E> {
         }
         let payload = self.bytes(position + FRAME_HEADER_LEN as u64, header.payload as usize).await?;
         let records = check_frame(&header, payload)?;
-        Some(ScannedFrame { header, records })
+        let mark = (header.kind == FrameKind::Mark).then(|| Mark::decode(payload));
+        Some(ScannedFrame { header, records, mark })
+    }
+
+    /// How much of the log was on the device by the word of the first mark behind `position` that knows of more. The group
+    /// behind the last one that is whole has a slot of the tail journal, or a mark no further away than this looks.
+    pub(crate) async fn vouched(
+        &mut self,
+        position: u64,
+        wanted: impl Fn(&FrameHeader) -> bool,
+    ) -> Option<u64> {
+        let newest = self.tails.last().map_or(position, |tail| tail.position.max(position));
+        for from in [position, newest] {
+            let mut at = from;
+            let is_mark = |header: &FrameHeader| header.kind == FrameKind::Mark && wanted(header);
+            while let Some(frame) = self.find(at, from + LOOK_AHEAD, is_mark).await {
+                let flushed = frame.mark.map_or(0, |mark| mark.flushed);
+                if flushed > position {
+                    return Some(flushed);
+                }
+                at = frame.end();
+            }
+        }
+        None
     }
 
     /// The first frame from `position` on and before `until` whose epoch is `wanted`, looked for byte by byte.
@@ -166,7 +194,7 @@ impl<'a, E: Env> Scanner<'a, E> {
     /// Where the log goes on behind `frame`.
     pub(crate) fn next_position(&self, frame: &ScannedFrame) -> u64 {
         match frame.header.kind {
-            FrameKind::Data => frame.end(),
+            FrameKind::Data | FrameKind::Mark => frame.end(),
             FrameKind::End => {
                 let segment = self.segments.locate(frame.header.base);
                 segment.map_or(frame.end(), |s| s.range.end() + super::segment::SEGMENT_HEADER_LEN)

@@ -117,9 +117,13 @@ fn is_whole(header: &[u8]) -> bool {
 
 impl SegmentConfig {
     pub(super) fn header(&self, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
+        self.header_of(STORE_FORMAT, range, epoch)
+    }
+
+    fn header_of(&self, format: u32, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
-        bytes[FORMAT_AT..][..4].copy_from_slice(&STORE_FORMAT.to_le_bytes());
+        bytes[FORMAT_AT..][..4].copy_from_slice(&format.to_le_bytes());
         bytes[STORE_ID_AT..][..8].copy_from_slice(&self.store_id.to_le_bytes());
         bytes[START_AT..][..8].copy_from_slice(&range.start.to_le_bytes());
         bytes[LEN_AT..][..8].copy_from_slice(&range.len.to_le_bytes());
@@ -145,7 +149,8 @@ impl SegmentConfig {
             shard: ShardId(u16::from_le_bytes(array(bytes, SHARD_AT))),
             ..self.clone()
         };
-        if bytes != found.header(SegmentRange { start: word(START_AT), len }, word(EPOCH_AT)) {
+        let range = SegmentRange { start: word(START_AT), len };
+        if format > STORE_FORMAT || bytes != found.header_of(format, range, word(EPOCH_AT)) {
             return damaged("the segment's header is damaged");
         }
         if (found.store_id, found.shard, word(START_AT)) != (self.store_id, self.shard, start) {
@@ -460,6 +465,8 @@ mod tests {
             let problem = config(7).check(RANGE.start, &damaged).unwrap_err();
             assert!(!matches!(problem, HeaderProblem::Foreign(_)), "byte {at}");
         }
+        let older = config(7).header_of(1, RANGE, 9);
+        assert_eq!(config(7).check(RANGE.start, &older), Ok(RANGE.len));
         let mut newer = header;
         newer[FORMAT_AT] = 9;
         let damaged = config(7).check(RANGE.start, &newer);

@@ -1,17 +1,19 @@
 //! Putting the log's tail together in memory: records into frames, frames into blocks, blocks into what a group
 //! commit writes. No I/O here.
 //!
-//! `LogEnd` marks a place where the log may end: behind a whole frame. The log is written in full sectors; the
-//! bytes of the last, partial one go to the tail journal until it is full.
+//! `LogEnd` marks a place where the log may end: behind a whole frame. The log is written in full sectors. A commit is
+//! one write wherever that can be, since each costs the device a flush of its own: a small group goes to the tail
+//! journal, which keeps what the log has not got yet; a large one goes to the log, filled up to the end of a sector.
 
 use std::collections::VecDeque;
 
 use ringmq_env::{AppendBuf, IoSlice};
 
-use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind, MAX_PAYLOAD};
+use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind, MARK_LEN, MAX_PAYLOAD, Mark};
 use super::hot_tail::HotTail;
 use super::segment::{SEGMENT_HEADER_LEN, SegmentRange};
 use super::stretch::Stretch;
+use super::tail_journal::MAX_UNWRITTEN;
 
 /// Bytes of a block of the tail, unless a unit needs a larger one.
 pub(crate) const BLOCK_LEN: usize = 1 << 20;
@@ -21,6 +23,13 @@ pub(crate) const BLOCK_LEN: usize = 1 << 20;
 pub(crate) const MAX_UNIT: usize = 8 << 20;
 const _: () = assert!(MAX_UNIT + 2 * BLOCK_LEN <= MAX_PAYLOAD);
 
+/// A group of so many bytes is filled up to the end of its sector: it grows by one in thirty on average, at most.
+const MARKED_FROM: u64 = 8 << 10;
+
+/// And one of more is not: what a slot of the tail journal tells is then worth a write of its own. Recovery looks for a
+/// mark no further behind than that.
+pub(crate) const MAX_MARKED: u64 = 1 << 20;
+
 /// A place where the log may end.
 #[derive(Clone, Debug)]
 pub(crate) struct LogEnd {
@@ -28,8 +37,8 @@ pub(crate) struct LogEnd {
     pub position: u64,
     /// Checksum of the last frame.
     pub chain: u32,
-    /// Bytes from the start of the sector that `position` is in, up to `position`; fewer than a sector.
-    pub sector: IoSlice,
+    /// What only the tail journal has of the log: the bytes from the start of a sector up to `position`.
+    pub unwritten: IoSlice,
     /// The segment that `position` is in.
     pub segment: SegmentRange,
 }
@@ -38,12 +47,12 @@ impl LogEnd {
     /// The end of a log without a frame in `segment` yet.
     pub(crate) fn at_start_of(segment: SegmentRange, chain: u32) -> LogEnd {
         let position = segment.first_frame();
-        LogEnd { position, chain, sector: IoSlice::copy_of(&[]), segment }
+        LogEnd { position, chain, unwritten: IoSlice::copy_of(&[]), segment }
     }
 
-    /// Log position of the partial sector; everything before is in the log itself.
-    pub(crate) fn sector_start(&self) -> u64 {
-        self.position - self.sector.len() as u64
+    /// Everything before this log position is in the log itself.
+    pub(crate) fn written(&self) -> u64 {
+        self.position - self.unwritten.len() as u64
     }
 }
 
@@ -65,12 +74,15 @@ pub(crate) struct Group {
     pub writes: Vec<LogWrite>,
     /// Where the log ends with it.
     pub end: LogEnd,
+    /// It ends with a [`Mark`], and needs no slot of the tail journal.
+    pub marked: bool,
 }
 
 /// A finished stretch of one block.
 struct Chunk {
     write: Option<LogWrite>,
     end: LogEnd,
+    marked: bool,
 }
 
 struct Block {
@@ -82,11 +94,7 @@ struct Block {
 
 impl Block {
     fn after(end: &LogEnd, sector: usize, hot: &mut HotTail) -> Block {
-        Block {
-            buf: filled(hot, &end.sector, 0, sector),
-            start: end.sector_start(),
-            handed: end.sector_start(),
-        }
+        Block { buf: filled(hot, &end.unwritten, 0, sector), start: end.written(), handed: end.written() }
     }
 
     fn end(&self) -> u64 {
@@ -101,7 +109,8 @@ struct OpenFrame {
 
 /// The tail of one log as it is put together.
 ///
-/// Invariant: `handed <= sealed <= end`: what was handed to group commits, what is in closed frames, and all.
+/// Invariant: `taken <= handed <= sealed <= end`: what groups have taken, what was cut into chunks for them, what is in
+/// closed frames, and all.
 pub(crate) struct Staging {
     sector: u64,
     segment_len: u64,
@@ -111,6 +120,7 @@ pub(crate) struct Staging {
     block: Block,
     open: Option<OpenFrame>,
     handed: u64,
+    taken: u64,
     chunks: VecDeque<Chunk>,
     hot: HotTail,
 }
@@ -124,7 +134,7 @@ impl Staging {
         end: &LogEnd,
         mut hot: HotTail,
     ) -> Staging {
-        assert!(end.sector_start().is_multiple_of(sector as u64) && end.sector.len() < sector);
+        assert!(end.written().is_multiple_of(sector as u64));
         Staging {
             sector: sector as u64,
             segment_len,
@@ -134,6 +144,7 @@ impl Staging {
             block: Block::after(end, sector, &mut hot),
             open: None,
             handed: end.position,
+            taken: end.position,
             chunks: VecDeque::new(),
             hot,
         }
@@ -201,27 +212,28 @@ impl Staging {
         (position, crc)
     }
 
-    /// Everything staged, up to about `max_bytes`, to be committed next; `None` when nothing is staged.
-    pub(crate) fn take_group(&mut self, max_bytes: usize) -> Option<Group> {
+    /// Everything staged, up to about `max_bytes`, to be committed next; `None` when nothing is staged. `mark` is what
+    /// the group says if it needs no slot of the tail journal.
+    pub(crate) fn take_group(&mut self, max_bytes: u64, mark: Mark) -> Option<Group> {
+        let begun = self.taken;
         let mut group: Option<Group> = None;
-        let mut bytes = 0;
-        while bytes < max_bytes {
+        while self.taken - begun < max_bytes {
             if self.chunks.is_empty() {
                 self.seal();
-                self.cut();
+                self.cut_last(mark);
             }
-            let Some(chunk) = self.chunks.pop_front() else { break };
-            bytes += chunk.write.as_ref().map_or(0, |write| write.data.len());
-            let group = group.get_or_insert_with(|| Group { writes: Vec::new(), end: chunk.end.clone() });
-            group.writes.extend(chunk.write);
-            group.end = chunk.end;
+            let Some(Chunk { write, end, marked }) = self.chunks.pop_front() else { break };
+            self.taken = end.position;
+            let group = group.get_or_insert_with(|| Group { writes: Vec::new(), end: end.clone(), marked });
+            group.writes.extend(write);
+            (group.end, group.marked) = (end, marked);
         }
         group
     }
 
     /// A group is in the log up to `end`: memory of older blocks may go.
     pub(crate) fn committed(&mut self, end: &LogEnd) {
-        self.hot.evict(self.block.buf.capacity(), end.sector_start());
+        self.hot.evict(self.block.buf.capacity(), end.written());
     }
 
     /// Drops everything behind `end` and goes on there in a new epoch.
@@ -234,7 +246,7 @@ impl Staging {
         self.hot.truncate(end.position);
         self.block = Block::after(end, self.sector as usize, &mut self.hot);
         (self.segment, self.chain) = (end.segment, end.chain);
-        (self.handed, self.epoch) = (end.position, epoch);
+        (self.handed, self.taken, self.epoch) = (end.position, end.position, epoch);
     }
 
     /// The block that `position` is in, as far as its frames are closed, if the tail holds it.
@@ -271,22 +283,61 @@ impl Staging {
         self.chain = header.crc;
     }
 
-    /// Turns what the block has beyond the last cut into a chunk. The open frame must be closed.
-    fn cut(&mut self) {
+    /// Turns what a group ends with into a chunk.
+    fn cut_last(&mut self, mark: Mark) {
+        let len = self.end() - self.taken;
+        let unwritten = self.end() - self.block.handed;
+        if (MARKED_FROM..=MAX_MARKED).contains(&len) && self.end() > self.handed && self.fits_mark() {
+            self.push_mark(mark);
+            self.cut(self.end(), true);
+        } else if unwritten <= MAX_UNWRITTEN as u64 {
+            self.cut(self.block.handed, false);
+        } else {
+            self.cut_sectors();
+        }
+    }
+
+    /// Turns what the block has beyond the last cut into a chunk whose whole sectors are written to the log.
+    fn cut_sectors(&mut self) {
+        self.cut(self.end() - self.end() % self.sector, false);
+    }
+
+    /// Turns what the block has beyond the last cut into a chunk that is written to the log up to `written`. The open
+    /// frame must be closed.
+    fn cut(&mut self, written: u64, marked: bool) {
         assert!(self.open.is_none());
         let position = self.end();
         if position == self.handed {
             return;
         }
-        let sector_start = position - position % self.sector;
-        let sector = self
-            .block
-            .buf
-            .slice((sector_start - self.block.start) as usize, (position - sector_start) as usize);
-        let end = LogEnd { position, chain: self.chain, sector, segment: self.segment };
-        let write = self.hand_out(sector_start);
-        self.chunks.push_back(Chunk { write, end });
+        let at = (written - self.block.start) as usize;
+        let unwritten = self.block.buf.slice(at, (position - written) as usize);
+        let end = LogEnd { position, chain: self.chain, unwritten, segment: self.segment };
+        let write = self.hand_out(written);
+        self.chunks.push_back(Chunk { write, end, marked });
         self.handed = position;
+    }
+
+    /// Where the sector ends that a mark at the end would lie in.
+    fn end_of_mark(&self) -> u64 {
+        (self.end() + (FRAME_HEADER_LEN + MARK_LEN) as u64).next_multiple_of(self.sector)
+    }
+
+    /// Whether a mark leaves room for the segment's end frame.
+    fn fits_mark(&self) -> bool {
+        let until = self.end_of_mark();
+        (until - self.end()) as usize <= self.block.buf.remaining()
+            && until + FRAME_HEADER_LEN as u64 <= self.segment.end()
+    }
+
+    /// Fills up the sector with a mark.
+    fn push_mark(&mut self, mark: Mark) {
+        let (base, len) = (self.end(), (self.end_of_mark() - self.end()) as usize);
+        let mark = mark.encode();
+        self.block.buf.append(len)[FRAME_HEADER_LEN..][..MARK_LEN].copy_from_slice(&mark);
+        let mut crc = FrameCrc::new();
+        crc.record(crc32fast::hash(&mark));
+        self.write_header(base, len - FRAME_HEADER_LEN, FrameKind::Mark, crc);
     }
 
     /// The block's whole sectors up to `until` that no group has had yet.
@@ -301,7 +352,7 @@ impl Staging {
     /// Begins a new block, with the partial last sector copied over.
     fn roll_block(&mut self, framed: usize) {
         self.seal();
-        self.cut();
+        self.cut_sectors();
         let end = self.end();
         let start = end - end % self.sector;
         let sector = self.block.buf.slice((start - self.block.start) as usize, (end - start) as usize);
@@ -313,6 +364,10 @@ impl Staging {
     /// Ends the segment with an end frame, fills up its last sector, and goes on in the next one.
     fn roll_segment(&mut self, framed: usize) {
         self.seal();
+        if self.block.buf.remaining() < FRAME_HEADER_LEN {
+            // A mark has filled it up.
+            self.roll_block(0);
+        }
         let base = self.end();
         self.block.buf.append(FRAME_HEADER_LEN);
         self.write_header(base, 0, FrameKind::End, FrameCrc::new());
@@ -328,7 +383,7 @@ impl Staging {
         self.handed = end.position;
         let buf = filled(&mut self.hot, &[], framed, self.sector as usize);
         self.block = Block { buf, start: end.position, handed: end.position };
-        self.chunks.push_back(Chunk { write, end });
+        self.chunks.push_back(Chunk { write, end, marked: false });
         assert_eq!(self.segment.start + SEGMENT_HEADER_LEN, self.end());
     }
 

@@ -1,7 +1,7 @@
-//! The tail journal: where the bytes of the log's last, partial sector are until the sector is full.
+//! The tail journal: where the log's last bytes are until they are written to the log itself.
 //!
-//! The file `tail` holds a few slots; each commit writes one. A slot also says where the log ends, in which epoch,
-//! and how much is known to be on the device, which is what recovery starts from.
+//! The file `tail` holds a few slots; a commit that leaves bytes outside of the log writes one. A slot also says where
+//! the log ends, in which epoch, and how much is known to be on the device, which is what recovery starts from.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -23,6 +23,9 @@ pub(crate) const SLOT_LEN: usize = 8192;
 
 /// Largest sector that fits a slot.
 pub(crate) const MAX_SECTOR: usize = 4096;
+
+/// Most bytes of the log that a slot takes.
+pub(crate) const MAX_UNWRITTEN: usize = SLOT_LEN - HEADER_LEN;
 
 /// Name of the file in the shard's directory.
 const FILE: &str = "tail";
@@ -61,19 +64,19 @@ pub(crate) struct TailRecord {
     pub store_ms: i64,
     /// Checksum of the log's last frame.
     pub chain: u32,
-    /// Bytes of the partial sector, up to `position`.
-    pub sector: Vec<u8>,
+    /// The log's bytes from where it was written to (the start of a sector) up to `position`.
+    pub unwritten: Vec<u8>,
 }
 
 impl TailRecord {
-    /// Log position of the partial sector.
-    pub(crate) fn sector_start(&self) -> u64 {
-        self.position - self.sector.len() as u64
+    /// Everything before this log position had been written to the log itself.
+    pub(crate) fn written(&self) -> u64 {
+        self.position - self.unwritten.len() as u64
     }
 
     fn decode(slot: &[u8]) -> Option<TailRecord> {
         let len = u32::from_le_bytes(array(slot.get(..HEADER_LEN)?, LEN_AT)) as usize;
-        if u32::from_le_bytes(array(slot, MAGIC_AT)) != MAGIC || len >= MAX_SECTOR {
+        if u32::from_le_bytes(array(slot, MAGIC_AT)) != MAGIC || len > MAX_UNWRITTEN {
             return None;
         }
         let mut bytes = slot.get(..HEADER_LEN + len)?.to_vec();
@@ -90,7 +93,7 @@ impl TailRecord {
             flushed: word(FLUSHED_AT),
             store_ms: i64::from_le_bytes(array(&bytes, STORE_MS_AT)),
             chain: u32::from_le_bytes(array(&bytes, CHAIN_AT)),
-            sector: bytes[HEADER_LEN..].to_vec(),
+            unwritten: bytes[HEADER_LEN..].to_vec(),
         };
         (len as u64 <= record.position).then_some(record)
     }
@@ -111,12 +114,12 @@ pub(crate) struct TailEntry<'a> {
     /// See [`TailRecord`].
     pub chain: u32,
     /// See [`TailRecord`].
-    pub sector: &'a [u8],
+    pub unwritten: &'a [u8],
 }
 
 impl TailEntry<'_> {
     fn encode(&self, sequence: u64, alignment: usize) -> IoSlice {
-        let len = HEADER_LEN + self.sector.len();
+        let len = HEADER_LEN + self.unwritten.len();
         let padded = len.next_multiple_of(alignment);
         let mut buf = AppendBuf::with_capacity(padded);
         let bytes = buf.append(padded);
@@ -129,8 +132,8 @@ impl TailEntry<'_> {
         put(FLUSHED_AT, &self.flushed.to_le_bytes());
         put(STORE_MS_AT, &self.store_ms.to_le_bytes());
         put(CHAIN_AT, &self.chain.to_le_bytes());
-        put(LEN_AT, &(self.sector.len() as u32).to_le_bytes());
-        put(HEADER_LEN, self.sector);
+        put(LEN_AT, &(self.unwritten.len() as u32).to_le_bytes());
+        put(HEADER_LEN, self.unwritten);
         let crc = crc32fast::hash(&bytes[..len]);
         bytes[CRC_AT..][..4].copy_from_slice(&crc.to_le_bytes());
         buf.publish();
@@ -200,7 +203,7 @@ impl<E: Env> TailJournal<E> {
         &self.path
     }
 
-    /// After recovery: the slot is what the log's partial sector was taken from.
+    /// After recovery: the slot is what the log's last bytes were taken from.
     pub(crate) fn keep(&self, slot: Slot) {
         self.flushed.set(Some(slot));
     }
@@ -212,7 +215,7 @@ impl<E: Env> TailJournal<E> {
 
     /// Bytes that writing `entry` takes.
     pub(crate) fn write_len(&self, entry: &TailEntry<'_>) -> usize {
-        (HEADER_LEN + entry.sector.len()).next_multiple_of(self.alignment)
+        (HEADER_LEN + entry.unwritten.len()).next_multiple_of(self.alignment)
     }
 
     /// Writes `entry` to a free slot. One write at a time.
@@ -316,9 +319,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_slot_reads_back_and_any_flipped_bit_breaks_it(
-            sector in prop::collection::vec(any::<u8>(), 0..MAX_SECTOR), words: [u32; 5], bit: prop::sample::Index,
+            unwritten in prop::collection::vec(any::<u8>(), 0..=MAX_UNWRITTEN), words: [u32; 5], bit: prop::sample::Index,
         ) {
-            let position = u64::from(words[0]) + MAX_SECTOR as u64;
+            let position = u64::from(words[0]) + MAX_UNWRITTEN as u64;
             let record = TailRecord {
                 sequence: words[1].into(),
                 epoch: words[2].into(),
@@ -327,7 +330,7 @@ mod tests {
                 flushed: position - 1,
                 store_ms: words[4].into(),
                 chain: words[3],
-                sector,
+                unwritten,
             };
             let entry = TailEntry {
                 epoch: record.epoch,
@@ -336,14 +339,14 @@ mod tests {
                 flushed: record.flushed,
                 store_ms: record.store_ms,
                 chain: record.chain,
-                sector: &record.sector,
+                unwritten: &record.unwritten,
             };
             let slot = entry.encode(record.sequence, 512);
             prop_assert!(slot.len().is_multiple_of(512) && slot.len() <= SLOT_LEN);
             let decoded = TailRecord::decode(&slot);
             prop_assert_eq!(decoded.as_ref(), Some(&record));
             let mut damaged = slot.to_vec();
-            let bit = bit.index((HEADER_LEN + record.sector.len()) * 8);
+            let bit = bit.index((HEADER_LEN + record.unwritten.len()) * 8);
             damaged[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(TailRecord::decode(&damaged), None);
         }

@@ -328,13 +328,15 @@ impl SimFile {
         let world = Rc::clone(&self.env.world);
         let written = self.env.disk(&op, move |disk, outcome| {
             let has_room = disk.has_room(&inode.borrow(), offset + len, world.now());
+            let is_refused = outcome.is_ok() && !has_room;
             let outcome = outcome.and(if has_room { Ok(()) } else { Err(io::ErrorKind::StorageFull) });
             let mut inode = inode.borrow_mut();
             let Some((offset, data)) = inode.end_write(id) else { return Err(gone()) };
             match outcome {
                 Ok(()) => inode.write(id, offset, &data),
-                // A write that failed for want of space has not happened; any other may have, in any of its sectors.
-                Err(io::ErrorKind::StorageFull) => {}
+                // What has no space reserved is not written; what fails later (a device that is thinly provisioned has no
+                // space, too) may have happened in any of its sectors.
+                Err(_) if is_refused => {}
                 Err(_) => {
                     for (_, _, part) in parts(offset, data.len()).filter(|_| world.below(2) == 0) {
                         inode.write(id, offset + part.start as u64, &data[part]);

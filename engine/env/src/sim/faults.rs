@@ -58,7 +58,7 @@ faults! {
     WriteError "write-error" Covered "A write, a reservation, a rename or a removal fails with EIO, half done."
     SyncError "sync-error" Covered "A sync fails; what becomes of the unsynced writes is undefined."
     NoSpace "no-space" Covered "For up to 3 s no file can grow."
-    NoSpaceAnywhere "no-space-anywhere" Covered "For up to 3 s every write fails with ENOSPC, in reserved space, too."
+    NoSpaceAnywhere "no-space-anywhere" Covered "For up to 3 s every write fails with ENOSPC, in reserved space, too, and may have happened in part."
     Pause "pause" Covered "The node's process stands still for 1 ms to 20 s."
     ClockJump "clock-jump" Covered "The node's wall clock jumps by up to a day, forward or back."
     ClockDrift "clock-drift" Covered "The node's wall clock runs up to 5 % fast or slow from now on."

@@ -216,6 +216,38 @@ fn a_damaged_frame_costs_itself_only() {
     });
 }
 
+/// Groups that end at the end of a sector leave no trace in the tail journal: their marks tell that a hole before them is
+/// damage, not the end of the log.
+#[test]
+fn what_is_damaged_before_a_mark_costs_itself_only() {
+    on_disk(|env, dir| async move {
+        let (log, _) = open(&env, options(&dir, true), LogPosition(0)).await;
+        let mut records = fill(&log, 0..3).await;
+        let told = log.0.journaled.get();
+        for number in 3..7 {
+            records.push(stage(&log, number, 20_000));
+            commit_all(&log).await;
+            assert_eq!(log.committed().0 % 512, 0);
+        }
+        assert_eq!(log.0.journaled.get(), told);
+        drop(log);
+        let victim = records[4].0.0 as usize;
+        let path = dir.join("log").join(format!("{:020}.log", 0));
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[victim + 50] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+
+        let (log, found, damage) = open_damaged(&env, options(&dir, true), LogPosition(0)).await;
+        assert!(!damage.is_empty() && damage.iter().all(|damage| damage.path == path), "{damage:?}");
+        records.remove(4);
+        assert_eq!(found, records);
+        records.extend(fill(&log, 7..8).await);
+        drop(log);
+        let (_, found, _) = open_damaged(&env, options(&dir, true), LogPosition(0)).await;
+        assert_eq!(found, records);
+    });
+}
+
 #[test]
 fn an_empty_log_opens_at_once_and_keeps_its_place() {
     on_disk(|env, dir| async move {

@@ -14,7 +14,9 @@ fn position_of(slot: &[u8]) -> u64 {
 fn nothing_behind_a_gap_counts_in_a_log_that_was_not_flushed() {
     on_disk(|env, dir| async move {
         let (log, _) = open(&env, options(&dir, false), LogPosition(0)).await;
-        let mut records = fill(&log, 0..20).await;
+        let mut records = fill(&log, 0..19).await;
+        // A group so small that it has a slot.
+        records.extend(fill(&log, 19..20).await);
         log.flush().await;
         let flushed = log.flushed().0;
         records.extend(fill(&log, 20..400).await);

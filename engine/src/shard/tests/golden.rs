@@ -124,6 +124,9 @@ fn stores_of_every_format_are_opened_and_go_on() {
                 unpack(&golden(format).join(name), &dir);
                 let meta = StoreMeta::open(&env, &dir, 7).await.unwrap();
                 assert_eq!(meta.shards, 1, "the store knows");
+                let raised = fs::read(dir.join("store.meta")).unwrap();
+                assert_eq!(raised[8..12], STORE_FORMAT.to_le_bytes(), "older programs refuse it from now on");
+                assert_eq!(StoreMeta::read(&env, &dir).await.unwrap(), meta);
                 let shard_dir = StoreMeta::shard_dir(&dir, ID);
                 let found = inspect_shard(&env, &shard_dir, ID, meta.store_id).await.unwrap();
                 assert_eq!(found.damage, []);
