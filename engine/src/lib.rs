@@ -20,6 +20,7 @@ mod store;
 mod types;
 
 pub use damage::{Damage, DamageReport};
+pub use index::TopicHandle;
 pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_shard};
 pub use meta::MetaLog;
 pub use shard::{

@@ -95,6 +95,8 @@ struct Inner<E: Env> {
     /// The counters that the shard keeps itself; the others are asked for.
     counters: Cell<ShardStats>,
     earliest_store_ms: Cell<i64>,
+    /// Whether [`Commit::arrivals`] is wanted.
+    tells_arrivals: Cell<bool>,
     report: DamageReport,
     slices: Slices,
     closing: Cell<bool>,
@@ -202,6 +204,7 @@ impl<E: Env> Shard<E> {
             disk: Cell::default(),
             counters: Cell::default(),
             earliest_store_ms: Cell::new(-1),
+            tells_arrivals: Cell::new(true),
             report,
             slices: Slices::default(),
             closing: Cell::new(false),

@@ -255,7 +255,7 @@ pub struct Arrival {
 pub struct Commit {
     /// Everything before this position is durable as the flush mode promises, and readable.
     pub committed: LogPosition,
-    /// What became readable in this step, in log order.
+    /// What became readable in this step, in log order; nothing while [`crate::Shard::tell_arrivals`] says so.
     pub arrivals: Vec<Arrival>,
     /// Everything staged behind `committed` was dropped for this reason (no space): answer it with an error.
     /// Nothing of it will ever be readable.

@@ -196,17 +196,25 @@ impl IoSlice {
     /// that somebody goes on behind them.
     pub fn prefetch(&self) {
         #[cfg(target_arch = "x86_64")]
-        for line in self[..self.len.min(PREFETCHED)].chunks(CACHE_LINE) {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: every x86-64 has the instruction, and it changes nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-        }
+        self[..self.len.min(PREFETCHED)].chunks(CACHE_LINE).for_each(|line| prefetch(&line[0]));
     }
 
     /// Bytes that the memory behind this view takes, however short the view: what a budget counts.
     pub fn memory_len(&self) -> usize {
         self.memory.len
     }
+}
+
+/// Has the cache line in which `item` begins fetched into the core's cache meanwhile, where the processor can.
+pub fn prefetch<T>(item: &T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 has the instruction, and it changes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(item).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = item;
 }
 
 impl Deref for IoSlice {

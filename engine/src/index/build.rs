@@ -94,14 +94,15 @@ pub(super) struct Built {
 }
 
 /// The queue that entries are added for.
-pub(super) struct QueueName<'a> {
+pub(super) struct QueueName {
     pub hash: u64,
-    pub topic: &'a str,
+    /// Where its topic's name is in the run.
+    pub topic: u32,
     pub queue: u32,
 }
 
 impl<E: Env> RunBuilder<E> {
-    /// About `topics` topics will be named: room for them is made at once.
+    /// Of about `topics` topics it will be asked for the places of their names: room for them is made at once.
     pub(super) async fn create(
         env: E,
         temporary: PathBuf,
@@ -136,12 +137,12 @@ impl<E: Env> RunBuilder<E> {
     /// log position `since` and what lies behind it do not belong together.
     pub(super) async fn add(
         &mut self,
-        name: &QueueName<'_>,
+        name: &QueueName,
         since: u64,
         first: i64,
         entries: &[IndexEntry],
     ) -> io::Result<()> {
-        let place = self.name_place(name.topic);
+        let place = name.topic;
         for (offset, entry) in (first..).zip(entries) {
             let continues = |e: &&mut Extent| {
                 e.hash == name.hash
@@ -177,13 +178,23 @@ impl<E: Env> RunBuilder<E> {
         Ok(())
     }
 
-    /// Where the topic's name is; it is added if it is new. No name crosses into the next block.
-    fn name_place(&mut self, topic: &str) -> u32 {
+    /// Where the topic's name is; it is added if it is new.
+    pub(super) fn name_place(&mut self, topic: &str) -> u32 {
         let hash = xxh3_64(topic.as_bytes());
         let same = |place: &u32| name_at(&self.names, *place) == Some(topic);
         if let Some(place) = self.name_places.find(hash, same) {
             return *place;
         }
+        let place = self.add_name(topic);
+        let names = &self.names;
+        self.name_places.insert_unique(hash, place, |other| {
+            xxh3_64(name_at(names, *other).unwrap_or_default().as_bytes())
+        });
+        place
+    }
+
+    /// Adds the name of a topic that the run does not name yet; returns where it is. No name crosses into the next block.
+    pub(super) fn add_name(&mut self, topic: &str) -> u32 {
         let len = u16::try_from(topic.len()).expect("topics are at most 255 bytes");
         let room = DATA - self.names.len() % DATA;
         if room < 2 + topic.len() {
@@ -192,10 +203,6 @@ impl<E: Env> RunBuilder<E> {
         let place = self.names.len() as u32;
         self.names.extend_from_slice(&len.to_le_bytes());
         self.names.extend_from_slice(topic.as_bytes());
-        let names = &self.names;
-        self.name_places.insert_unique(hash, place, |other| {
-            xxh3_64(name_at(names, *other).unwrap_or_default().as_bytes())
-        });
         place
     }
 

@@ -11,7 +11,7 @@ use super::build::{Built, Finished, QueueName, RunBuilder, sort_sliced};
 use super::format::{FORMAT, Header, MAX_SPAN, PackedKey, whole_second};
 use super::keys::HotKey;
 use super::run::Run;
-use super::table::{IndexEntry, QueueSlot};
+use super::table::{IndexEntry, QueueSlot, Table};
 use crate::meta::is_full;
 use crate::slices::{LOOK, Pacer};
 use crate::types::LogPosition;
@@ -27,7 +27,7 @@ const MOST_FLUSH_LOG: u64 = 128 << 20;
 const FLUSH_MEMORY: usize = 32 << 20;
 /// Entries of one queue, or queues, handled between two looks at the clock.
 const SLICE: usize = 512;
-/// Queues that are looked at together before they are written.
+/// Queues of which all is fetched into the cache together, before they are written.
 const AHEAD: usize = 64;
 
 /// File name of the run of a range of the log.
@@ -35,12 +35,35 @@ pub(super) fn run_path(dir: &Path, from: u64, to: u64) -> PathBuf {
     dir.join(format!("{from:020}-{to:020}.run"))
 }
 
+/// Writes queues to a run.
+struct QueueWriter<'a, E: Env> {
+    builder: &'a mut RunBuilder<E>,
+    /// Where the run has the names of the topics, by their numbers in the table.
+    names: Vec<Option<u32>>,
+    entries: Vec<IndexEntry>,
+}
+
+impl<E: Env> QueueWriter<'_, E> {
+    fn name(&mut self, hash: u64, slot: QueueSlot, table: &Table) -> QueueName {
+        let (number, topic, queue) = table.numbered_name(slot);
+        let place = match self.names.get(number as usize).copied().flatten() {
+            Some(place) => place,
+            None => self.builder.add_name(topic),
+        };
+        // A topic that was made meanwhile has no entries in the run.
+        if let Some(known) = self.names.get_mut(number as usize) {
+            *known = Some(place);
+        }
+        QueueName { hash, topic: place, queue: queue.0 }
+    }
+}
+
 impl<E: Env> Index<E> {
     /// Whether so much is in memory, or would have to be scanned after a crash, that a run should be written;
     /// `log_end` is the log's committed end.
     pub(crate) fn flush_due(&self, log_end: LogPosition) -> bool {
         let state = self.0.state.borrow();
-        let memory = state.table.chunk_memory() + state.keys.memory();
+        let memory = state.table.entry_memory() + state.keys.memory();
         let wanted = QUEUE_LOG * state.table.hot() as u64;
         log_end.0.saturating_sub(state.indexed) >= wanted.clamp(FLUSH_LOG, MOST_FLUSH_LOG)
             || memory >= FLUSH_MEMORY
@@ -78,19 +101,21 @@ impl<E: Env> Index<E> {
     async fn write_run(
         &self,
         mut header: Header,
-        slots: &[u32],
+        slots: &[(u64, u32)],
         temporary: &Path,
     ) -> io::Result<Finished<E>> {
         let keys = self.pack_keys(&mut header).await;
         let by_hash = self.slots_by_hash(slots).await;
         let (env, temporary) = (self.0.env.clone(), temporary.to_path_buf());
-        let mut builder = RunBuilder::create(env, temporary, header, slots.len()).await?;
-        let mut entries = Vec::with_capacity(SLICE);
+        let mut builder = RunBuilder::create(env, temporary, header, 0).await?;
+        let topics = self.0.state.borrow().table.topics();
+        let mut queues =
+            QueueWriter { builder: &mut builder, names: vec![None; topics], entries: Vec::new() };
         for sorted in by_hash {
             for part in sorted.chunks(AHEAD) {
-                self.0.state.borrow().table.look_ahead(part.iter().map(|(_, slot)| *slot));
+                self.0.state.borrow().table.prefetch_for_run(part.iter().map(|(_, slot)| *slot));
                 for (hash, slot) in part {
-                    self.add_queue(&mut builder, *hash, QueueSlot(*slot), header.to, &mut entries).await?;
+                    self.add_queue(&mut queues, *hash, QueueSlot(*slot), header.to).await?;
                 }
             }
         }
@@ -136,33 +161,21 @@ impl<E: Env> Index<E> {
         !part.is_empty()
     }
 
-    fn hash_slots(&self, slots: &[u32]) -> Vec<(u64, u32)> {
-        let state = self.0.state.borrow();
-        slots.iter().map(|slot| (state.table.hash(QueueSlot(*slot)), *slot)).collect()
-    }
-
-    async fn slots_by_hash(&self, slots: &[u32]) -> Vec<Vec<(u64, u32)>> {
-        let mut hashed = Vec::with_capacity(slots.len() / SLICE + 1);
-        let mut pacer = Pacer::new(&self.0.env);
-        for part in slots.chunks(SLICE) {
-            hashed.push(self.hash_slots(part));
-            pacer.done(part.len()).await;
-        }
-        sort_sliced(&self.0.env, hashed, |(hash, _)| *hash).await
+    async fn slots_by_hash(&self, slots: &[(u64, u32)]) -> Vec<Vec<(u64, u32)>> {
+        let parts = slots.chunks(SLICE).map(<[_]>::to_vec).collect();
+        sort_sliced(&self.0.env, parts, |(hash, _)| *hash).await
     }
 
     async fn add_queue(
         &self,
-        builder: &mut RunBuilder<E>,
+        to_run: &mut QueueWriter<'_, E>,
         hash: u64,
         slot: QueueSlot,
         to: u64,
-        entries: &mut Vec<IndexEntry>,
     ) -> io::Result<()> {
-        let (topic, queue) = self.name(slot);
-        let name = QueueName { hash, topic: &topic, queue: queue.0 };
         let mut next = 0;
         loop {
+            let entries = &mut to_run.entries;
             entries.clear();
             // Also what a topic does not keep any more: without it the queue would have a gap after the next start.
             let (first, end) = {
@@ -173,8 +186,9 @@ impl<E: Env> Index<E> {
             if entries.is_empty() {
                 return Ok(());
             }
-            builder.add(&name, 0, first, entries).await?;
             next = first + entries.len() as i64;
+            let name = to_run.name(hash, slot, &self.0.state.borrow().table);
+            to_run.builder.add(&name, 0, first, &to_run.entries).await?;
             // Most queues have few entries: they need no second look.
             if next == end {
                 return Ok(());
@@ -183,7 +197,7 @@ impl<E: Env> Index<E> {
     }
 
     /// The run takes the place of what it holds in memory.
-    async fn publish(&self, built: Built, slots: Vec<u32>, place: PathBuf) {
+    async fn publish(&self, built: Built, slots: Vec<(u64, u32)>, place: PathBuf) {
         let to = built.header.to;
         let run = Rc::new(Run::new(built.header, place, built.fences, built.filter));
         {
@@ -199,11 +213,15 @@ impl<E: Env> Index<E> {
             self.0.env.yield_now().await;
         }
         let mut pacer = Pacer::new(&self.0.env);
-        for slot in slots {
-            while !self.0.state.borrow_mut().table.release(slot, to) {
-                pacer.done(LOOK).await;
+        for part in slots.chunks(AHEAD) {
+            let part = part.iter().map(|(_, slot)| *slot);
+            self.0.state.borrow().table.prefetch_to_release(part.clone());
+            for slot in part {
+                while !self.0.state.borrow_mut().table.release(slot, to) {
+                    pacer.done(LOOK).await;
+                }
+                pacer.done(1).await;
             }
-            pacer.done(1).await;
         }
         self.0.state.borrow_mut().table.reclaim(to);
     }

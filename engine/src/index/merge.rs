@@ -11,7 +11,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringmq_env::{Env, Fatal, IoSlice, fatal, mutant};
+use ringmq_env::{Env, Fatal, IoSlice, fatal, mutant, prefetch};
 use smallvec::SmallVec;
 
 use super::build::{Finished, QueueName, RunBuilder};
@@ -78,6 +78,9 @@ fn is_countable(runs: &[Rc<Run>]) -> bool {
     let counts = |header: &Header| [header.entries, header.extents, header.names, header.keys].map(u64::from);
     (0..4).all(|of| runs.iter().map(|run| counts(&run.header)[of]).sum::<u64>() <= u64::from(u32::MAX))
 }
+
+/// Extents, each with the number of the run that it is of.
+type Extents = SmallVec<[(usize, Extent); FAN_IN]>;
 
 /// One of the runs that are merged, read from its beginning to its end.
 struct Input<E: Env> {
@@ -155,7 +158,10 @@ impl<E: Env> Input<E> {
             && let Some((number, block)) = self.directory.first(&self.run.header).await?
         {
             for extent in run::extents_in(&self.run.header, *number, block) {
-                self.extents.push_back(extent?);
+                let extent = extent?;
+                // The queues are in the order of their hashes, and their names are anywhere.
+                self.names.get(extent.name as usize).inspect(|name| prefetch(*name));
+                self.extents.push_back(extent);
             }
             self.directory.read.pop_front();
         }
@@ -259,9 +265,10 @@ impl<E: Env> Index<E> {
         let env = &self.0.env;
         let topics = inputs.iter().map(|input| input.names.len() / NAME_BYTES).max().unwrap_or(0);
         let mut builder = RunBuilder::create(env.clone(), temporary.to_path_buf(), header, topics).await?;
+        let mut entries = Vec::with_capacity(ENTRIES);
         let mut burst = Burst { env, written: 0, give_up };
         while let Some(extents) = next_extents(&mut inputs).await? {
-            self.copy_queues(&mut inputs, extents, &mut builder, &mut burst).await?;
+            self.copy_queues(&mut inputs, extents, &mut builder, &mut entries, &mut burst).await?;
         }
         builder.end_queues().await?;
         while let Some((from, key)) = next_key(&mut inputs).await? {
@@ -276,21 +283,23 @@ impl<E: Env> Index<E> {
     async fn copy_queues(
         &self,
         inputs: &mut [Input<E>],
-        mut extents: Vec<(usize, Extent)>,
+        mut extents: Extents,
         builder: &mut RunBuilder<E>,
+        entries: &mut Vec<IndexEntry>,
         burst: &mut Burst<'_, E, impl Fn() -> bool>,
     ) -> Result<(), MergeError> {
-        let (mut topic, mut entries) = (String::new(), Vec::with_capacity(ENTRIES));
+        let mut topic = String::new();
         while let Some((at, first)) = extents.first().copied() {
             topic.clear();
             topic.push_str(inputs[at].topic(&first).map_err(|error| inputs[at].failed(error))?);
-            let is_its = |(at, extent): &mut (usize, Extent)| {
+            let is_its = |(at, extent): &(usize, Extent)| {
                 extent.queue == first.queue && inputs[*at].topic(extent).is_ok_and(|other| other == topic)
             };
-            let of_queue: SmallVec<[_; FAN_IN]> = extents.extract_if(.., is_its).collect();
+            let (of_queue, others): (Extents, Extents) = extents.into_iter().partition(is_its);
+            extents = others;
             // What was deleted is not continued by what came later, whatever its offsets.
             let since = self.deleted_at(&topic).0;
-            let name = QueueName { hash: first.hash, topic: &topic, queue: first.queue };
+            let name = QueueName { hash: first.hash, topic: builder.name_place(&topic), queue: first.queue };
             for (at, extent) in of_queue {
                 let input = &mut inputs[at];
                 let is_cut = at == 0 && mutant!("merge-drops-an-entry");
@@ -300,11 +309,11 @@ impl<E: Env> Index<E> {
                     entries.clear();
                     while done + (entries.len() as u32) < count && entries.len() < ENTRIES {
                         let skip = done + entries.len() as u32;
-                        let read = input.entries(&extent, skip, &mut entries).await;
+                        let read = input.entries(&extent, skip, entries).await;
                         read.map_err(|error| input.failed(error))?;
                     }
                     entries.truncate((count - done) as usize);
-                    builder.add(&name, since, extent.first + i64::from(done), &entries).await?;
+                    builder.add(&name, since, extent.first + i64::from(done), entries).await?;
                     done += entries.len() as u32;
                     burst.pause(builder.written()).await?;
                 }
@@ -365,7 +374,7 @@ impl<E: Env, G: Fn() -> bool> Burst<'_, E, G> {
 }
 
 /// All extents with the smallest hash that is left, those of older runs first, and which run each is of.
-async fn next_extents<E: Env>(inputs: &mut [Input<E>]) -> Result<Option<Vec<(usize, Extent)>>, MergeError> {
+async fn next_extents<E: Env>(inputs: &mut [Input<E>]) -> Result<Option<Extents>, MergeError> {
     let mut least: Option<u64> = None;
     for input in inputs.iter_mut() {
         let head = input.extent().await.map(|extent| extent.map(|extent| extent.hash));
@@ -373,7 +382,7 @@ async fn next_extents<E: Env>(inputs: &mut [Input<E>]) -> Result<Option<Vec<(usi
         least = head.into_iter().chain(least).min();
     }
     let Some(hash) = least else { return Ok(None) };
-    let mut found = Vec::new();
+    let mut found = Extents::new();
     for (at, input) in inputs.iter_mut().enumerate() {
         loop {
             let head = input.extent().await.map(Option::<&Extent>::copied);

@@ -11,12 +11,14 @@ mod build;
 mod cache;
 mod flush;
 mod format;
+mod hot;
 mod keys;
 mod merge;
 mod open;
 mod retain;
 mod run;
 mod search;
+mod segments;
 mod table;
 
 use std::cell::RefCell;
@@ -37,6 +39,7 @@ use table::Table;
 pub(crate) use keys::key_hash;
 pub(crate) use open::{Opening, check_runs};
 pub(crate) use search::KeySearch;
+pub use table::TopicHandle;
 pub(crate) use table::{IndexEntry, QueueSlot};
 
 /// Index entries of one queue without a gap.
@@ -101,7 +104,26 @@ impl<E: Env> Index<E> {
 
     /// The queue's slot; an unknown queue is made (and does not exist for readers until its first message).
     pub(crate) fn slot(&self, topic: &str, queue: QueueId) -> QueueSlot {
-        self.0.state.borrow_mut().table.slot(topic, queue)
+        self.slot_in(TopicHandle::default(), topic, queue)
+    }
+
+    /// The same, where there may be a handle of the topic.
+    pub(crate) fn slot_in(&self, known: TopicHandle, topic: &str, queue: QueueId) -> QueueSlot {
+        self.0.state.borrow_mut().table.slot_in(known, topic, queue)
+    }
+
+    /// The topic's handle, which is `known` if that still holds; that of no topic while the topic has no queue here.
+    pub(crate) fn topic(&self, name: &str, known: TopicHandle) -> TopicHandle {
+        self.0.state.borrow().table.topic(name, known)
+    }
+
+    /// Has what an append needs of the topic fetched into the core's cache, or then of its queue.
+    pub(crate) fn prefetch(&self, topic: TopicHandle, queue: Option<QueueId>) {
+        let table = &self.0.state.borrow().table;
+        match queue {
+            None => table.prefetch_topic(topic),
+            Some(queue) => table.prefetch_queue(topic, queue),
+        }
     }
 
     /// Topic and number of the slot's queue.

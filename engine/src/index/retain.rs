@@ -317,8 +317,9 @@ impl Table {
     /// Raises the minimum of a queue that has messages in a run.
     fn raise_known_min(&mut self, topic: &str, extent: &Extent, min: i64) {
         if let Some(slot) = self.find(topic, QueueId(extent.queue)) {
+            let since = self.since(slot);
             let queue = self.queue_mut(slot);
-            if queue.since <= extent.base_position {
+            if since <= extent.base_position {
                 queue.min = queue.min.max(min).min(queue.next);
             }
         }
@@ -342,8 +343,9 @@ impl Table {
         if !self.is_live(slot.0) {
             return None;
         }
+        let first = self.first_position(slot);
         let queue = self.queue_mut(slot);
-        let next = match queue.first_position() {
+        let next = match first {
             _ if queue.seen <= log_min => queue.next,
             Some(first) if first.0 >= flushed => queue.min,
             _ => return None,

@@ -89,7 +89,8 @@ impl<E: Env> Index<E> {
             let Some(slot) = state.table.find(topic, queue) else { return Ok(Err(Stale)) };
             let known = state.table.queue(slot);
             let from = from.0.max(known.min);
-            (Rc::clone(&state.runs), known.since, state.log_min, from, state.table.hot_start(slot))
+            let since = state.table.since(slot);
+            (Rc::clone(&state.runs), since, state.log_min, from, state.table.hot_start(slot))
         };
         let target = Target { hash: queue_hash(topic, queue), topic, queue, since, log_min };
         let result = self.search_runs(&runs, &target, from, max, out).await;

@@ -1,12 +1,16 @@
 //! The queues of a shard and their entries that are not in a run yet. Pure memory.
 
-use std::hint::black_box;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use hashbrown::HashTable;
+use ringmq_env::prefetch;
 use ringmq_protocol::names::{self, is_lmq};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::hot::{Held, HotEntries};
+use super::segments::Segments;
 use crate::types::{LogPosition, QueueId, QueueOffset, QueueRange};
 
 /// What the index knows about one message.
@@ -29,105 +33,92 @@ pub(crate) struct IndexEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct QueueSlot(pub(super) u32);
 
-/// Entries that a chunk may hold; the first chunk of a queue is small, the next ones double up to this.
-const CHUNK_MAX: usize = 512;
-const CHUNK_MIN: usize = 1;
-/// Chunks that are freed at a time.
-const RELEASED: usize = 16;
 /// Longest topic, in bytes.
 const MAX_TOPIC: usize = names::LMQ_MAX_LENGTH;
+/// Queues of a topic that are listed in its place; most topics have no more.
+const LISTED: usize = 8;
 
-/// Contiguous entries of one queue, allocated once and never copied.
-struct Chunk {
-    first: i64,
-    entries: Vec<IndexEntry>,
+/// A topic that was found by name: spares the next search by name. It says so itself when the topic is not there any
+/// more; then it is looked for by name again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicHandle {
+    index: u32,
+    /// The topic's [`Topic::serial`]; 0: of no topic.
+    serial: u32,
 }
 
-impl Chunk {
-    fn end(&self) -> i64 {
-        self.first + self.entries.len() as i64
-    }
-
-    fn is_full(&self) -> bool {
-        self.entries.len() == self.entries.capacity()
-    }
-
-    fn memory(&self) -> usize {
-        self.entries.capacity() * size_of::<IndexEntry>() + size_of::<Chunk>()
+#[cfg(test)]
+impl TopicHandle {
+    /// Whether both are, or were, in the same place.
+    pub(super) fn same_place(self, other: TopicHandle) -> bool {
+        self.index == other.index
     }
 }
 
-/// One queue. `min <= next <= staged`.
+/// One queue, in a cache line of its own. `min <= next`.
+#[repr(align(64))]
 pub(super) struct Queue {
     /// [`queue_hash`] of its name: with many queues the name itself is in no cache.
     hash: u64,
-    topic: u32,
-    id: QueueId,
-    /// [`Table::stagings`] when `staged` was last right.
-    staging: u32,
-    /// Deleted; kept until nothing staged can name the slot any more.
-    dead: bool,
-    /// On the list [`Table::hot`], or on the one taken from it.
-    hot: bool,
     /// First offset kept.
     pub(super) min: i64,
     /// One past the last committed offset; 0: never had a message.
     pub(super) next: i64,
-    staged: i64,
-    /// Entries of this name before this log position belong to a deleted queue.
-    pub(super) since: u64,
     /// One past the position of the newest entry, in a run or here: what is before is known already.
     pub(super) seen: u64,
     /// Where it goes on, as last marked when all its messages on the device had expired; 0: never.
     pub(super) marked: i64,
-    chunks: Vec<Chunk>,
+    topic: u32,
+    id: QueueId,
+    /// [`Table::stagings`] when `ahead` was last right.
+    staging: u32,
+    /// Offsets from `next` on that are staged.
+    ahead: u32,
+    /// Its entries in memory.
+    held: Held,
+    /// Deleted; kept until nothing staged can name the slot any more.
+    dead: bool,
+    /// On the list [`Table::hot`], or on the one taken from it.
+    hot: bool,
 }
 
-impl Queue {
-    /// Where the first message that is kept lies, if its entry is in memory.
-    pub(super) fn first_position(&self) -> Option<LogPosition> {
-        let chunk = self.chunks.first()?;
-        let at = usize::try_from(self.min - chunk.first).ok()?;
-        Some(chunk.entries.get(at)?.position)
-    }
-}
+const _: () = assert!(size_of::<Queue>() == 64);
 
+/// One topic, in a cache line of its own.
+#[repr(align(64))]
 struct Topic {
     name: Rc<str>,
-    /// Entries before this log position are deleted.
-    deleted_at: u64,
-    /// Its queues and their slots, by number.
-    queues: Vec<(QueueId, u32)>,
+    /// Slots of its queues, by the queues' numbers.
+    queues: SmallVec<[u32; LISTED]>,
+    /// Different for each topic that ever was here: what a [`TopicHandle`] is checked by. 0: the place is free.
+    serial: u32,
 }
 
-impl Topic {
-    /// Where the queue is in the list, or should be. Queues are numbered from 0 on, and mostly all of them are there.
-    fn place_of(&self, queue: QueueId) -> Result<usize, usize> {
-        let guess = queue.0 as usize;
-        match self.queues.get(guess) {
-            Some((there, _)) if *there == queue => Ok(guess),
-            _ => self.queues.binary_search_by_key(&queue, |(there, _)| *there),
-        }
-    }
-}
+const _: () = assert!(size_of::<Topic>() == 64);
 
 /// All queues of a shard.
 #[derive(Default)]
 pub(super) struct Table {
-    topics: Vec<Topic>,
+    topics: Segments<Topic>,
     free_topics: Vec<u32>,
     topic_lookup: HashTable<u32>,
-    queues: Vec<Queue>,
+    last_serial: u32,
+    /// Topics of which entries before a log position are deleted, and that position.
+    deletions: BTreeMap<u32, u64>,
+    queues: Segments<Queue>,
     free_queues: Vec<u32>,
+    /// Slots of queues that were made anew, and the log position before which entries of this name belong to a deleted
+    /// queue.
+    begins: BTreeMap<u32, u64>,
     /// Dead slots, and the log position from which on nothing can name them.
     dying: Vec<(u32, u64)>,
-    /// Slots with chunks, and some that lost theirs.
-    hot: Vec<u32>,
+    entries: HotEntries,
+    /// Slots with entries, and some that lost theirs; each with its queue's hash.
+    hot: Vec<(u64, u32)>,
     /// Counts roll-backs, so that each is O(1).
     stagings: u32,
     /// Log position of the latest deletion.
     last_deletion: u64,
-    chunk_memory: usize,
     name_memory: usize,
     /// Queues that are not dead.
     live: usize,
@@ -142,80 +133,142 @@ pub(super) fn queue_hash(topic: &str, queue: QueueId) -> u64 {
 
 impl Table {
     fn find_topic(&self, name: &str) -> Option<u32> {
-        let same = |index: &u32| &*self.topics[*index as usize].name == name;
+        let same = |index: &u32| &*self.topics[*index].name == name;
         self.topic_lookup.find(xxh3_64(name.as_bytes()), same).copied()
+    }
+
+    /// Where the topic of the handle is, if it is still there.
+    fn known_topic(&self, handle: TopicHandle) -> Option<u32> {
+        let topic = self.topics.get(handle.index)?;
+        let is_same = topic.serial == handle.serial;
+        (handle.serial > 0 && is_same).then_some(handle.index)
+    }
+
+    /// The topic's handle: the one that is there already if it holds, else what is found by name; that of no topic if
+    /// there is none.
+    pub(super) fn topic(&self, name: &str, known: TopicHandle) -> TopicHandle {
+        let index = self.known_topic(known).or_else(|| self.find_topic(name));
+        index.map_or_else(TopicHandle::default, |index| TopicHandle {
+            index,
+            serial: self.topics[index].serial,
+        })
     }
 
     fn intern(&mut self, name: &str) -> u32 {
         if let Some(index) = self.find_topic(name) {
             return index;
         }
-        let topic = Topic { name: Rc::from(name), deleted_at: 0, queues: Vec::new() };
+        self.last_serial =
+            self.last_serial.checked_add(1).expect("fewer than 2^32 topics are made in a life");
+        let topic = Topic { name: Rc::from(name), queues: SmallVec::new(), serial: self.last_serial };
         self.name_memory += name.len();
-        let index = place(&mut self.topics, &mut self.free_topics, topic);
+        let index = self.topics.place(&mut self.free_topics, topic);
         let topics = &self.topics;
-        self.topic_lookup.insert_unique(xxh3_64(name.as_bytes()), index, |other| {
-            xxh3_64(topics[*other as usize].name.as_bytes())
-        });
+        self.topic_lookup
+            .insert_unique(xxh3_64(name.as_bytes()), index, |other| xxh3_64(topics[*other].name.as_bytes()));
         index
+    }
+
+    /// Where the queue is in its topic's list, or should be. Queues are numbered from 0 on, and mostly all of them are
+    /// there.
+    fn place_of(&self, topic: u32, queue: QueueId) -> Result<usize, usize> {
+        let slots = &self.topics[topic].queues;
+        match (slots.get(queue.0 as usize), slots.last()) {
+            (Some(slot), _) if self.queues[*slot].id == queue => Ok(queue.0 as usize),
+            (None, Some(last)) if self.queues[*last].id < queue => Err(slots.len()),
+            _ => slots.binary_search_by_key(&queue, |slot| self.queues[*slot].id),
+        }
+    }
+
+    fn find_in(&self, topic: u32, queue: QueueId) -> Option<QueueSlot> {
+        let place = self.place_of(topic, queue).ok()?;
+        Some(QueueSlot(self.topics[topic].queues[place]))
     }
 
     /// The queue's slot, if the queue is known.
     pub(super) fn find(&self, topic: &str, queue: QueueId) -> Option<QueueSlot> {
-        let topic = &self.topics[self.find_topic(topic)? as usize];
-        let place = topic.place_of(queue).ok()?;
-        Some(QueueSlot(topic.queues[place].1))
+        self.find_in(self.find_topic(topic)?, queue)
     }
 
     /// The queue's slot; the queue is made if it is not known.
     pub(super) fn slot(&mut self, topic: &str, queue: QueueId) -> QueueSlot {
-        if let Some(slot) = self.find(topic, queue) {
-            return slot;
+        self.slot_in(TopicHandle::default(), topic, queue)
+    }
+
+    /// The same, for a topic of which there may be a handle.
+    pub(super) fn slot_in(&mut self, known: TopicHandle, topic: &str, queue: QueueId) -> QueueSlot {
+        let found = self.known_topic(known).or_else(|| self.find_topic(topic));
+        if let Some(index) = found {
+            debug_assert!(*self.topics[index].name == *topic, "a handle stays with its topic");
+            if let Some(slot) = self.find_in(index, queue) {
+                return slot;
+            }
         }
+        let owner = found.unwrap_or_else(|| self.intern(topic));
+        self.make_queue(owner, topic, queue)
+    }
+
+    fn make_queue(&mut self, owner: u32, topic: &str, id: QueueId) -> QueueSlot {
         assert!(topic.len() <= MAX_TOPIC, "a topic of {} bytes", topic.len());
-        let owner = self.intern(topic);
-        let since = self.topics[owner as usize].deleted_at;
-        let staging = self.stagings;
+        let since = self.deletions.get(&owner).copied().unwrap_or_default();
         let fresh = Queue {
-            hash: queue_hash(topic, queue),
+            hash: queue_hash(topic, id),
             topic: owner,
-            id: queue,
-            staging,
+            id,
+            staging: self.stagings,
+            ahead: 0,
             dead: false,
             hot: false,
             min: 0,
             next: 0,
-            staged: 0,
-            since,
             seen: since,
             marked: 0,
-            chunks: Vec::new(),
+            held: Held::NONE,
         };
-        let slot = place(&mut self.queues, &mut self.free_queues, fresh);
+        let slot = self.queues.place(&mut self.free_queues, fresh);
+        self.set_since(slot, since);
         self.lmqs += usize::from(is_lmq(topic));
         self.live += 1;
-        let owner = &mut self.topics[owner as usize];
-        let place = owner.place_of(queue).expect_err("the queue was not found above");
-        if owner.queues.is_empty() {
-            // An LMQ has no more.
-            owner.queues.reserve_exact(1);
-        }
-        owner.queues.insert(place, (queue, slot));
+        let place = self.place_of(owner, id).expect_err("the queue was not found before");
+        self.topics[owner].queues.insert(place, slot);
         QueueSlot(slot)
     }
 
+    /// Entries of the slot's queue before this log position belong to a deleted queue of its name.
+    pub(super) fn since(&self, slot: QueueSlot) -> u64 {
+        self.begins.get(&slot.0).copied().unwrap_or_default()
+    }
+
+    fn set_since(&mut self, slot: u32, since: u64) {
+        match since {
+            0 => self.begins.remove(&slot),
+            _ => self.begins.insert(slot, since),
+        };
+    }
+
     pub(super) fn queue(&self, slot: QueueSlot) -> &Queue {
-        &self.queues[slot.0 as usize]
+        &self.queues[slot.0]
     }
 
     pub(super) fn queue_mut(&mut self, slot: QueueSlot) -> &mut Queue {
-        &mut self.queues[slot.0 as usize]
+        &mut self.queues[slot.0]
     }
 
     /// Topic and number of the slot's queue.
     pub(super) fn name(&self, slot: QueueSlot) -> (&Rc<str>, QueueId) {
         let queue = self.queue(slot);
-        (&self.topics[queue.topic as usize].name, queue.id)
+        (&self.topics[queue.topic].name, queue.id)
+    }
+
+    /// The same, and the topic's number, which another topic may have once this one is gone.
+    pub(super) fn numbered_name(&self, slot: QueueSlot) -> (u32, &str, QueueId) {
+        let queue = self.queue(slot);
+        (queue.topic, &self.topics[queue.topic].name, queue.id)
+    }
+
+    /// Topics' numbers ever used; those beyond do not exist.
+    pub(super) fn topics(&self) -> usize {
+        self.topics.len()
     }
 
     /// Slots ever used; those beyond do not exist.
@@ -223,21 +276,34 @@ impl Table {
         self.queues.len() as u32
     }
 
-    /// [`queue_hash`] of the slot's queue.
-    pub(super) fn hash(&self, slot: QueueSlot) -> u64 {
-        self.queue(slot).hash
+    /// Has fetched what an append needs of the topic, and then of one of its queues. With many topics and queues it is in
+    /// no cache, and side by side all of it comes sooner than one after the other.
+    pub(super) fn prefetch_topic(&self, topic: TopicHandle) {
+        self.topics.get(topic.index).inspect(|topic| prefetch(*topic));
     }
 
-    /// Looks at what a flush needs of these queues. It may be anywhere in memory: side by side all of it comes sooner than
-    /// one after the other.
-    pub(super) fn look_ahead(&self, slots: impl Iterator<Item = u32>) {
-        let looked_at = slots.map(|slot| {
-            let queue = &self.queues[slot as usize];
-            let entry = queue.chunks.first().and_then(|chunk| chunk.entries.first());
-            let name = self.topics[queue.topic as usize].name.len();
-            entry.map_or(0, |entry| entry.size as usize) ^ name
-        });
-        black_box(looked_at.fold(0, |all, one| all ^ one));
+    pub(super) fn prefetch_queue(&self, topic: TopicHandle, queue: QueueId) {
+        let slots = self.topics.get(topic.index).map(|topic| &topic.queues);
+        if let Some(slot) = slots.and_then(|slots| slots.get(queue.0 as usize)) {
+            prefetch(&self.queues[*slot]);
+        }
+    }
+
+    /// The same for what a run needs of these queues.
+    pub(super) fn prefetch_for_run(&self, slots: impl Iterator<Item = u32> + Clone) {
+        self.prefetch_to_release(slots.clone());
+        let names = slots.map(|slot| &self.topics[self.queues[slot].topic].name);
+        names.for_each(|name| prefetch(&name.as_bytes()[0]));
+    }
+
+    /// The same for what [`Table::release`] needs.
+    pub(super) fn prefetch_to_release(&self, slots: impl Iterator<Item = u32> + Clone) {
+        slots.clone().for_each(|slot| prefetch(&self.queues[slot]));
+        for slot in slots {
+            let queue = &self.queues[slot];
+            self.entries.prefetch(queue.held);
+            prefetch(&self.topics[queue.topic]);
+        }
     }
 
     /// Queues with entries in memory.
@@ -256,23 +322,22 @@ impl Table {
     }
 
     /// Bytes of entries held.
-    pub(super) fn chunk_memory(&self) -> usize {
-        self.chunk_memory
+    pub(super) fn entry_memory(&self) -> usize {
+        self.entries.memory()
     }
 
     /// Bytes of everything, entries included.
     pub(super) fn memory(&self) -> usize {
-        let topics = self.topics.capacity() * size_of::<Topic>() + self.name_memory;
+        let topics = self.topics.memory() + self.name_memory;
         let lookup = self.topic_lookup.capacity() * 6;
-        let queues = self.queues.capacity() * size_of::<Queue>();
-        let listed = self.live * size_of::<(QueueId, u32)>();
-        topics + lookup + queues + listed + self.chunk_memory
+        topics + lookup + self.queues.memory() + self.entries.memory()
     }
 
     /// The offset that [`Table::stage`] will assign next.
     pub(super) fn peek(&self, slot: QueueSlot) -> QueueOffset {
         let queue = self.queue(slot);
-        QueueOffset(if queue.staging == self.stagings { queue.staged.max(queue.next) } else { queue.next })
+        let ahead = if queue.staging == self.stagings { queue.ahead } else { 0 };
+        QueueOffset(queue.next + i64::from(ahead))
     }
 
     /// Assigns the next `count` offsets of the queue; returns the first.
@@ -282,10 +347,10 @@ impl Table {
         assert!(!queue.dead, "a slot is staged right after it was resolved");
         if queue.staging != stagings {
             queue.staging = stagings;
-            queue.staged = queue.next;
+            queue.ahead = 0;
         }
-        let offset = queue.staged.max(queue.next);
-        queue.staged = offset + i64::from(count);
+        let offset = queue.next + i64::from(queue.ahead);
+        queue.ahead = queue.ahead.checked_add(count).expect("what is staged is far below 2^32 offsets");
         QueueOffset(offset)
     }
 
@@ -297,21 +362,24 @@ impl Table {
         }
         // Topics were deleted behind the log's end: there, what comes next is not theirs.
         self.last_deletion = end;
-        self.topics.iter_mut().for_each(|topic| topic.deleted_at = topic.deleted_at.min(end));
-        for queue in &mut self.queues {
-            (queue.since, queue.seen) = (queue.since.min(end), queue.seen.min(end));
-        }
+        self.deletions.retain(|_, at| {
+            *at = end.min(*at);
+            *at > 0
+        });
+        self.begins.values_mut().for_each(|since| *since = end.min(*since));
+        self.queues.iter_mut().for_each(|queue| queue.seen = end.min(queue.seen));
         self.dying.iter_mut().for_each(|(_, at)| *at = end.min(*at));
     }
 
     /// Adds a committed record, in log order, that takes `count` offsets: an entry for each.
     pub(super) fn push(&mut self, slot: QueueSlot, offset: QueueOffset, count: u32, entry: IndexEntry) {
-        let queue = &mut self.queues[slot.0 as usize];
+        let queue = &mut self.queues[slot.0];
         if queue.dead {
             return;
         }
         assert!(offset.0 == queue.next, "offset {} is pushed, {} comes next", offset.0, queue.next);
         assert!(entry.position.0 >= queue.seen, "entries come in log order");
+        queue.ahead = queue.ahead.saturating_sub(count);
         self.put_all(slot, offset.0, count, entry);
     }
 
@@ -354,10 +422,10 @@ impl Table {
 
     /// Forgets the queue's entries: what comes from `position` on is a new queue.
     pub(super) fn restart(&mut self, slot: QueueSlot, position: u64) {
-        let queue = &mut self.queues[slot.0 as usize];
-        self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
-        (queue.min, queue.next, queue.staged) = (0, 0, 0);
-        queue.since = position;
+        let queue = &mut self.queues[slot.0];
+        self.entries.clear(&mut queue.held);
+        (queue.min, queue.next, queue.ahead) = (0, 0, 0);
+        self.set_since(slot.0, position);
     }
 
     fn put_all(&mut self, slot: QueueSlot, offset: i64, count: u32, entry: IndexEntry) {
@@ -365,22 +433,12 @@ impl Table {
     }
 
     fn put(&mut self, slot: QueueSlot, offset: i64, entry: IndexEntry) {
-        let queue = &mut self.queues[slot.0 as usize];
-        if queue.chunks.last().is_none_or(|chunk| chunk.is_full() || chunk.end() != offset) {
-            if !queue.hot {
-                queue.hot = true;
-                self.hot.push(slot.0);
-            }
-            if queue.chunks.is_empty() {
-                queue.chunks.reserve_exact(1);
-            }
-            let doubled = queue.chunks.last().map_or(CHUNK_MIN, |chunk| chunk.entries.capacity() * 2);
-            let chunk = Chunk { first: offset, entries: Vec::with_capacity(doubled.min(CHUNK_MAX)) };
-            self.chunk_memory += chunk.memory();
-            queue.chunks.push(chunk);
+        let queue = &mut self.queues[slot.0];
+        if !queue.hot {
+            queue.hot = true;
+            self.hot.push((queue.hash, slot.0));
         }
-        let chunk = queue.chunks.last_mut().expect("a chunk with room was made above");
-        chunk.entries.push(entry);
+        self.entries.push(&mut queue.held, offset, entry);
         queue.next = offset + 1;
         queue.seen = entry.position.0 + 1;
         assert!(queue.min <= offset);
@@ -396,7 +454,15 @@ impl Table {
     /// First offset that is in memory; the queue's end when none is.
     pub(super) fn hot_start(&self, slot: QueueSlot) -> i64 {
         let queue = self.queue(slot);
-        queue.chunks.first().map_or(queue.next, |chunk| chunk.first.max(queue.min))
+        self.entries.first(queue.held).map_or(queue.next, |(offset, _)| offset.max(queue.min))
+    }
+
+    /// Where the first message of the queue that is kept lies, if its entry is in memory.
+    pub(super) fn first_position(&self, slot: QueueSlot) -> Option<LogPosition> {
+        let queue = self.queue(slot);
+        let mut found = Vec::new();
+        let offset = self.entries.range(queue.held, queue.min, 1, &mut found)?;
+        found.first().filter(|_| offset == queue.min).map(|entry| entry.position)
     }
 
     /// Appends to `out` up to `max` contiguous entries from memory, the first at or after `from`, and returns the
@@ -414,63 +480,30 @@ impl Table {
         out: &mut Vec<IndexEntry>,
     ) -> i64 {
         let queue = self.queue(slot);
-        let at = queue.chunks.partition_point(|chunk| chunk.end() <= from);
-        let Some(chunk) = queue.chunks.get(at) else { return queue.next };
-        let first = from.max(chunk.first);
-        let (mut next, mut left) = (first, max);
-        for chunk in &queue.chunks[at..] {
-            if left == 0 || chunk.first > next {
-                break;
-            }
-            let part = &chunk.entries[(next - chunk.first) as usize..];
-            let part = &part[..part.len().min(left)];
-            out.extend_from_slice(part);
-            next += part.len() as i64;
-            left -= part.len();
-        }
-        first
+        self.entries.range(queue.held, from, max, out).unwrap_or(queue.next)
     }
 
-    /// Takes the list of slots with entries in memory, for a flush; [`Table::release`] gives them back.
-    pub(super) fn take_hot(&mut self) -> Vec<u32> {
+    /// Takes the list of slots with entries in memory, each with its queue's hash, for a flush; [`Table::release`] gives
+    /// them back.
+    pub(super) fn take_hot(&mut self) -> Vec<(u64, u32)> {
         std::mem::take(&mut self.hot)
     }
 
     /// Gives the slots of [`Table::take_hot`] back unchanged, after a failure.
-    pub(super) fn restore_hot(&mut self, slots: Vec<u32>) {
+    pub(super) fn restore_hot(&mut self, slots: Vec<(u64, u32)>) {
         self.hot.extend(slots);
     }
 
     /// Drops the entries of a slot of [`Table::take_hot`] that lie before `upto`: a run holds them now. False: there
     /// are more, call it again.
     pub(super) fn release(&mut self, slot: u32, upto: u64) -> bool {
-        if !self.cut(slot, upto, RELEASED) {
+        let queue = &mut self.queues[slot];
+        if !self.entries.cut(&mut queue.held, upto) {
             return false;
         }
-        let queue = &mut self.queues[slot as usize];
-        queue.hot = !queue.chunks.is_empty();
+        queue.hot = !queue.held.is_empty();
         if queue.hot {
-            self.hot.push(slot);
-        }
-        true
-    }
-
-    /// Drops the entries that lie before `upto`, if they are in no more than `most` chunks; else as many chunks, and
-    /// returns false.
-    fn cut(&mut self, slot: u32, upto: u64, most: usize) -> bool {
-        let chunks = &mut self.queues[slot as usize].chunks;
-        let whole = chunks.partition_point(|c| c.entries.last().is_none_or(|e| e.position.0 < upto));
-        self.chunk_memory -= chunks.drain(..whole.min(most)).map(|chunk| chunk.memory()).sum::<usize>();
-        if whole > most {
-            return false;
-        }
-        match chunks.first_mut() {
-            Some(chunk) => {
-                let part = chunk.entries.partition_point(|entry| entry.position.0 < upto);
-                chunk.entries.drain(..part);
-                chunk.first += part as i64;
-            }
-            None => *chunks = Vec::new(),
+            self.hot.push((queue.hash, slot));
         }
         true
     }
@@ -478,14 +511,14 @@ impl Table {
     /// Drops the queue's entries in memory that lie before `log_min` and raises its minimum over them. False: there are
     /// more, call it again.
     pub(super) fn raise_min(&mut self, slot: QueueSlot, log_min: u64) -> bool {
-        let queue = &mut self.queues[slot.0 as usize];
-        let had = queue.chunks.first().map(|chunk| chunk.first);
+        let queue = &mut self.queues[slot.0];
         if queue.seen <= log_min {
             queue.min = queue.next;
         }
-        let is_done = self.cut(slot.0, log_min, RELEASED);
-        let queue = &mut self.queues[slot.0 as usize];
-        let has = queue.chunks.first().map(|chunk| chunk.first);
+        let first = |entries: &HotEntries, held| entries.first(held).map(|(offset, _)| offset);
+        let had = first(&self.entries, queue.held);
+        let is_done = self.entries.cut(&mut queue.held, log_min);
+        let has = first(&self.entries, queue.held);
         if let (true, Some(has)) = (had != has, has) {
             queue.min = queue.min.max(has);
         }
@@ -494,7 +527,7 @@ impl Table {
 
     /// Whether the slot holds a queue that has had messages.
     pub(super) fn is_live(&self, slot: u32) -> bool {
-        self.queues.get(slot as usize).is_some_and(|queue| !queue.dead && queue.next > 0)
+        self.queues.get(slot).is_some_and(|queue| !queue.dead && queue.next > 0)
     }
 
     /// Forgets the topic's queues: entries before `at` are deleted, a queue made from now on starts at 0. Returns
@@ -502,13 +535,12 @@ impl Table {
     pub(super) fn delete_topic(&mut self, name: &str, at: u64) -> Option<Vec<QueueId>> {
         let topic = self.find_topic(name)?;
         self.mark_deleted(name, at);
-        let slots = std::mem::take(&mut self.topics[topic as usize].queues);
+        let slots = std::mem::take(&mut self.topics[topic].queues);
         let mut marked = Vec::new();
-        for (_, slot) in slots {
-            let queue = &mut self.queues[slot as usize];
+        for slot in slots {
+            let queue = &mut self.queues[slot];
             assert!(queue.seen <= at, "a topic is deleted at the end of the log");
-            self.chunk_memory -= queue.chunks.drain(..).map(|chunk| chunk.memory()).sum::<usize>();
-            queue.chunks = Vec::new();
+            self.entries.clear(&mut queue.held);
             queue.dead = true;
             self.live -= 1;
             self.lmqs -= usize::from(is_lmq(name));
@@ -522,8 +554,11 @@ impl Table {
 
     /// Remembers that what the topic had before `at` is deleted.
     pub(super) fn mark_deleted(&mut self, name: &str, at: u64) {
-        let topic = self.intern(name) as usize;
-        self.topics[topic].deleted_at = self.topics[topic].deleted_at.max(at);
+        let topic = self.intern(name);
+        if at > 0 {
+            let latest = self.deletions.entry(topic).or_default();
+            *latest = at.max(*latest);
+        }
         self.last_deletion = self.last_deletion.max(at);
     }
 
@@ -542,45 +577,39 @@ impl Table {
     /// Forgets deletions before `log_min`, which nothing can bring back any more; returns their topics.
     pub(super) fn forget_deletions(&mut self, log_min: u64) -> Vec<Rc<str>> {
         let mut forgotten = Vec::new();
-        for index in 0..self.topics.len() {
-            let topic = &mut self.topics[index];
-            if topic.deleted_at == 0 || topic.deleted_at > log_min {
-                continue;
+        self.deletions.retain(|topic, at| {
+            let is_past = *at <= log_min;
+            if is_past {
+                forgotten.push(*topic);
             }
-            topic.deleted_at = 0;
-            forgotten.push(Rc::clone(&topic.name));
-            if topic.queues.is_empty() {
-                self.drop_topic(index as u32);
+            !is_past
+        });
+        let names = forgotten.into_iter().map(|topic| {
+            let name = Rc::clone(&self.topics[topic].name);
+            if self.topics[topic].queues.is_empty() {
+                self.drop_topic(topic, &name);
             }
-        }
-        forgotten
+            name
+        });
+        names.collect()
     }
 
-    fn drop_topic(&mut self, index: u32) {
-        let name = Rc::clone(&self.topics[index as usize].name);
+    fn drop_topic(&mut self, index: u32, name: &str) {
         let found = self.topic_lookup.find_entry(xxh3_64(name.as_bytes()), |other| *other == index);
         if let Ok(found) = found {
             found.remove();
             self.name_memory -= name.len();
+            self.topics[index].serial = 0;
             self.free_topics.push(index);
         }
     }
 
     /// The log position of the topic's deletion; 0 for none.
     pub(super) fn deleted_at(&self, topic: &str) -> u64 {
-        if self.last_deletion == 0 {
+        if self.deletions.is_empty() {
             return 0;
         }
-        self.find_topic(topic).map_or(0, |index| self.topics[index as usize].deleted_at)
+        let topic = self.find_topic(topic);
+        topic.and_then(|topic| self.deletions.get(&topic)).copied().unwrap_or_default()
     }
-}
-
-/// Puts `item` where one is free, else at the end.
-fn place<T>(items: &mut Vec<T>, free: &mut Vec<u32>, item: T) -> u32 {
-    if let Some(index) = free.pop() {
-        items[index as usize] = item;
-        return index;
-    }
-    items.push(item);
-    u32::try_from(items.len() - 1).expect("fewer than 2^32 queues and topics fit in memory")
 }

@@ -648,3 +648,55 @@ fn an_idle_queue_takes_little_memory() {
         assert!(each <= 256, "{each} bytes");
     });
 }
+
+#[test]
+fn a_handle_of_a_topic_that_is_gone_finds_no_other_in_its_place() {
+    let sim = Sim::new(1);
+    sim.run(async {
+        let index = open_empty(&sim.node("a"), Path::new("/index")).await;
+        let none = TopicHandle::default();
+        assert_eq!(index.topic("a", none), none, "there is no such topic");
+        let queue = QueueId(0);
+        let slot = index.slot("a", queue);
+        let entry = IndexEntry { position: LogPosition(0), size: 90, crc: 1, tags_code: 2, store_ms: 3 };
+        index.push(slot, index.stage(slot, 1), 1, entry);
+        let handle = index.topic("a", none);
+        assert_eq!(index.slot_in(handle, "a", queue), slot);
+        assert_eq!(index.topic("a", handle), handle);
+
+        let pass = index.hold_runs().await;
+        let expired = index.forget_topic("a", LogPosition(100));
+        index.mark_deleted("a", &expired).await.unwrap();
+        drop(pass);
+        // The deletion is remembered, and the topic may be made anew: it is the same one.
+        let anew = index.slot_in(handle, "a", queue);
+        assert!(anew != slot && index.peek(anew) == QueueOffset(0));
+        assert_eq!(index.topic("a", handle), handle);
+        index.forget_topic("a", LogPosition(100));
+
+        index.set_log_min(LogPosition(200), LogPosition(200)).await.unwrap();
+        let other = index.slot("b", queue);
+        let of_b = index.topic("b", none);
+        assert!(of_b.same_place(handle), "the place is used again");
+        assert_eq!(index.topic("a", handle), none);
+        let again = index.slot_in(handle, "a", queue);
+        assert!(again != other && index.name(again) == ("a".into(), queue));
+        assert_eq!(index.topic("b", handle), of_b, "another topic's handle does not hold either");
+    });
+}
+
+#[test]
+fn queues_are_found_whatever_their_numbers() {
+    let sim = Sim::new(1);
+    sim.run(async {
+        let index = open_empty(&sim.node("a"), Path::new("/index")).await;
+        let numbers = [5, 0, 3, 70_000, 1, 2, 9, 8, 40, 4, 6, 7];
+        let slots: Vec<_> = numbers.iter().map(|number| index.slot("a", QueueId(*number))).collect();
+        for (number, slot) in numbers.iter().zip(&slots) {
+            assert_eq!(index.slot("a", QueueId(*number)), *slot);
+            assert_eq!(index.name(*slot), ("a".into(), QueueId(*number)));
+        }
+        assert!(!index.knows("a", QueueId(10)) && !index.knows("a", QueueId(70_001)));
+        assert_eq!(index.queues(), numbers.len());
+    });
+}

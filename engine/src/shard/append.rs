@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::commit::StagedMessage;
 use super::message::{Indexed, offsets_of};
 use super::{Inner, Shard};
-use crate::index::{IndexEntry, QueueSlot, key_hash};
+use crate::index::{IndexEntry, QueueSlot, TopicHandle, key_hash};
 use crate::pending::kind_of;
 use crate::types::*;
 
@@ -19,7 +19,28 @@ impl<E: Env> Shard<E> {
     /// A unit of up to 8 MiB of records is there as a whole or not at all after a crash; of a larger one that was
     /// never acknowledged the first part may be there.
     pub fn append(&self, messages: &[NewMessage<'_>]) -> Result<Appended, AppendError> {
-        self.0.append(messages, Relation::None)
+        self.append_in(TopicHandle::default(), messages)
+    }
+
+    /// The same for messages of a topic of which there may be a handle: where it holds, nothing is looked for by name.
+    pub fn append_in(
+        &self,
+        topic: TopicHandle,
+        messages: &[NewMessage<'_>],
+    ) -> Result<Appended, AppendError> {
+        self.0.append(topic, messages, Relation::None)
+    }
+
+    /// The topic's handle: `known` if it is of this topic and still holds, else that which is found by name. While the topic
+    /// has no queue here, it is a handle that never holds.
+    pub fn topic(&self, name: &str, known: TopicHandle) -> TopicHandle {
+        self.0.index.topic(name, known)
+    }
+
+    /// Has what appends to these queues need fetched into the core's cache, side by side: with many topics it is in none.
+    pub fn prefetch(&self, queues: &[(TopicHandle, QueueId)]) {
+        queues.iter().for_each(|(topic, _)| self.0.index.prefetch(*topic, None));
+        queues.iter().for_each(|(topic, queue)| self.0.index.prefetch(*topic, Some(*queue)));
     }
 }
 
@@ -42,6 +63,7 @@ pub(super) struct PendingMark {
 impl<E: Env> Inner<E> {
     pub(super) fn append(
         &self,
+        topic: TopicHandle,
         messages: &[NewMessage<'_>],
         relation: Relation,
     ) -> Result<Appended, AppendError> {
@@ -71,7 +93,7 @@ impl<E: Env> Inner<E> {
         if total <= shard.log.max_unit() {
             shard.log.reserve(total);
         }
-        let slot = shard.index.slot(first.topic, first.queue_id);
+        let slot = shard.index.slot_in(topic, first.topic, first.queue_id);
         let store_timestamp = shard.log.store_timestamp();
         let staged = messages
             .iter()

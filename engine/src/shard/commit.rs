@@ -70,6 +70,12 @@ impl<E: Env> Shard<E> {
         commit
     }
 
+    /// Whether commits tell from now on what became readable ([`Commit::arrivals`]), as they do at first. With many topics
+    /// it takes a look at names that are in no cache.
+    pub fn tell_arrivals(&self, wanted: bool) {
+        self.0.tells_arrivals.set(wanted);
+    }
+
     /// Starts the shard's tasks. Each parks until there is work, and ends when the shard closes.
     pub(super) fn start_tasks(&self) {
         let shard = self.clone();
@@ -125,14 +131,9 @@ impl<E: Env> Inner<E> {
             |m: &mut StagedMessage| m.entry.position < committed || mutant!("read-uncommitted");
         while let Some(message) = staged.messages.pop_front_if(is_published) {
             let (slot, entry) = (message.slot, message.entry);
-            let (topic, queue_id) = self.index.name(slot);
-            commit.arrivals.push(Arrival {
-                topic,
-                queue_id,
-                queue_offset: QueueOffset(message.offset.0 + i64::from(message.count) - 1),
-                tags_code: entry.tags_code,
-                store_timestamp: entry.store_ms,
-            });
+            if self.tells_arrivals.get() {
+                commit.arrivals.push(self.arrival(&message));
+            }
             self.index.push(slot, message.offset, message.count, entry);
             if let Some(mark) = message.mark {
                 self.publish_mark(&mark);
@@ -145,6 +146,17 @@ impl<E: Env> Inner<E> {
             staged.keys.pop_front_if(|(_, position, _)| *position < committed)
         {
             self.index.push_key(hash, position, store_ms);
+        }
+    }
+
+    fn arrival(&self, message: &StagedMessage) -> Arrival {
+        let (topic, queue_id) = self.index.name(message.slot);
+        Arrival {
+            topic,
+            queue_id,
+            queue_offset: QueueOffset(message.offset.0 + i64::from(message.count) - 1),
+            tags_code: message.entry.tags_code,
+            store_timestamp: message.entry.store_ms,
         }
     }
 

@@ -9,7 +9,7 @@ use ringmq_engine::*;
 use ringmq_env::Env;
 use ringmq_env::sim::{Fault, Faults, SimEnv};
 
-use super::model::{Model, Queue};
+use super::model::{Model, Queue, TOPICS};
 use super::retention::{self, Retention};
 use super::table::Table;
 use crate::plan::Plan;
@@ -120,7 +120,16 @@ pub async fn live(env: SimEnv, world: Rc<World>) -> End {
     };
     let is_harmed = world.model.borrow().is_harmed_in(Path::new(TABLE_DIR));
     world.table.borrow_mut().opened(is_harmed);
-    Life { env: env.clone(), world: Rc::clone(&world), shard, table, retaining: Rc::default() }.run().await
+    Life {
+        env: env.clone(),
+        world: Rc::clone(&world),
+        shard,
+        table,
+        retaining: Rc::default(),
+        handles: Rc::default(),
+    }
+    .run()
+    .await
 }
 
 fn refused(world: &World, error: &OpenError) -> End {
@@ -143,6 +152,8 @@ pub(super) struct Life {
     pub(super) world: Rc<World>,
     pub(super) shard: Shard<SimEnv>,
     pub(super) table: MetaLog<SimEnv>,
+    /// The handle that each topic had when it was last asked for.
+    pub(super) handles: Rc<RefCell<[TopicHandle; TOPICS.len()]>>,
 }
 
 impl Life {

@@ -49,7 +49,13 @@ impl Life {
         let messages =
             drafts.iter().zip(&properties).map(|(draft, properties)| message(queue, &draft.body, properties));
         let messages: Vec<_> = messages.collect();
-        match self.shard.append(&messages) {
+        // Mostly by the handle that the topic had last, which may not hold any more.
+        let mut handle = self.handles.borrow()[queue.topic];
+        if random.is_multiple_of(4) {
+            handle = self.shard.topic(queue.topic(), handle);
+            self.handles.borrow_mut()[queue.topic] = handle;
+        }
+        match self.shard.append_in(handle, &messages) {
             Ok(appended) => self.staged(queue, &drafts, &appended),
             Err(error) => self.refused_append(&error),
         }
