@@ -1,8 +1,9 @@
 //! What a change of the control state means to everybody else: the metadata log and the other cores.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ringmq_protocol::body::{SubscriptionGroupConfig, TopicConfig};
+use ringmq_protocol::body::{SubscriptionGroupConfig, TopicConfig, TopicFilterType};
 
 use super::groups::Forbidden;
 use super::sessions::GroupView;
@@ -79,7 +80,7 @@ impl Change {
         match self {
             Change::Topic { name, config } => Some(MetaRecord {
                 key: [TOPIC_KEY, name.as_bytes()].concat(),
-                value: config.as_deref().map(to_json),
+                value: config.as_deref().map(|config| to_json(&StoredTopic::of(config))),
             }),
             Change::Group { name, config } => Some(MetaRecord {
                 key: [GROUP_KEY, name.as_bytes()].concat(),
@@ -90,6 +91,48 @@ impl Change {
                 value: topics.as_deref().map(to_json),
             }),
             Change::Subscriptions { .. } => None,
+        }
+    }
+}
+
+/// A topic's configuration as it is stored: without its name, which is the key, and without what is as in most topics. The
+/// metadata log holds its values in memory, too.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredTopic<'a> {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    attributes: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<bool>,
+    perm: i32,
+    read_queue_nums: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic_filter_type: Option<TopicFilterType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic_sys_flag: Option<i32>,
+    write_queue_nums: i32,
+}
+
+impl StoredTopic<'_> {
+    fn of(config: &TopicConfig) -> StoredTopic<'_> {
+        let TopicConfig {
+            attributes,
+            order,
+            perm,
+            read_queue_nums,
+            topic_filter_type,
+            topic_name: _,
+            topic_sys_flag,
+            write_queue_nums,
+        } = config;
+        StoredTopic {
+            attributes,
+            order: Some(*order).filter(|order| *order),
+            perm: *perm,
+            read_queue_nums: *read_queue_nums,
+            topic_filter_type: Some(*topic_filter_type).filter(|kind| *kind != TopicFilterType::default()),
+            topic_sys_flag: Some(*topic_sys_flag).filter(|flag| *flag != 0),
+            write_queue_nums: *write_queue_nums,
         }
     }
 }

@@ -151,6 +151,19 @@ fn what_is_stored_comes_back() {
     let mut next = self::table();
     next.restore("orders", &stored.value.clone().unwrap()).unwrap();
     assert_eq!(**next.get("orders").unwrap(), config);
+    let plain = topic_config("plain", 8, 6);
+    let change = table.upsert(vec![plain.clone()], NOW).unwrap().remove(0);
+    let short = record(&change).value.unwrap();
+    assert_eq!(std::str::from_utf8(&short).unwrap(), r#"{"perm":6,"readQueueNums":8,"writeQueueNums":8}"#);
+    next.restore("plain", &short).unwrap();
+    assert_eq!(**next.get("plain").unwrap(), plain);
+    // Earlier programs stored all of it.
+    next.restore(
+        "earlier",
+        &serde_json::to_vec(&TopicConfig { topic_name: "earlier".into(), ..plain.clone() }).unwrap(),
+    )
+    .unwrap();
+    assert_eq!(**next.get("earlier").unwrap(), TopicConfig { topic_name: "earlier".into(), ..plain });
     // A system topic stays as this start's options make it.
     next.restore("TBW102", &stored.value.unwrap()).unwrap();
     assert_eq!(next.get("TBW102").unwrap().read_queue_nums, 8);
