@@ -42,7 +42,7 @@ pub const MAX_INVOCATIONS: usize = 1024;
 pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Requests that a connection hands on in a row. Then others have their turn: a group commit that the first of
 /// them have begun is on its way to the device while the rest are still being read.
-const MAX_IN_A_ROW: usize = 16;
+pub const MAX_IN_A_ROW: usize = 16;
 /// Read buffer of a connection that says little.
 const MIN_READ: usize = 1 << 10;
 /// Most bytes that one read takes.
@@ -358,6 +358,9 @@ impl<E: Env> Requests<'_, E> {
         while let Some(size) = frame::peek(&self.buffer, limits).map_err(End::Frame)?
             && self.buffer.len() >= size
         {
+            if in_a_row == 0 {
+                edge::look_ahead(self.core, &self.buffer);
+            }
             let frame = self.buffer.split_to(size);
             match edge::dispatch(self.core, self.connection, frame).map_err(End::Frame)? {
                 Step::Done => {}

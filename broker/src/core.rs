@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use ringmq_engine::ShardId;
+use ringmq_engine::{QueueId, ShardId, TopicHandle};
 use ringmq_env::{Env, Listener, Stream, StreamWriter, mutant};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Forms, Limits};
@@ -19,7 +19,7 @@ use crate::backlog::{self, Backlog};
 use crate::calls::{CallTable, Caller};
 use crate::complaints::Complaints;
 use crate::connection::{Connection, ConnectionTable, End, read_requests, write_answers};
-use crate::control::{Change, MetadataCopy, Update};
+use crate::control::{Change, MetadataCopy, TopicPlace, Update};
 use crate::control_plane::ControlPlane;
 use crate::event::LocalEvent;
 use crate::mailbox::{CoreId, Full, LaneGauge, Mailbox};
@@ -140,6 +140,31 @@ impl<E: Env> Core<E> {
     fn shard(&self, shard: ShardId) -> &Rc<ShardService<E>> {
         let service = self.shards.get().and_then(|shards| shards.get(&shard));
         service.expect("requests are routed to the core that hosts their shard")
+    }
+
+    /// The handle by which a shard knows the topic; that of no topic if the shard is on another core. `place` keeps it
+    /// for the next time.
+    pub fn topic_in(&self, shard: ShardId, topic: &str, place: &Cell<TopicPlace>) -> TopicHandle {
+        if self.identity.routing.core(shard) != self.id {
+            return TopicHandle::default();
+        }
+        let known = place.get();
+        let handle = if known.shard == shard { known.handle } else { TopicHandle::default() };
+        let handle = self.shard(shard).engine().topic(topic, handle);
+        place.set(TopicPlace { shard, handle });
+        handle
+    }
+
+    /// Has what the shards of this core have counted of the topic fetched into its cache.
+    pub fn prefetch_counts(&self, topic: &str) {
+        self.shards().for_each(|shard| shard.prefetch_counts(topic));
+    }
+
+    /// Has what sends to these queues need of the shards of this core fetched into its cache.
+    pub fn prefetch_queues(&self, shard: ShardId, queues: &[(TopicHandle, QueueId)]) {
+        if self.identity.routing.core(shard) == self.id {
+            self.shard(shard).engine().prefetch(queues);
+        }
     }
 
     /// The control plane on the core that has it.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringmq_engine::{Boundary, PhysicalOffset, QueueId, QueueOffset, QueueRange, ShardId};
+use ringmq_engine::{Boundary, PhysicalOffset, QueueId, QueueOffset, QueueRange, ShardId, TopicHandle};
 use ringmq_env::IoSlice;
 use ringmq_protocol::command::Command;
 use smallvec::SmallVec;
@@ -113,6 +113,8 @@ pub struct SendRequest {
     pub frame: Bytes,
     /// Topic to store it in.
     pub topic: Arc<str>,
+    /// The handle that the shard knows the topic it is stored under by, if the edge has one.
+    pub known: TopicHandle,
     /// The group of producers, if its sends have a quota.
     pub sender: Option<Arc<str>>,
     /// Queue that the edge chose.

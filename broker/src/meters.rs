@@ -155,6 +155,11 @@ impl Meters {
         }
     }
 
+    /// Has what is counted of the topic fetched into the core's cache.
+    pub fn prefetch(&self, topic: &str) {
+        self.recorder.prefetch_puts(topic);
+    }
+
     fn end_run(&mut self) {
         if let Some(run) = self.run.take() {
             self.recorder.record_puts(&run.topic, run.messages, run.bytes);

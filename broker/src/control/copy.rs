@@ -1,8 +1,11 @@
 //! One core's copy of what core 0 knows.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ringmq_engine::{ShardId, TopicHandle};
+use ringmq_env::prefetch;
 use ringmq_protocol::body::{SubscriptionData, SubscriptionGroupConfig, TopicConfig};
 use ringmq_protocol::names;
 use rustc_hash::FxBuildHasher;
@@ -11,17 +14,45 @@ use super::change::{Change, Update};
 use super::groups::{Forbidden, is_read_forbidden};
 use super::sessions::GroupView;
 
+/// With more topics than this, what a send needs of its own is not in the cache of a core.
+const MANY_TOPICS: usize = 1000;
+
 /// Topics, groups and subscriptions as of the last update that has arrived. Every core has its own, and reads it
 /// without asking anybody.
 #[derive(Default)]
 pub struct MetadataCopy {
     revision: u64,
-    topics: HashMap<Arc<str>, Arc<TopicConfig>, FxBuildHasher>,
+    topics: HashMap<Arc<str>, Topic, FxBuildHasher>,
     groups: HashMap<Arc<str>, Arc<SubscriptionGroupConfig>, FxBuildHasher>,
     forbidden: HashMap<Arc<str>, Arc<Forbidden>, FxBuildHasher>,
     subscriptions: HashMap<Arc<str>, Arc<GroupView>, FxBuildHasher>,
     /// What every LMQ has for a configuration; `None`: there are no LMQs.
     lmq: Option<Arc<TopicConfig>>,
+}
+
+/// A topic, and where a shard of this core has it.
+struct Topic {
+    config: Arc<TopicConfig>,
+    place: Cell<TopicPlace>,
+}
+
+/// By which handle a shard knows a topic.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicPlace {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its handle, which it checks.
+    pub handle: TopicHandle,
+}
+
+/// What a send needs of a topic.
+pub struct KnownTopic<'a> {
+    /// Its shared name.
+    pub name: Arc<str>,
+    /// Its configuration.
+    pub config: &'a Arc<TopicConfig>,
+    /// Where the shard that was sent to last has it; none of an LMQ.
+    pub place: Option<&'a Cell<TopicPlace>>,
 }
 
 impl MetadataCopy {
@@ -38,7 +69,11 @@ impl MetadataCopy {
         }
         self.revision = update.revision;
         match update.change {
-            Change::Topic { name, config } => set(&mut self.topics, name, config),
+            Change::Topic { name, config } => {
+                let place = TopicPlace { shard: ShardId(0), handle: TopicHandle::default() };
+                let topic = config.map(|config| Topic { config, place: Cell::new(place) });
+                set(&mut self.topics, name, topic);
+            }
             Change::Group { name, config } => set(&mut self.groups, name, config),
             Change::Forbidden { group, topics } => set(&mut self.forbidden, group, topics),
             Change::Subscriptions { group, view } => set(&mut self.subscriptions, group, view),
@@ -53,12 +88,30 @@ impl MetadataCopy {
 
     /// The topic's configuration, with its shared name. An LMQ needs none: every name of one is a topic of one queue.
     pub fn topic(&self, topic: &str) -> Option<(Arc<str>, &Arc<TopicConfig>)> {
-        let known = self.topics.get_key_value(topic).map(|(name, config)| (name.clone(), config));
-        known.or_else(|| {
-            let config =
-                self.lmq.as_ref().filter(|_| names::is_lmq(topic) && topic.len() <= names::LMQ_MAX_LENGTH)?;
-            Some((topic.into(), config))
-        })
+        self.known_topic(topic).map(|KnownTopic { name, config, .. }| (name, config))
+    }
+
+    /// The same, and where a shard has it.
+    pub fn known_topic(&self, topic: &str) -> Option<KnownTopic<'_>> {
+        if let Some((name, Topic { config, place })) = self.topics.get_key_value(topic) {
+            return Some(KnownTopic { name: name.clone(), config, place: Some(place) });
+        }
+        let config =
+            self.lmq.as_ref().filter(|_| names::is_lmq(topic) && topic.len() <= names::LMQ_MAX_LENGTH)?;
+        Some(KnownTopic { name: topic.into(), config, place: None })
+    }
+
+    /// Whether there are so many topics that they are in no cache.
+    pub fn has_many_topics(&self) -> bool {
+        self.topics.len() > MANY_TOPICS
+    }
+
+    /// Where a shard of this core has the topic; its configuration is fetched into the core's cache.
+    pub fn prefetch_topic(&self, topic: &str) -> Option<TopicPlace> {
+        let Topic { config, place } = self.topics.get(topic)?;
+        prefetch(&config.attributes);
+        prefetch(&config.write_queue_nums);
+        Some(place.get())
     }
 
     /// Whether there is such a topic.
@@ -68,7 +121,7 @@ impl MetadataCopy {
 
     /// Every topic's configuration.
     pub fn topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
-        self.topics.iter()
+        self.topics.iter().map(|(name, topic)| (name, &topic.config))
     }
 
     /// The consumer group's configuration, with its shared name.

@@ -21,7 +21,7 @@ pub mod topics;
 use ringmq_protocol::body::DataVersion;
 
 pub use change::{Change, MetaRecord, Update};
-pub use copy::MetadataCopy;
+pub use copy::{KnownTopic, MetadataCopy, TopicPlace};
 pub use refusal::{FAQ, Refusal};
 pub use state::{ControlSettings, ControlState, Effects, Forget, Notify, RestoreError};
 

@@ -3,6 +3,7 @@
 
 mod attributes;
 mod delay;
+mod look_ahead;
 mod pull;
 mod query;
 mod queue;
@@ -12,6 +13,7 @@ mod send;
 mod send_back;
 mod transaction;
 
+pub use look_ahead::look_ahead;
 pub use send::push_property;
 
 use std::rc::Rc;

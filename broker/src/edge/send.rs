@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringmq_engine::QueueId;
+use ringmq_engine::{QueueId, TopicHandle};
 use ringmq_env::Env;
 use ringmq_protocol::batch::Batch;
 use ringmq_protocol::body::{TopicConfig, TopicFilterType, perm};
@@ -24,7 +24,7 @@ use super::recall;
 use super::reply::Reply;
 use super::*;
 use crate::config::BrokerConfig as Config;
-use crate::control::MetadataCopy;
+use crate::control::{KnownTopic, MetadataCopy};
 use crate::delay::When;
 use crate::shard_service::MAX_BATCH;
 use crate::transaction::{self, HalfTimes};
@@ -128,7 +128,7 @@ pub struct Draft {
 
 /// What a topic lookup gives: the send goes on, waits, or is refused.
 enum Topic<'a> {
-    Found(Arc<str>, &'a TopicConfig),
+    Found(KnownTopic<'a>),
     Wanted,
     Refused(Refusal),
 }
@@ -154,31 +154,38 @@ impl Draft {
     /// Checks the send and hands it to the shard that owns its queue; or refuses it; or wants its topic created.
     pub fn submit<E: Env>(self, core: &Rc<Core<E>>, connection: &Connection) -> Step {
         let metadata = core.metadata.borrow();
-        let (topic, config) = match self.find_topic(core, &metadata) {
-            Topic::Found(topic, config) => (topic, config),
+        let KnownTopic { name, config, place } = match self.find_topic(core, &metadata) {
+            Topic::Found(known) => known,
             Topic::Wanted => return Step::Wait(Box::new(Waiting::Topic(self))),
             Topic::Refused(refusal) => {
                 refuse(core, self.fields.reply, refusal);
                 return Step::Done;
             }
         };
-        if self.is_dead.is_none() && !self.fields.is_batch() && names::is_retry_topic(&topic) {
+        if self.is_dead.is_none() && !self.fields.is_batch() && names::is_retry_topic(&name) {
             return Step::Wait(Box::new(Waiting::Fate(self)));
         }
-        let (reply, bytes) = (self.fields.reply, self.frame.len());
+        let (reply, bytes, is_dead) = (self.fields.reply, self.frame.len(), self.is_dead);
         let replying = self.fields.is_reply().then(|| (self.fields, self.frame.clone()));
-        let placed = self.place(core, connection, topic, config);
-        drop(metadata);
+        let placed = self.place(core, connection, name, config);
         match (placed, replying) {
-            (Ok(send), None) => {
+            (Ok(mut send), None) => {
                 let shard = core.identity.routing.shard(&send.topic, send.queue_id);
+                if let (Some(place), None, None | Some(false)) = (place, send.waits_in, is_dead) {
+                    send.known = core.topic_in(shard, &send.topic, place);
+                }
+                drop(metadata);
                 core.submit(shard, reply, bytes, ShardRequest::Send(send));
             }
             // A reply goes to who waits for it, too.
             (Ok(send), Some((fields, frame))) => {
+                drop(metadata);
                 reply_of(core, connection, &fields, &frame, send).deliver(core, reply);
             }
-            (Err(refusal), _) => refuse(core, reply, refusal),
+            (Err(refusal), _) => {
+                drop(metadata);
+                refuse(core, reply, refusal);
+            }
         }
         Step::Done
     }
@@ -219,17 +226,18 @@ impl Draft {
     /// The checks of Java's msgCheck up to the topic.
     fn find_topic<'a, E: Env>(&self, core: &Core<E>, metadata: &'a MetadataCopy) -> Topic<'a> {
         let topic = self.topic();
-        let found = metadata.topic(topic);
+        let found = metadata.known_topic(topic);
         let config = &core.identity.config;
-        if config.permission & perm::WRITE as u32 == 0 && found.as_ref().is_some_and(|(_, topic)| topic.order)
+        if config.permission & perm::WRITE as u32 == 0
+            && found.as_ref().is_some_and(|known| known.config.order)
         {
             return Topic::Refused(remarks::broker_not_writable(config.advertise));
         }
-        if let Some((name, found)) = found {
+        if let Some(known) = found {
             if names::is_not_for_clients(topic) {
                 return Topic::Refused(remarks::topic_forbidden(topic));
             }
-            return Topic::Found(name, found);
+            return Topic::Found(known);
         }
         if let Err(error) = names::validate_topic(topic) {
             return Topic::Refused(Refusal::invalid(error.to_string()));
@@ -325,6 +333,7 @@ impl Draft {
         let sender = core.quotas.borrow().sender(self.text(fields.producer_group));
         Ok(SendRequest {
             topic,
+            known: TopicHandle::default(),
             sender,
             queue_id,
             waits_in,

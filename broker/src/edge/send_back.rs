@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ringmq_engine::{PhysicalOffset, QueueId};
+use ringmq_engine::{PhysicalOffset, QueueId, TopicHandle};
 use ringmq_env::{Env, IoSlice};
 use ringmq_protocol::body::{SubscriptionGroupConfig, perm};
 use ringmq_protocol::header::Header;
@@ -192,6 +192,7 @@ impl SentBack {
         let when = self.when(core, level);
         let waits_in = delay::put_off(when, topic, queue_id, &mut added);
         SendRequest {
+            known: TopicHandle::default(),
             frame: Bytes::from(frame),
             topic: topic.clone(),
             sender: None,

@@ -216,6 +216,11 @@ impl<E: Env> ShardService<E> {
         }
     }
 
+    /// Has what is counted of the topic fetched into the core's cache.
+    pub fn prefetch_counts(&self, topic: &str) {
+        self.meters.borrow().prefetch(topic);
+    }
+
     /// Starts a task that may read from disk, and answers with what it says; refused when too many are there.
     fn spawn_read<F: Future<Output = AnswerBody> + 'static>(
         self: &Rc<Self>,

@@ -172,6 +172,7 @@ impl<E: Env> ShardService<E> {
             let what = format_args!("{MAX_PARKED} pulls are held in shard {}, the limit", self.id.0);
             return to.answer(core, AnswerBody::Refused(remarks::busy(what)));
         }
+        self.shard.tell_arrivals(true);
         hold(core, to);
         if earlier {
             self.deadlines_changed.signal();

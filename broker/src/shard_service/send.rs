@@ -129,7 +129,7 @@ impl<E: Env> ShardService<E> {
         properties.push(&send.added);
         properties.push(&self.common_properties);
         let message = new_message(core, send, send.flag, &send.frame[send.body.range()], &properties);
-        self.append(core, &[message])
+        self.append(core, send, &[message])
     }
 
     fn append_batch(&self, core: &Core<E>, send: &SendRequest) -> Result<Appended, Refusal> {
@@ -153,10 +153,15 @@ impl<E: Env> ShardService<E> {
         if messages.iter().any(|message| message.body.is_empty() || is_forged(message)) {
             return Err(illegal());
         }
-        self.append(core, &messages)
+        self.append(core, send, &messages)
     }
 
-    fn append(&self, core: &Core<E>, messages: &[NewMessage<'_>]) -> Result<Appended, Refusal> {
+    fn append(
+        &self,
+        core: &Core<E>,
+        send: &SendRequest,
+        messages: &[NewMessage<'_>],
+    ) -> Result<Appended, Refusal> {
         let max_message_size = core.identity.config.max_message_size;
         let properties =
             |message: &NewMessage<'_>| message.properties.iter().map(|part| part.len()).sum::<usize>();
@@ -168,7 +173,9 @@ impl<E: Env> ShardService<E> {
         if messages.iter().any(|message| properties(message) > limit(message)) {
             return Err(remarks::message_illegal(max_message_size));
         }
-        self.shard.append(messages).map_err(|error| remarks::append_refused(&error, max_message_size))
+        self.shard
+            .append_in(send.known, messages)
+            .map_err(|error| remarks::append_refused(&error, max_message_size))
     }
 
     /// Follows the shard's commits to the last: acknowledges, refuses what failed, and wakes the pulls that wait.
@@ -247,6 +254,8 @@ impl<E: Env> ShardService<E> {
         {
             let mut long_polls = self.long_polls.borrow_mut();
             if long_polls.is_empty() {
+                // A pull that comes later finds by itself what is readable then.
+                self.shard.tell_arrivals(false);
                 return;
             }
             for arrival in arrivals {

@@ -1,8 +1,9 @@
 //! Statistics by name and key (315): `TOPIC_PUT_NUMS` of a topic, `GROUP_GET_NUMS` of `topic@group`, and so on.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use ringmq_env::prefetch;
 use ringmq_protocol::body::{BrokerStatsData, BrokerStatsItem};
 use ringmq_protocol::codes::response;
 use rustc_hash::FxBuildHasher;
@@ -104,6 +105,11 @@ impl StatsRecorder {
         }
     }
 
+    /// Has what is counted of the topic's puts fetched into the core's cache.
+    pub fn prefetch_puts(&self, topic: &str) {
+        self.puts.get(topic).inspect(|puts| prefetch(*puts));
+    }
+
     fn len(&self) -> usize {
         self.counts.len() + 2 * self.puts.len()
     }
@@ -139,11 +145,22 @@ struct Sample {
 }
 
 struct Item {
+    /// When it began to be counted.
+    since_ms: i64,
     value: u64,
     times: u64,
-    minute: VecDeque<Sample>,
-    hour: VecDeque<Sample>,
-    day: VecDeque<Sample>,
+    minute: Samples,
+    hour: Samples,
+    day: Samples,
+}
+
+/// The samples of a series, oldest first. Many items are sampled seldom: there is room for no more than there are.
+///
+/// As in Java, a series begins with an empty sample one interval before the item was first counted. That one is not
+/// here; it counts while `begins`.
+struct Samples {
+    taken: Vec<Sample>,
+    begins: bool,
 }
 
 /// The node's statistics. Lives on core 0.
@@ -174,13 +191,13 @@ impl StatsTable {
     pub fn sample(&mut self, now_ms: i64) {
         self.items.retain(|_, item| {
             item.sample(now_ms);
-            item.day.len() < DAY.samples || item.value > item.day[0].value
+            item.day.len() < DAY.samples || item.value > item.first(&item.day, &DAY).value
         });
     }
 
     /// Events a second in the last minute; 0 of what is not counted.
     pub fn rate(&self, kind: StatsKind, key: &str) -> f64 {
-        self.items.get(&(kind, Arc::from(key))).map_or(0.0, |item| summary(&item.minute).tps)
+        self.items.get(&(kind, Arc::from(key))).map_or(0.0, |item| item.summary(&item.minute, &MINUTE).tps)
     }
 
     /// Everything counted, since its key is counted.
@@ -196,9 +213,9 @@ impl StatsTable {
             return Err(Refusal::new(response::SYSTEM_ERROR, remark));
         };
         Ok(BrokerStatsData {
-            stats_minute: summary(&item.minute),
-            stats_hour: summary(&item.hour),
-            stats_day: summary(&item.day),
+            stats_minute: item.summary(&item.minute, &MINUTE),
+            stats_hour: item.summary(&item.hour, &HOUR),
+            stats_day: item.summary(&item.day, &DAY),
         })
     }
 
@@ -210,29 +227,55 @@ impl StatsTable {
 
 impl Item {
     fn new(now_ms: i64) -> Item {
-        // As Java, each series begins with an empty sample one interval ago.
-        let begin = |series: &Series| {
-            VecDeque::from([Sample { at_ms: now_ms - series.interval_ms, value: 0, times: 0 }])
-        };
-        Item { value: 0, times: 0, minute: begin(&MINUTE), hour: begin(&HOUR), day: begin(&DAY) }
+        let begin = || Samples { taken: Vec::new(), begins: true };
+        Item { since_ms: now_ms, value: 0, times: 0, minute: begin(), hour: begin(), day: begin() }
     }
 
     fn sample(&mut self, now_ms: i64) {
         let sample = Sample { at_ms: now_ms, value: self.value, times: self.times };
         for (list, series) in [(&mut self.minute, &MINUTE), (&mut self.hour, &HOUR), (&mut self.day, &DAY)] {
-            let due = list.back().is_none_or(|last| now_ms - last.at_ms >= series.interval_ms);
-            if due {
-                list.push_back(sample);
-            }
-            if list.len() > series.samples {
-                list.pop_front();
-            }
+            list.take(sample, self.since_ms, series);
         }
+    }
+
+    fn first(&self, samples: &Samples, series: &Series) -> Sample {
+        let taken = samples.taken.first().filter(|_| !samples.begins);
+        taken.copied().unwrap_or_else(|| series.begin(self.since_ms))
+    }
+
+    fn summary(&self, samples: &Samples, series: &Series) -> BrokerStatsItem {
+        let last = samples.taken.last();
+        last.map_or_else(BrokerStatsItem::default, |last| summary(&self.first(samples, series), last))
     }
 }
 
-fn summary(list: &VecDeque<Sample>) -> BrokerStatsItem {
-    let (Some(first), Some(last)) = (list.front(), list.back()) else { return BrokerStatsItem::default() };
+impl Series {
+    /// The empty sample that the series of an item begins with.
+    fn begin(&self, since_ms: i64) -> Sample {
+        Sample { at_ms: since_ms - self.interval_ms, value: 0, times: 0 }
+    }
+}
+
+impl Samples {
+    fn len(&self) -> usize {
+        usize::from(self.begins) + self.taken.len()
+    }
+
+    /// Takes the sample if one is due.
+    fn take(&mut self, sample: Sample, since_ms: i64, series: &Series) {
+        let last_ms = self.taken.last().map_or_else(|| series.begin(since_ms).at_ms, |last| last.at_ms);
+        if sample.at_ms - last_ms < series.interval_ms {
+            return;
+        }
+        if self.len() == series.samples && !std::mem::take(&mut self.begins) {
+            self.taken.remove(0);
+        }
+        self.taken.reserve_exact(1);
+        self.taken.push(sample);
+    }
+}
+
+fn summary(first: &Sample, last: &Sample) -> BrokerStatsItem {
     if last.at_ms <= first.at_ms {
         return BrokerStatsItem::default();
     }
