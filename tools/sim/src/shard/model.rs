@@ -122,6 +122,11 @@ impl Message {
         body
     }
 
+    /// Whether `record` was stored as this message, by its place and time.
+    fn is(&self, record: &RecordView<'_>) -> bool {
+        (self.physical, self.store_ms) == (record.physical_offset, record.store_timestamp)
+    }
+
     /// Its one key.
     pub fn key(id: u64) -> String {
         format!("k{id}")
@@ -398,6 +403,10 @@ impl Model {
         self.harm.iter().any(|harm| is_of_log(&harm.path))
     }
 
+    fn has_lost_tail(&self) -> bool {
+        self.harm.iter().any(|harm| harm.path.ends_with("tail"))
+    }
+
     /// Whether confirmed bytes were harmed so far, so that something may not be there.
     pub fn is_harmed(&self) -> bool {
         !self.harm.is_empty()
@@ -419,6 +428,10 @@ impl Model {
         let known = self.queues[queue.index()].get(offset as usize).copied();
         let message = match known {
             Some(hole) if hole.is_hole() => self.found_again(queue, record),
+            // What the tail journal alone had went with it, and what was in that place before may be back.
+            Some(known) if !known.is(record) && self.has_lost_tail() => {
+                self.found_again(queue, record).or(Some(known))
+            }
             known => known,
         };
         let Some(message) = message else { panic!("{queue:?} offset {offset}: nothing was sent there") };
@@ -431,10 +444,8 @@ impl Model {
     /// The lost message that `record` must be, where the log's end is found without what recovery had decided before.
     fn found_again(&mut self, queue: Queue, record: &RecordView<'_>) -> Option<Message> {
         let place = (queue.index(), record.queue_offset as usize);
-        let is_it = |message: &Message| {
-            (message.physical, message.store_ms) == (record.physical_offset, record.store_timestamp)
-        };
-        let found = self.lost.iter().find(|(index, at, message)| (*index, *at) == place && is_it(message));
+        let found =
+            self.lost.iter().find(|(index, at, message)| (*index, *at) == place && message.is(record));
         let message = found.map(|(_, _, message)| *message)?;
         self.queues[place.0][place.1] = message;
         Some(message)
