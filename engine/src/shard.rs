@@ -182,6 +182,9 @@ impl<E: Env> Shard<E> {
         let log = Log::open(env.clone(), log_options(&options), known, options.strict, &report).await?;
         let (log_min, log_end) = (log.min(), log.committed());
         let opening = Index::open(env.clone(), &dir, log_min, log_end, &report).await?;
+        // Nothing before the mark waits, and what is left of the log there need not have what settled the rest: a power
+        // failure keeps any of the segments whose deletion had begun.
+        let log_min = opening.index().log_min();
         let open_pending = |kind, name| {
             let (env, dir) = (env.clone(), options.dir.join(PENDING_DIR).join(name));
             async move { Pending::open(env, kind, &dir, options.waiting_in_memory, log_min, log_end).await }
