@@ -66,7 +66,8 @@ struct Inner<E: Env> {
 }
 
 /// Invariants: an entry that waits is in `memory`, or in `in_flight`, or in a run behind `horizon` (or in a run and in
-/// memory, too). One that is in no run (`position >= upto`) is in one of the first two.
+/// memory, too). One that is in no run (`position >= upto`) is in one of the first two. If the table is distrusted, one
+/// that could not be read is in a run, wherever the horizon is.
 struct State {
     memory: BTreeMap<Key, Place>,
     /// Settled by records that are staged and not committed.
@@ -245,9 +246,10 @@ impl State {
     }
 
     /// The run that has the entry if it waits and is on disk alone. It need not be in there: a merged run is without
-    /// those that were settled before it was written, and nothing else tells of them any more.
+    /// those that were settled before it was written, and nothing else tells of them any more. Of a table that is
+    /// distrusted, what could not be read stayed on disk before the horizon, too.
     fn run_to_search(&self, key: Key, position: u64) -> Option<&Run> {
-        let may_be = key >= self.horizon
+        let may_be = (key >= self.horizon || self.distrusted)
             && position < self.upto
             && !self.gone.contains_key(&position)
             && !self.in_flight.contains_key(&key);

@@ -1,5 +1,6 @@
 //! Run files: entries in the order of their keys, written once and never changed.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions};
 
 use super::entry::{Key, Place};
 use crate::bytes::array;
+use crate::reread::read_checked;
 
 const MAGIC: [u8; 8] = *b"RINGPEND";
 const FORMAT: u32 = 1;
@@ -168,35 +170,27 @@ impl<F: File> RunWriter<F> {
 }
 
 /// Reads a run from some key on.
-pub(super) struct RunReader<F: File> {
-    file: F,
+pub(super) struct RunReader<E: Env> {
+    env: E,
+    path: PathBuf,
+    file: E::File,
     run: Run,
     /// The next block to read, from 0.
     block: u64,
-    entries: std::collections::VecDeque<(Key, Place)>,
+    entries: VecDeque<(Key, Place)>,
 }
 
-impl<F: File> RunReader<F> {
-    /// Opens the run and checks its header. Errors of kind `InvalidData`: it is not what was written.
-    pub(super) async fn open<E: Env<File = F>>(env: &E, dir: &Path, run: &Run) -> io::Result<RunReader<F>> {
-        let file = env.open(&run.path(dir), OpenOptions::default()).await?;
-        let header = file.read_at(0, HEADER_LEN).await?;
-        if header.len() < HEADER_LEN || header[..8] != MAGIC {
-            return Err(damaged("it is no run"));
-        }
-        let mut checked: [u8; HEADER_LEN] = array(&header, 0);
-        checked[12..16].fill(0);
-        let is_ours = u32::from_le_bytes(array(&header, 8)) == FORMAT
-            && u32::from_le_bytes(array(&header, 12)) == crc32fast::hash(&checked)
-            && u64::from_le_bytes(array(&header, 16)) == run.id
-            && u64::from_le_bytes(array(&header, 24)) == run.count;
-        if !is_ours {
-            return Err(damaged("its header is not what was written"));
-        }
+impl<E: Env> RunReader<E> {
+    /// Opens the run and checks its header. Errors of kind `InvalidData`, here and below: it is not what was written, or
+    /// cannot be read, and that was looked at twice.
+    pub(super) async fn open(env: &E, dir: &Path, run: &Run) -> io::Result<RunReader<E>> {
+        let path = run.path(dir);
+        let file = env.open(&path, OpenOptions::default()).await?;
+        read_checked(env, &path, &file, (0, BLOCK), |header| check_header(header, run)).await?;
         if file.size().await? < (1 + run.blocks()) * BLOCK as u64 {
             return Err(damaged("it is too short"));
         }
-        Ok(RunReader { file, run: run.clone(), block: 0, entries: Default::default() })
+        Ok(RunReader { env: env.clone(), path, file, run: run.clone(), block: 0, entries: VecDeque::new() })
     }
 
     /// Goes to the first entry at or after `key`.
@@ -235,21 +229,40 @@ impl<F: File> RunReader<F> {
 
     async fn read(&self, block: u64, blocks: u64) -> io::Result<Vec<(Key, Place)>> {
         let blocks = blocks.min(self.run.blocks() - block);
-        let data = self.file.read_at((block + 1) * BLOCK as u64, blocks as usize * BLOCK).await?;
-        if data.len() < blocks as usize * BLOCK {
-            return Err(damaged("it is too short"));
-        }
-        let mut entries = Vec::with_capacity(blocks as usize * PER_BLOCK);
-        for (at, data) in data.chunks(BLOCK).enumerate() {
-            let number = block + at as u64;
-            let (bytes, crc) = data.split_at(BLOCK - 4);
-            if u32::from_le_bytes(array(crc, 0)) != block_crc(self.run.id, number + 1, bytes) {
-                return Err(damaged("a block is not what was written"));
-            }
-            let left = self.run.count - number * PER_BLOCK as u64;
-            let here = left.min(PER_BLOCK as u64) as usize;
-            entries.extend(bytes.chunks(ENTRY).take(here).map(decode));
-        }
-        Ok(entries)
+        let place = ((block + 1) * BLOCK as u64, blocks as usize * BLOCK);
+        let check = |data: &[u8]| entries_of(&self.run, block, blocks, data);
+        read_checked(&self.env, &self.path, &self.file, place, check).await
     }
+}
+
+fn check_header(header: &[u8], run: &Run) -> io::Result<()> {
+    if header.len() < HEADER_LEN || header[..8] != MAGIC {
+        return Err(damaged("it is no run"));
+    }
+    let mut checked: [u8; HEADER_LEN] = array(header, 0);
+    checked[12..16].fill(0);
+    let is_ours = u32::from_le_bytes(array(header, 8)) == FORMAT
+        && u32::from_le_bytes(array(header, 12)) == crc32fast::hash(&checked)
+        && u64::from_le_bytes(array(header, 16)) == run.id
+        && u64::from_le_bytes(array(header, 24)) == run.count;
+    if is_ours { Ok(()) } else { Err(damaged("its header is not what was written")) }
+}
+
+/// The entries of `blocks` blocks from `block` on.
+fn entries_of(run: &Run, block: u64, blocks: u64, data: &[u8]) -> io::Result<Vec<(Key, Place)>> {
+    if data.len() < blocks as usize * BLOCK {
+        return Err(damaged("it is too short"));
+    }
+    let mut entries = Vec::with_capacity(blocks as usize * PER_BLOCK);
+    for (at, data) in data.chunks(BLOCK).enumerate() {
+        let number = block + at as u64;
+        let (bytes, crc) = data.split_at(BLOCK - 4);
+        if u32::from_le_bytes(array(crc, 0)) != block_crc(run.id, number + 1, bytes) {
+            return Err(damaged("a block is not what was written"));
+        }
+        let left = run.count - number * PER_BLOCK as u64;
+        let here = left.min(PER_BLOCK as u64) as usize;
+        entries.extend(bytes.chunks(ENTRY).take(here).map(decode));
+    }
+    Ok(entries)
 }

@@ -9,6 +9,7 @@ use ringmq_env::{Env, File, IoSlice, OpenOptions};
 use super::entry::Key;
 use super::run::Run;
 use crate::bytes::array;
+use crate::reread::read_checked;
 use crate::slices::Pacer;
 
 /// Name of the file, and while it is written.
@@ -147,16 +148,23 @@ impl Saved {
         env.sync_dir(dir).await
     }
 
-    /// Reads the file; `None` when there is none.
+    /// Reads the file; `None` when there is none. What is damaged was looked at twice.
     pub(super) async fn read<E: Env>(env: &E, dir: &Path) -> io::Result<Option<Result<Saved, StateError>>> {
-        let file = match env.open(&dir.join(STATE_FILE), OpenOptions::default()).await {
+        let path = dir.join(STATE_FILE);
+        let file = match env.open(&path, OpenOptions::default()).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let len = file.size().await? as usize;
-        let bytes = file.read_at(0, len).await?;
-        Ok(Some(Saved::decode(&bytes)))
+        let check = |bytes: &[u8]| match Saved::decode(bytes) {
+            Err(StateError::Damaged) => Err(io::ErrorKind::InvalidData.into()),
+            decoded => Ok(decoded),
+        };
+        match read_checked(env, &path, &file, (0, len), check).await {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some(Err(StateError::Damaged))),
+            read => read.map(Some),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ringmq_env::sim::{Sim, SimEnv};
+use ringmq_env::sim::{DiskFault, DiskOpKind, Sim, SimEnv};
 
 use super::*;
 
@@ -246,6 +246,99 @@ fn a_table_whose_damage_is_found_late_is_not_saved_and_is_made_anew_from_the_log
 
         let pending = open(&env).await;
         assert_eq!((pending.upto(), pending.count()), (LogPosition(0), 0), "all is to be scanned");
+    });
+}
+
+/// The next `most` reads of runs fail.
+fn fail_reads(sim: &Sim, most: u32, with: std::io::ErrorKind) {
+    let mut left = most;
+    sim.on_disk("a", move |op| {
+        let is_read = op.kind == DiskOpKind::Read && op.path.extension().is_some_and(|end| end == "run");
+        match is_read && left > 0 {
+            true => {
+                left -= 1;
+                DiskFault::Fail(with)
+            }
+            false => DiskFault::None,
+        }
+    });
+}
+
+/// What the device misreads, or does not read for a moment, costs nothing.
+#[test]
+fn a_run_that_is_misread_for_a_moment_is_trusted_on() {
+    let sim = Sim::new(10);
+    sim.run(async {
+        let env = sim.node("a");
+        let pending = open(&env).await;
+        (1..=10).for_each(|position| pending.insert(&record(position as i64, position)));
+        save(&pending, 11).await;
+        for with in [std::io::ErrorKind::InvalidData, std::io::ErrorKind::Other] {
+            fail_reads(&sim, 2, with);
+            let pending = open(&env).await;
+            fail_reads(&sim, 2, with);
+            assert!(pending.still_waits(&record(3, 3)).await.unwrap());
+            fail_reads(&sim, 2, with);
+            assert_eq!(pending.due(100, 99).await.unwrap().len(), 10, "{with:?}");
+            assert!(pending.is_save_due(true, LogPosition(12)), "it is trusted");
+        }
+    });
+}
+
+/// A sector that cannot be read any more is damage as any other: neither does it end the process, nor keep the rest from
+/// its time.
+#[test]
+fn a_run_that_cannot_be_read_any_more_is_damaged() {
+    let sim = Sim::new(11);
+    sim.run(async {
+        let env = sim.node("a");
+        let all = |from: u64| (from..from + 5000).map(|position| record(1_000_000, position));
+        let pending = open(&env).await;
+        all(1).for_each(|record| pending.insert(&record));
+        save(&pending, 5001).await;
+        let pending = open(&env).await;
+        for record in all(1).take(MEMORY_ENTRIES / 4 + 1) {
+            settle(&pending, &record).await;
+        }
+        all(5001).for_each(|record| pending.insert(&record));
+        fail_reads(&sim, u32::MAX, std::io::ErrorKind::Other);
+        // So much is settled that its run is to be merged.
+        save(&pending, 10_001).await;
+        assert!(!pending.is_save_due(true, LogPosition(20_000)), "it is distrusted");
+        assert_eq!(pending.due(1_000_000, 9999).await.unwrap().len(), 5000, "those in memory are due");
+
+        let pending = open(&env).await;
+        assert_eq!((pending.upto(), pending.count()), (LogPosition(0), 0), "all is to be scanned");
+    });
+}
+
+/// What cannot be read is not said to wait no more, and what can be is found, although loading has passed over all of it.
+#[test]
+fn what_is_on_disk_in_a_distrusted_table_is_found_or_an_error() {
+    let sim = Sim::new(12);
+    sim.run(async {
+        let env = sim.node("a");
+        let pending = open(&env).await;
+        let all: Vec<_> = (1..=5000).map(|position| record(position as i64, position)).collect();
+        all.iter().for_each(|record| pending.insert(record));
+        save(&pending, 5001).await;
+        // The last of its blocks.
+        damage(&env, "run", 4096 + 39 * 4096 + 20).await;
+
+        let pending = open(&env).await;
+        while !pending.0.state.borrow().distrusted {
+            drain(&pending, pending.next_due_ms().unwrap()).await;
+        }
+        let (settled, waiting) = all.split_at(5000 - pending.count() as usize);
+        for record in settled {
+            assert!(!pending.still_waits(record).await.unwrap(), "{record:?}");
+        }
+        for record in waiting {
+            assert_ne!(pending.still_waits(record).await.ok(), Some(false), "{record:?}");
+        }
+        settle(&pending, &waiting[0]).await;
+        assert!(pending.still_waits(&all[4999]).await.is_err());
+        assert_eq!(pending.oldest_position(), LogPosition(1));
     });
 }
 
