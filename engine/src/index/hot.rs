@@ -113,8 +113,13 @@ impl Chunk {
     }
 
     fn memory(&self) -> usize {
-        self.entries.capacity() * size_of::<IndexEntry>() + size_of::<Chunk>()
+        self.entries.capacity() * size_of::<IndexEntry>()
     }
+}
+
+/// Bytes that a list of chunks takes, whatever of it is used.
+fn list_memory(chunks: &Vec<Chunk>) -> usize {
+    chunks.capacity() * size_of::<Chunk>()
 }
 
 /// The entries of all queues. Within a queue, positions and offsets ascend; offsets may be missing.
@@ -127,9 +132,18 @@ pub(super) struct HotEntries {
 }
 
 impl HotEntries {
-    /// Bytes of the entries.
+    /// Bytes of the entries, which go with them.
     pub(super) fn memory(&self) -> usize {
         self.memory
+    }
+
+    /// Bytes of everything: what is free for other entries, too.
+    pub(super) fn allocated(&self) -> usize {
+        let links = self.links.parts.iter().map(|part| part.links.capacity() - part.used as usize);
+        let parts =
+            self.links.parts.capacity() * size_of::<Part>() + links.sum::<usize>() * size_of::<Link>();
+        let lists = self.lists.capacity() * size_of::<Vec<Chunk>>();
+        self.memory + parts + lists + self.free_lists.capacity() * size_of::<u32>()
     }
 
     /// The links of a chain, oldest first.
@@ -212,8 +226,10 @@ impl HotEntries {
         if chunks.last().is_none_or(|chunk| chunk.is_full() || chunk.end() != offset) {
             let doubled = chunks.last().map_or(CHAIN, |chunk| chunk.entries.capacity()) * 2;
             let chunk = Chunk { first: offset, entries: Vec::with_capacity(doubled.min(CHUNK_MAX)) };
+            let before = list_memory(chunks);
             self.memory += chunk.memory();
             chunks.push(chunk);
+            self.memory += list_memory(chunks) - before;
         }
         let chunk = chunks.last_mut().expect("a chunk with room was made above");
         chunk.entries.push(entry);
@@ -256,7 +272,7 @@ impl HotEntries {
     pub(super) fn clear(&mut self, held: &mut Held) {
         if held.links == Held::LISTED {
             let chunks = std::mem::take(&mut self.lists[held.at as usize]);
-            self.memory -= chunks.iter().map(Chunk::memory).sum::<usize>();
+            self.memory -= list_memory(&chunks) + chunks.iter().map(Chunk::memory).sum::<usize>();
             self.free_lists.push(held.at);
         } else {
             self.chain(*held).into_iter().for_each(|at| self.free_link(at));
@@ -373,6 +389,12 @@ mod tests {
                     check(&hot, *held, entries);
                 }
             }
+            let lists = hot.lists.iter().flatten().map(Chunk::memory).sum::<usize>()
+                + hot.lists.iter().map(list_memory).sum::<usize>();
+            let used: usize = hot.links.parts.iter().map(|part| part.used as usize).sum();
+            prop_assert_eq!(hot.memory(), lists + used * size_of::<Link>());
+            let parts: usize = hot.links.parts.iter().map(|part| part.links.capacity()).sum();
+            prop_assert!(hot.allocated() >= lists + parts * size_of::<Link>());
             held.iter_mut().for_each(|held| hot.clear(held));
             prop_assert_eq!(hot.memory(), 0);
             prop_assert!(hot.links.parts.len() <= 1, "what is not used goes");

@@ -96,6 +96,16 @@ struct Topic {
 
 const _: () = assert!(size_of::<Topic>() == 64);
 
+/// Bytes of a name, with its counts of references.
+fn name_memory(name: &str) -> usize {
+    name.len() + 2 * size_of::<usize>()
+}
+
+/// Bytes that a topic's list takes elsewhere than in its place, whatever of it is used.
+fn list_memory(queues: &SmallVec<[u32; LISTED]>) -> usize {
+    if queues.spilled() { queues.capacity() * size_of::<u32>() } else { 0 }
+}
+
 /// All queues of a shard.
 #[derive(Default)]
 pub(super) struct Table {
@@ -120,6 +130,8 @@ pub(super) struct Table {
     /// Log position of the latest deletion.
     last_deletion: u64,
     name_memory: usize,
+    /// Of the topics' lists of queues that are not in their places.
+    listed_memory: usize,
     /// Queues that are not dead.
     live: usize,
     /// Of these, the LMQs.
@@ -161,7 +173,7 @@ impl Table {
         self.last_serial =
             self.last_serial.checked_add(1).expect("fewer than 2^32 topics are made in a life");
         let topic = Topic { name: Rc::from(name), queues: SmallVec::new(), serial: self.last_serial };
-        self.name_memory += name.len();
+        self.name_memory += name_memory(name);
         let index = self.topics.place(&mut self.free_topics, topic);
         let topics = &self.topics;
         self.topic_lookup
@@ -230,7 +242,10 @@ impl Table {
         self.lmqs += usize::from(is_lmq(topic));
         self.live += 1;
         let place = self.place_of(owner, id).expect_err("the queue was not found before");
-        self.topics[owner].queues.insert(place, slot);
+        let listed = &mut self.topics[owner].queues;
+        let before = list_memory(listed);
+        listed.insert(place, slot);
+        self.listed_memory += list_memory(listed) - before;
         QueueSlot(slot)
     }
 
@@ -328,9 +343,12 @@ impl Table {
 
     /// Bytes of everything, entries included.
     pub(super) fn memory(&self) -> usize {
-        let topics = self.topics.memory() + self.name_memory;
+        let topics = self.topics.memory() + self.name_memory + self.listed_memory;
         let lookup = self.topic_lookup.capacity() * 6;
-        topics + lookup + self.queues.memory() + self.entries.memory()
+        let free = (self.free_topics.capacity() + self.free_queues.capacity()) * size_of::<u32>();
+        let slots =
+            self.hot.capacity() * size_of::<(u64, u32)>() + self.dying.capacity() * size_of::<(u32, u64)>();
+        topics + lookup + free + slots + self.queues.memory() + self.entries.allocated()
     }
 
     /// The offset that [`Table::stage`] will assign next.
@@ -536,6 +554,7 @@ impl Table {
         let topic = self.find_topic(name)?;
         self.mark_deleted(name, at);
         let slots = std::mem::take(&mut self.topics[topic].queues);
+        self.listed_memory -= list_memory(&slots);
         let mut marked = Vec::new();
         for slot in slots {
             let queue = &mut self.queues[slot];
@@ -598,7 +617,8 @@ impl Table {
         let found = self.topic_lookup.find_entry(xxh3_64(name.as_bytes()), |other| *other == index);
         if let Ok(found) = found {
             found.remove();
-            self.name_memory -= name.len();
+            self.name_memory -= name_memory(name);
+            self.topics[index].name = Rc::default();
             self.topics[index].serial = 0;
             self.free_topics.push(index);
         }

@@ -623,6 +623,24 @@ fn a_merge_that_is_given_up_or_has_no_space_changes_nothing() {
     });
 }
 
+/// A list grows by doubling, and counts by what it takes.
+#[test]
+fn memory_counts_the_list_of_a_topic_with_many_queues() {
+    let sim = Sim::new(2);
+    sim.run(async {
+        let index = open_empty(&sim.node("a"), Path::new("/index")).await;
+        // What topics and queues themselves take is allocated for so many at once.
+        (0..=512).for_each(|queue| _ = index.slot("many", QueueId(queue)));
+        let before = index.memory();
+        (513..1024).for_each(|queue| _ = index.slot("many", QueueId(queue)));
+        assert_eq!(index.memory(), before, "the list had room for 1024");
+        (0..8).for_each(|queue| _ = index.slot("few!", QueueId(queue)));
+        let before = index.memory();
+        index.slot("few!", QueueId(8));
+        assert_eq!(index.memory() - before, 16 * 4);
+    });
+}
+
 #[test]
 fn an_idle_queue_takes_little_memory() {
     let sim = Sim::new(1);

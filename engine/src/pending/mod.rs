@@ -217,9 +217,10 @@ impl<E: Env> Pending<E> {
         self.0.state.borrow().in_flight.len()
     }
 
-    /// Entries in memory.
+    /// Entries in memory, those in flight included.
     pub(crate) fn in_memory(&self) -> usize {
-        self.0.state.borrow().memory.len()
+        let state = self.0.state.borrow();
+        state.memory.len() + state.in_flight.len()
     }
 
     /// Recovery needs the log from here on.
