@@ -109,13 +109,13 @@ impl<E: Env> ShardService<E> {
         let LogPosition(last) = self.last_delivered.replace(record.position);
         let is_dense = record.position.0.abs_diff(last) < DENSE;
         let bytes = match self.shard.read_pending(record, is_dense).await {
-            Ok(bytes) => bytes,
+            Ok(Some(bytes)) => bytes,
+            // Recalled meanwhile.
+            Ok(None) => return Step::Next,
             Err(ReadError::Damaged { .. }) => {
                 self.shard.abandon_pending(record);
                 return Step::Next;
             }
-            // It was recalled meanwhile, and then its segment was deleted.
-            Err(_) if matches!(self.shard.still_waits(record).await, Ok(false)) => return Step::Next,
             Err(error) => {
                 tracing::error!(shard = self.id.0, %error, "a message that is due cannot be read");
                 return Step::Wait(ERROR_SLEEP_MS);

@@ -261,13 +261,13 @@ impl<E: Env> ShardService<E> {
     /// Puts a half message off and asks its producer, or gives it up after the last time. False: try again later.
     async fn check(&self, core: &Rc<Core<E>>, record: PendingRecord) -> bool {
         let bytes = match self.shard.read_pending(&record, false).await {
-            Ok(bytes) => bytes,
+            Ok(Some(bytes)) => bytes,
+            // It was ended meanwhile.
+            Ok(None) => return true,
             Err(ReadError::Damaged { .. }) => {
                 self.shard.abandon_pending(&record);
                 return true;
             }
-            // It was ended meanwhile, and then its segment was deleted.
-            Err(_) if matches!(self.shard.still_waits(&record).await, Ok(false)) => return true,
             Err(error) => {
                 tracing::error!(shard = self.id.0, %error, "a half message cannot be read");
                 return false;

@@ -67,8 +67,25 @@ impl<E: Env> Shard<E> {
         waits.map_err(|source| ReadError::Waiting { position: record.position.0, source })
     }
 
-    /// The stored bytes of a record that waits; with read-ahead from disk if `sequential`.
-    pub async fn read_pending(&self, record: &PendingRecord, sequential: bool) -> Result<IoSlice, ReadError> {
+    /// The stored bytes of a record that waits, with read-ahead from disk if `sequential`; `None` if they cannot be read
+    /// because it waits no more: it was settled meanwhile, and then its segment was deleted. Cancel safe: it only reads.
+    pub async fn read_pending(
+        &self,
+        record: &PendingRecord,
+        sequential: bool,
+    ) -> Result<Option<IoSlice>, ReadError> {
+        match self.read_waiting(record, sequential).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(_) if matches!(self.still_waits(record).await, Ok(false)) => Ok(None),
+            Err(error) => {
+                let is_damaged = matches!(error, ReadError::Damaged { .. });
+                self.0.count(|stats| stats.messages_damaged += u64::from(is_damaged));
+                Err(error)
+            }
+        }
+    }
+
+    async fn read_waiting(&self, record: &PendingRecord, sequential: bool) -> Result<IoSlice, ReadError> {
         let shard = &*self.0;
         let (position, len) = (record.position, record.size as usize);
         if let Some(bytes) = shard.log.get_hot(position, len) {
@@ -81,11 +98,8 @@ impl<E: Env> Shard<E> {
             false => shard.log.read_cold(position, len).await,
         };
         let bytes = read.map_err(|source| ReadError::Io { position: position.0, len, source })?;
-        if let Some(bytes) = shard.whole(position, len, record.crc, bytes).await {
-            return Ok(bytes);
-        }
-        shard.count(|stats| stats.messages_damaged += 1);
-        Err(ReadError::Damaged { position: position.0, len })
+        let whole = shard.whole(position, len, record.crc, bytes).await;
+        whole.ok_or(ReadError::Damaged { position: position.0, len })
     }
 
     /// Gives up a record that waits and cannot be read back: it is never due again.

@@ -50,7 +50,7 @@ async fn append_waiting<E: Env>(shard: &Shard<E>) {
 async fn check_waiting<E: Env>(shard: &Shard<E>) {
     for kind in KINDS {
         for record in shard.due(kind, i64::MAX - 1, usize::MAX).await.unwrap_or_default() {
-            if let Ok(bytes) = shard.read_pending(&record, false).await {
+            if let Ok(Some(bytes)) = shard.read_pending(&record, false).await {
                 assert_eq!(PendingRecord::read(record.position, &bytes), Some(record));
                 assert_eq!(RecordView::decode(&bytes).unwrap().body, WAITS);
             }

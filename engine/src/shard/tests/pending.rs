@@ -46,7 +46,7 @@ async fn fire(env: SimEnv, shard: Shard<SimEnv>) {
     while shard.until_pending(PendingKind::Delayed).await {
         let due = shard.due(PendingKind::Delayed, env.wall_ms(), 16).await.unwrap();
         for record in due {
-            let bytes = shard.read_pending(&record, env.random().is_multiple_of(2)).await.unwrap();
+            let bytes = shard.read_pending(&record, env.random().is_multiple_of(2)).await.unwrap().unwrap();
             assert_eq!(PendingRecord::read(record.position, &bytes), Some(record));
             let view = RecordView::decode(&bytes).unwrap();
             let settled = match env.random().is_multiple_of(8) {

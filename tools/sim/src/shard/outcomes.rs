@@ -124,19 +124,22 @@ impl Life {
 
     async fn read_waiting(&self, record: &PendingRecord) {
         match self.shard.read_pending(record, self.env.random().is_multiple_of(2)).await {
-            Ok(bytes) => {
+            Ok(Some(bytes)) => {
                 assert_eq!(PendingRecord::read(record.position, &bytes), Some(*record));
                 assert!(RecordView::decode(&bytes).is_ok(), "{record:?}");
             }
             // Another client has settled it meanwhile, and then its segment was deleted.
-            Err(_) if self.is_settled(record) => {}
+            Ok(None) => assert!(
+                self.is_being_settled(record),
+                "{record:?} waits, and the store says that it does not"
+            ),
             Err(error) => drop(self.failed_read::<()>(&error)),
         }
     }
 
-    fn is_settled(&self, record: &PendingRecord) -> bool {
-        let committed = self.shard.stats().log_committed;
-        self.world.model.borrow().waiting.is_settled(record.position.0, committed)
+    /// Whether what settles the record is staged, at least.
+    fn is_being_settled(&self, record: &PendingRecord) -> bool {
+        self.world.model.borrow().waiting.waits(record.position.0) != Some(true)
     }
 
     /// Stages the outcome of a record, or puts it off.
