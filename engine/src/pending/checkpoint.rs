@@ -27,7 +27,8 @@ impl<E: Env> Pending<E> {
         let is_new = all && state.upto < log_end.0;
         let is_many = state.fresh.len() >= limits.fresh && state.memory.len() >= limits.fresh;
         let is_far = log_end.0.saturating_sub(state.upto) >= STATE_LOG;
-        !state.distrusted && (is_new || is_many || is_far || state.gone.len() >= limits.gone)
+        let is_trusted = !state.distrusted || mutant!("damaged-table-saved");
+        is_trusted && (is_new || is_many || is_far || state.gone.len() >= limits.gone)
     }
 
     /// The table as of `upto`, the log's committed end. The caller takes the log to the device up to there, and calls

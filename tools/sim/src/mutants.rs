@@ -86,6 +86,12 @@ const MUTANTS: &[Mutant] = &[
         &[],
         "what may be in a run of waiting records counts as waiting, settled or not",
     ),
+    Mutant(
+        "damaged-table-saved",
+        Shard,
+        &[Fault::RotCold],
+        "a table of waiting records is saved without what could not be read of it",
+    ),
     Mutant("settled-twice", Shard, &[], "a half message goes on waiting while its outcome is staged"),
     Mutant(
         "roll-back-keeps-settled",

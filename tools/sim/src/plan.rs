@@ -90,6 +90,8 @@ pub struct Plan {
     pub small: bool,
     /// In some lives the disk has a real limit.
     pub quota: bool,
+    /// Harm hits only what can be made anew from the log: runs of the index, tables of waiting records.
+    pub spares_log: bool,
 }
 
 impl Plan {
@@ -123,6 +125,7 @@ impl Plan {
             quota: random.u8(..4) == 0,
             brokers: cut([1, 1, 1, 2, 2, 3][random.usize(..6)], cuts.brokers),
             name_servers: random.u32(1..3),
+            spares_log: random.u8(..3) == 0,
         }
     }
 

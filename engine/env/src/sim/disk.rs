@@ -69,6 +69,8 @@ pub(super) struct Disk {
     ghosts: Vec<(PathBuf, InodeRef)>,
     /// What faults did to confirmed bytes.
     pub(super) harm: Vec<Harm>,
+    /// Which files faults may harm.
+    pub(super) harmable: fn(&Path) -> bool,
     /// Size in bytes, if it is limited.
     pub(super) quota: Option<u64>,
     /// Until when no file can grow, in virtual time.
@@ -93,6 +95,7 @@ impl Disk {
             unsynced: BTreeMap::new(),
             ghosts: Vec::new(),
             harm: Vec::new(),
+            harmable: |_| true,
             quota: None,
             full_until: 0,
             unwritable_until: 0,
@@ -228,7 +231,7 @@ impl Disk {
     /// Lets a bit rot somewhere.
     pub(super) fn rot(&mut self, fault: Fault, world: &World) {
         let mut files = self.files();
-        files.retain(|(_, inode)| !inode.borrow().is_empty());
+        files.retain(|(path, inode)| !inode.borrow().is_empty() && (self.harmable)(path));
         if files.is_empty() {
             return;
         }
@@ -285,6 +288,7 @@ impl Disk {
                 continue;
             }
             let mut files = if fault == Fault::OldFile { self.ghosts.clone() } else { self.files() };
+            files.retain(|(path, _)| (self.harmable)(path));
             if files.is_empty() {
                 continue;
             }

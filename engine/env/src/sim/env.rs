@@ -303,10 +303,14 @@ impl SimFile {
         Some((first * SECTOR, world.fault_time(Fault::PiecewiseIo, PIECE_GAP.0, PIECE_GAP.1)))
     }
 
+    fn may_harm(&self) -> bool {
+        (self.env.node.disk.borrow().harmable)(&self.path)
+    }
+
     /// Where a write really goes.
     fn aim(&self, offset: u64, len: usize) -> u64 {
         let end = self.inode.borrow().len();
-        if end < len as u64 || !self.env.roll(Fault::MisdirectedWrite) {
+        if end < len as u64 || !self.may_harm() || !self.env.roll(Fault::MisdirectedWrite) {
             return offset;
         }
         let places = (end - len as u64) / SECTOR as u64 + 1;
@@ -323,7 +327,7 @@ impl SimFile {
         let op = self.op(DiskOpKind::Write, offset, data.len() as u64);
         let offset = self.aim(offset, data.len());
         let (inode, dsync, len) = (Rc::clone(&self.inode), self.options.dsync, data.len() as u64);
-        let lies = dsync && self.env.roll(Fault::LyingSync);
+        let lies = dsync && self.may_harm() && self.env.roll(Fault::LyingSync);
         let id = inode.borrow_mut().begin_write(offset, data);
         let world = Rc::clone(&self.env.world);
         let written = self.env.disk(&op, move |disk, outcome| {
@@ -366,7 +370,8 @@ impl SimFile {
 
     /// The sector that a read gets an old version of, if it does.
     fn stale_sector(&self, offset: u64, len: u64) -> Option<u64> {
-        if self.env.faults().rate(Fault::StaleRead) == 0 || !self.env.roll(Fault::StaleRead) {
+        let may_be = self.env.faults().rate(Fault::StaleRead) > 0 && self.may_harm();
+        if !may_be || !self.env.roll(Fault::StaleRead) {
             return None;
         }
         let sectors = self.inode.borrow().rewritten(offset, len);
@@ -422,7 +427,7 @@ impl File for SimFile {
     async fn sync(&self) -> io::Result<()> {
         let (inode, world, direct) =
             (Rc::clone(&self.inode), Rc::clone(&self.env.world), self.options.direct);
-        let lies = self.env.roll(Fault::LyingSync);
+        let lies = self.may_harm() && self.env.roll(Fault::LyingSync);
         let synced = self.env.disk(&self.op(DiskOpKind::Sync, 0, 0), move |_, outcome| {
             let mut inode = inode.borrow_mut();
             match outcome {

@@ -244,11 +244,12 @@ impl Inode {
         let lost = self.survive(unsynced, crash, faults, world);
         let old_len = crash == Crash::PowerLosingAll || may_lose && world.below(2) == 0;
         self.device_len = if old_len { self.device_len } else { self.len };
+        let is_shorter = self.device_len < self.len;
         self.len = self.device_len;
         cut(&mut self.device, self.len);
         self.shown = self.device.clone();
         self.previous.clear();
-        std::mem::take(&mut self.lied) && lost
+        std::mem::take(&mut self.lied) && (lost || is_shorter)
     }
 
     fn end_by_crash(&mut self, id: u64, write: &InFlight, faults: &Faults, world: &World) {

@@ -326,6 +326,11 @@ impl Sim {
         self.existing(name).disk.borrow_mut().quota = bytes;
     }
 
+    /// Faults harm only files of the node's disk for whose paths `harmable` is true.
+    pub fn harm_only(&self, name: &str, harmable: fn(&Path) -> bool) {
+        self.existing(name).disk.borrow_mut().harmable = harmable;
+    }
+
     /// Asks `hook` about every operation of the node's disk from now on. It survives crashes.
     pub fn on_disk(&self, name: &str, hook: impl FnMut(&DiskOp<'_>) -> DiskFault + 'static) {
         *self.existing(name).hook.borrow_mut() = Some(Box::new(hook));

@@ -39,6 +39,8 @@ pub struct World {
     pub faults: RefCell<Faults>,
     /// What may be deleted.
     pub retention: Option<Retention>,
+    /// Nothing goes wrong in this life, as in the one before, which found all damage there is.
+    pub is_last: Cell<bool>,
 }
 
 impl World {

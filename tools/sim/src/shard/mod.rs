@@ -9,7 +9,7 @@ mod table;
 mod waiting;
 mod work;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -39,6 +39,7 @@ pub fn run(plan: &Plan, sim: &Sim) -> Outcome {
         table: RefCell::default(),
         faults: RefCell::new(plan.faults),
         retention: Retention::of(plan),
+        is_last: Cell::new(false),
     });
     sim.run(async {
         for _ in 0..plan.lives {
@@ -49,7 +50,8 @@ pub fn run(plan: &Plan, sim: &Sim) -> Outcome {
         }
         // Nothing goes wrong any more: it opens, it works, and it closes.
         let calm = Faults::none();
-        for _ in 0..2 {
+        for is_last in [false, true] {
+            world.is_last.set(is_last);
             if !world.model.borrow().is_beyond_knowledge() {
                 one_life(sim, &world, calm).await;
             }
@@ -67,6 +69,9 @@ pub fn run(plan: &Plan, sim: &Sim) -> Outcome {
 /// Starts the process, and ends it.
 async fn one_life(sim: &Sim, world: &Rc<World>, faults: Faults) {
     let env = sim.node(NODE);
+    if world.plan.spares_log {
+        sim.harm_only(NODE, is_derived);
+    }
     let is_calm = faults == Faults::none();
     *world.faults.borrow_mut() = faults;
     sim.set_faults(NODE, faults);
@@ -102,6 +107,12 @@ async fn one_life(sim: &Sim, world: &Rc<World>, faults: Faults) {
     let unflushed_is_lost = sync_failed || !ended_itself && crash != Crash::Process;
     let harm = sim.take_harm(NODE);
     world.model.borrow_mut().ended(unflushed_is_lost, harm);
+}
+
+/// Whether it is made anew from the log if it is damaged.
+fn is_derived(path: &Path) -> bool {
+    let mut parts = path.iter();
+    parts.any(|part| part == "pending") || path.extension().is_some_and(|end| end == "run")
 }
 
 fn check_end(world: &World, end: Option<End>, is_calm: bool) {

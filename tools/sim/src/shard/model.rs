@@ -417,6 +417,11 @@ impl Model {
         self.harm.iter().any(|harm| harm.path.starts_with(dir))
     }
 
+    /// Whether the tables of waiting records were: files below a directory `pending`.
+    pub fn is_harmed_in_tables(&self) -> bool {
+        self.harm.iter().any(|harm| harm.path.iter().any(|part| part == "pending"))
+    }
+
     /// Whether the start may be refused: what no log can rebuild was harmed.
     pub fn may_refuse_to_start(&self) -> bool {
         self.harm.iter().any(|harm| harm.fault != Fault::OldFile)

@@ -43,7 +43,8 @@ impl Life {
     pub(super) fn failed_read<T>(&self, error: &ReadError) -> Option<T> {
         let harmed = self.world.plan.harms();
         let expected = match error {
-            ReadError::Io { .. } | ReadError::Waiting { .. } => harmed || self.world.may(&[Fault::ReadError]),
+            ReadError::Io { .. } => harmed || self.world.may(&[Fault::ReadError]),
+            ReadError::Waiting { .. } => self.may_be_kept_back() || self.world.may(&[Fault::ReadError]),
             ReadError::Damaged { .. } => harmed,
         };
         assert!(expected, "a read failed: {error}");

@@ -148,6 +148,7 @@ impl Life {
             self.failed_read::<()>(&error);
         }
         self.look_at_mins();
+        self.check_kept();
         let stats = self.shard.stats();
         let kept = stats.log_flushed.saturating_sub(stats.log_min);
         let most =
@@ -170,6 +171,7 @@ impl Life {
     fn deleted(&self, retention: &Retention) {
         let (log_min, expired) = (self.shard.stats().log_min, self.shard.stats().log_expired);
         self.world.model.borrow_mut().deleted_before(log_min);
+        self.check_kept();
         self.look_at_mins();
         // A run of the index that was harmed in this life says nothing of what its queues begin with.
         self.world.look_at_harm(&self.env);

@@ -99,6 +99,13 @@ impl Waiting {
         assert!(is_settled, "{record:?} waits, and the store says that it does not");
     }
 
+    /// Log position of the oldest record that waits in a log that ends at `committed`.
+    pub fn oldest(&self, committed: u64) -> Option<u64> {
+        let waits =
+            |record: &Record| record.end <= committed && record.settled.is_none_or(|end| end > committed);
+        self.records.iter().find(|(_, record)| waits(record)).map(|(position, _)| *position)
+    }
+
     /// Nothing behind `end` is in the log any more.
     pub fn cut(&mut self, end: u64) {
         self.records.retain(|_, record| record.end <= end);

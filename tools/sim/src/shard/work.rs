@@ -85,12 +85,14 @@ impl Life {
     pub(super) fn refused_append(&self, error: &AppendError) {
         let expected = match error {
             AppendError::Busy { .. } => true,
-            AppendError::DiskFull { .. } => {
-                self.world.plan.quota || self.world.may(&[Fault::NoSpace, Fault::NoSpaceAnywhere])
-            }
+            AppendError::DiskFull { .. } => self.may_lack_space(),
             _ => false,
         };
         assert!(expected, "an append was refused: {error}");
+    }
+
+    pub(super) fn may_lack_space(&self) -> bool {
+        self.world.plan.quota || self.world.may(&[Fault::NoSpace, Fault::NoSpaceAnywhere])
     }
 
     async fn read_anywhere(&self) {
@@ -120,9 +122,7 @@ impl Life {
             Ok(()) => self.world.model.borrow_mut().end_delete(),
             Err(error) => {
                 let full = error.kind() == std::io::ErrorKind::StorageFull;
-                let expected = full
-                    && (self.world.plan.quota || self.world.may(&[Fault::NoSpace, Fault::NoSpaceAnywhere]));
-                assert!(expected, "a topic cannot be deleted: {error}");
+                assert!(full && self.may_lack_space(), "a topic cannot be deleted: {error}");
                 // The deletion is staged: it may become durable at any time.
                 self.until(|| false).await;
             }
