@@ -48,7 +48,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant(
         "skip-epoch",
         Shard,
-        &[Fault::NoSpaceAnywhere],
+        &[Fault::NoSpaceAnywhere, Fault::PiecewiseIo],
         "recovery takes frames of any epoch: refused messages come back",
     ),
     Mutant(
