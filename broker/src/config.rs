@@ -143,6 +143,8 @@ pub struct BrokerConfig {
     pub memory: u64,
     /// Where that limit came from.
     pub memory_origin: MemoryOrigin,
+    /// Cores that wait for the device do not sleep.
+    pub busy_wait: bool,
     /// SYNC_FLUSH: acknowledged once on the device.
     pub sync_flush: bool,
     /// ASYNC_FLUSH's interval.
@@ -260,6 +262,7 @@ impl BrokerConfig {
             shards_given: settings.source("shards") > Source::Default,
             memory,
             memory_origin,
+            busy_wait: settings.switch("busy-wait"),
             sync_flush,
             flush_interval: settings.duration("flush-interval"),
             segment_size: settings.size("segment-size"),

@@ -115,7 +115,8 @@ fn run_broker(settings: &Settings, namesrv: Option<Settings>, started: Instant) 
     let handle = Arc::new(handle);
     let (tell, told) = sync_channel(1);
     let leader = Leader { namesrv: start, tell, handle: Arc::clone(&handle), signals };
-    let options = CoreOptions::default().keeping_open(keep_open);
+    let mut options = CoreOptions::default().keeping_open(keep_open);
+    options.busy_wait = shown.busy_wait;
     let cores = run_cores(shown.cores, &options, move |core, env| async move {
         match core {
             0 => leader.run(plan, env).await,

@@ -117,6 +117,14 @@ pub static OPTIONS: &[OptionDef] = &[
     )
     .unset("half of the cores that the process may use, at least 1"),
     OptionDef::new(
+        "busy-wait",
+        Roles::BROKER,
+        Kind::Bool,
+        "false",
+        "Whether a core that waits for the device looks for its answer for up to a millisecond instead of sleeping: \
+         lower latency, for more CPU. An idle broker sleeps in any case.",
+    ),
+    OptionDef::new(
         "shards",
         Roles::BROKER,
         Kind::Integer { min: 1, max: 255 },

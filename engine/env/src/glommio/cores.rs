@@ -33,8 +33,9 @@ const _: () = assert!(8 * MEMLOCK_PER_CORE <= 8 << 20, "8 cores fit the usual li
 pub struct CoreOptions {
     /// Pins each executor to one of the CPUs that this process may use, if there are enough of them.
     pub pin: bool,
-    /// How long an idle executor looks for work before it sleeps: lower latency for a busy CPU. Zero: not at all.
-    pub spin_before_park: Duration,
+    /// An executor that waits for a file or a socket keeps looking for the completion for a while before it sleeps:
+    /// lower latency for a busy CPU.
+    pub busy_wait: bool,
     /// See [`CoreOptions::keeping_open`].
     pub(crate) keep_open: Vec<Arc<OwnedFd>>,
     /// As [`PREEMPT_TIMER`]; shorter only in a test that wants wake-ups to be lost.
@@ -43,12 +44,7 @@ pub struct CoreOptions {
 
 impl Default for CoreOptions {
     fn default() -> CoreOptions {
-        CoreOptions {
-            pin: true,
-            spin_before_park: Duration::ZERO,
-            keep_open: Vec::new(),
-            preempt_timer: PREEMPT_TIMER,
-        }
+        CoreOptions { pin: true, busy_wait: false, keep_open: Vec::new(), preempt_timer: PREEMPT_TIMER }
     }
 }
 
@@ -150,9 +146,9 @@ where
         .preempt_timer(options.preempt_timer)
         .spawn({
             let (watch, keep_open) = (Arc::clone(&watch), options.keep_open.clone());
-            let spin = options.spin_before_park;
+            let busy_wait = options.busy_wait;
             move || async move {
-                let ring = Ring::new(Arc::clone(&watch), &keep_open, spin);
+                let ring = Ring::new(Arc::clone(&watch), &keep_open, busy_wait);
                 // The ring has its own hold on them now.
                 drop(keep_open);
                 match ring {

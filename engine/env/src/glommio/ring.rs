@@ -41,6 +41,8 @@ const NOBODY: u64 = u64::MAX;
 const WOKEN: u64 = u64::MAX - 1;
 /// Longest sleep while the executor ends: what it does then is not all known to the watchdog.
 const STOPPING_SLEEP: Duration = Duration::from_millis(1);
+/// Longest time that the driver looks for a completion before it sleeps, if it is to.
+const MAX_BUSY_WAIT: Duration = Duration::from_millis(1);
 /// Buffers of sent bytes that are kept to be used again.
 const SPARE_BUFFERS: usize = 64;
 
@@ -114,8 +116,8 @@ pub(crate) struct Ring {
     keeps_open: bool,
     /// Shows the watchdog what is in flight.
     watch: Arc<CoreWatch>,
-    /// How long the driver looks for work before it sleeps.
-    spin: Duration,
+    /// The driver looks for completions before it sleeps.
+    busy_wait: bool,
     has_ended: Cell<bool>,
     finished: Cell<Option<Waker>>,
     /// Kept from one batch of completions to the next.
@@ -124,14 +126,14 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// Makes the ring. [`Ring::drive`] has to be started before anything completes. `spin` is how long it looks for
-    /// completions before it sleeps.
+    /// Makes the ring. [`Ring::drive`] has to be started before anything completes. With `busy_wait` it looks
+    /// for the completion of what is in flight before it sleeps.
     ///
     /// The kernel keeps `keep_open` open until [`Ring::stop`], or until all I/O is done after the process has gone.
     pub(crate) fn new(
         watch: Arc<CoreWatch>,
         keep_open: &[Arc<OwnedFd>],
-        spin: Duration,
+        busy_wait: bool,
     ) -> io::Result<Rc<Ring>> {
         let ring = build_ring()?;
         if !keep_open.is_empty() {
@@ -149,7 +151,7 @@ impl Ring {
             stopping: Cell::new(false),
             keeps_open: !keep_open.is_empty(),
             watch,
-            spin,
+            busy_wait,
             has_ended: Cell::new(false),
             finished: Cell::new(None),
             wakers: Cell::new(Vec::new()),
@@ -196,7 +198,7 @@ impl Ring {
         if self.ending.get() {
             limit = Some(limit.map_or(STOPPING_SLEEP, |limit| limit.min(STOPPING_SLEEP)));
         }
-        if self.spin_until_woken() {
+        if self.busy_wait && self.wait_awake() {
             return;
         }
         if self.watch.parking().begin_sleep() {
@@ -208,13 +210,10 @@ impl Ring {
         self.fire_timers();
     }
 
-    /// Looks for something to do for a while; whether there was anything.
-    fn spin_until_woken(&self) -> bool {
-        if self.spin.is_zero() {
-            return false;
-        }
-        let end = now().after(self.spin);
-        while now() < end {
+    /// Looks for something to do for as long as an operation is in flight, but not too long; whether there was anything.
+    fn wait_awake(&self) -> bool {
+        let end = now().after(MAX_BUSY_WAIT);
+        while self.inner.borrow().in_flight > 0 && now() < end {
             self.watch.wake_handed_over();
             self.submit_and_complete();
             self.fire_timers();
