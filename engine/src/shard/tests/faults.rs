@@ -265,7 +265,9 @@ fn a_deletion_without_space_is_whole_or_not_at_all() {
             sim.crash("a", Crash::Process);
             let shard = opened(&sim.node("a")).await;
             let found = [whole_queue(&shard, "T", 0).await.len(), whole_queue(&shard, "T", 1).await.len()];
-            assert_eq!(found, if heals { [0, 0] } else { [1, 1] });
+            // The write that had no space may have happened.
+            let is_whole = found == [0, 0] || !heals && found == [1, 1];
+            assert!(is_whole, "{found:?}, heals: {heals}");
             shard.close().await;
         });
     }
