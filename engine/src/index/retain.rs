@@ -161,9 +161,19 @@ impl<E: Env> Index<E> {
         Ok(())
     }
 
-    /// The queue's messages before `min` are not served any more, until the index is opened again.
-    pub(crate) fn raise_queue_min(&self, topic: &str, queue: QueueId, min: QueueOffset) {
+    /// The queue's messages before `min` are not served any more, until the index is opened again. `min` was found while
+    /// the topic's last deletion was at `deleted_at`; in a queue that was made anew since, it means nothing.
+    pub(crate) fn raise_queue_min(
+        &self,
+        topic: &str,
+        queue: QueueId,
+        min: QueueOffset,
+        deleted_at: LogPosition,
+    ) {
         let mut state = self.0.state.borrow_mut();
+        if state.table.deleted_at(topic) != deleted_at.0 {
+            return;
+        }
         if let Some(slot) = state.table.find(topic, queue) {
             let queue = state.table.queue_mut(slot);
             queue.min = queue.min.max(min.0).min(queue.next);

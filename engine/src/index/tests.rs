@@ -449,6 +449,25 @@ fn a_queue_goes_on_where_it_was_although_all_that_it_had_left_was_not_on_the_dev
     });
 }
 
+/// Retention looks for the first message that a topic keeps; meanwhile the topic is deleted, and made anew.
+#[test]
+fn a_minimum_that_was_looked_for_before_a_deletion_is_not_the_new_queues() {
+    run(|env, dir| async move {
+        let mut harness = Harness::new(env, &dir).await;
+        harness.push(0, 3, 1);
+        let (topic, queue) = queue_of(0);
+        let before = harness.index.deleted_at(topic);
+        harness.apply(&Step::Delete(0)).await;
+        harness.push(0, 5, 1);
+        harness.index.raise_queue_min(topic, queue, QueueOffset(3), before);
+        let all = QueueRange { min: QueueOffset(0), max: QueueOffset(5) };
+        assert_eq!(harness.index.range(topic, queue), Some(all));
+        let now = harness.index.deleted_at(topic);
+        harness.index.raise_queue_min(topic, queue, QueueOffset(3), now);
+        assert_eq!(harness.index.range(topic, queue).map(|range| range.min), Some(QueueOffset(3)));
+    });
+}
+
 #[test]
 fn a_full_disk_keeps_everything_in_memory_until_there_is_space() {
     let sim = Sim::new(1);

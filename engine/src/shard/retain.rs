@@ -115,8 +115,9 @@ impl<E: Env> Shard<E> {
             let oldest = now.saturating_sub(topic.reserved_ms);
             for queue in (0..topic.queues).map(QueueId) {
                 if shard.index.range(&topic.topic, queue).is_some_and(|range| range.min < range.max) {
+                    let deleted_at = shard.index.deleted_at(&topic.topic);
                     let first = self.offset_by_time(&topic.topic, queue, oldest, Boundary::Lower).await?;
-                    shard.index.raise_queue_min(&topic.topic, queue, first);
+                    shard.index.raise_queue_min(&topic.topic, queue, first, deleted_at);
                 }
             }
             shard.env.yield_now().await;

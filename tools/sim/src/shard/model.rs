@@ -282,6 +282,9 @@ impl Model {
     pub fn dropped(&mut self, committed: u64) {
         for queue in 0..self.queues.len() {
             let kept = self.queues[queue].partition_point(|message| message.end <= committed);
+            // They may be on the disk, and only the tail journal says that they do not count.
+            let refused = self.queues[queue].iter().enumerate().skip(kept);
+            self.lost.extend(refused.map(|(offset, message)| (queue, offset, *message)));
             self.forget_from(queue, kept);
         }
         self.waiting.cut(committed);
@@ -364,7 +367,8 @@ impl Model {
             let (n, index) = (found[queue.index()], queue.index());
             let known = self.queues[index].len();
             let is_short = n > known && self.is_harmed_in_log();
-            assert!(n <= known || is_short, "{queue:?} has {n} messages, {known} were ever sent");
+            let harm = &self.harm;
+            assert!(n <= known || is_short, "{queue:?} has {n} messages, {known} were ever sent; {harm:?}");
             self.queues[index].resize(n.max(known), Message::HOLE);
             let known = &self.queues[index];
             let lost = known[n..].iter().filter(|message| message.end <= cut && !message.is_hole());
