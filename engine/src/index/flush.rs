@@ -162,7 +162,12 @@ impl<E: Env> Index<E> {
     }
 
     async fn slots_by_hash(&self, slots: &[(u64, u32)]) -> Vec<Vec<(u64, u32)>> {
-        let parts = slots.chunks(SLICE).map(<[_]>::to_vec).collect();
+        let mut pacer = Pacer::new(&self.0.env);
+        let mut parts = Vec::with_capacity(slots.len().div_ceil(SLICE));
+        for part in slots.chunks(SLICE) {
+            parts.push(part.to_vec());
+            pacer.done(part.len()).await;
+        }
         sort_sliced(&self.0.env, parts, |(hash, _)| *hash).await
     }
 

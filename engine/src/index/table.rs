@@ -308,7 +308,8 @@ impl Table {
     pub(super) fn prefetch_for_run(&self, slots: impl Iterator<Item = u32> + Clone) {
         self.prefetch_to_release(slots.clone());
         let names = slots.map(|slot| &self.topics[self.queues[slot].topic].name);
-        names.for_each(|name| prefetch(&name.as_bytes()[0]));
+        // A queue that is deleted may be of a topic that has no name any more.
+        names.filter_map(|name| name.as_bytes().first()).for_each(prefetch);
     }
 
     /// The same for what [`Table::release`] needs.

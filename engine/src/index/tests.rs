@@ -722,6 +722,33 @@ fn a_handle_of_a_topic_that_is_gone_finds_no_other_in_its_place() {
     });
 }
 
+/// Retention may be quicker than the next run: what was in memory of a deleted topic is then of a topic without a name.
+#[test]
+fn a_run_is_written_after_a_deleted_topic_has_expired() {
+    let sim = Sim::new(1);
+    sim.run(async {
+        let index = open_empty(&sim.node("a"), Path::new("/index")).await;
+        let queue = QueueId(0);
+        let push = |topic: &str, position: u64| {
+            let position = LogPosition(position);
+            let slot = index.slot(topic, queue);
+            let entry = IndexEntry { position, size: 90, crc: 1, tags_code: 2, store_ms: 3 };
+            index.push(slot, index.stage(slot, 1), 1, entry);
+        };
+        push("gone", 0);
+        push("kept", 100);
+        let pass = index.hold_runs().await;
+        let expired = index.forget_topic("gone", LogPosition(200));
+        index.mark_deleted("gone", &expired).await.unwrap();
+        drop(pass);
+        index.set_log_min(LogPosition(300), LogPosition(300)).await.unwrap();
+        push("kept", 400);
+        index.flush(LogPosition(500)).await.unwrap();
+        let left = QueueRange { min: QueueOffset(1), max: QueueOffset(2) };
+        assert_eq!(index.range("kept", queue), Some(left));
+    });
+}
+
 #[test]
 fn queues_are_found_whatever_their_numbers() {
     let sim = Sim::new(1);

@@ -119,7 +119,7 @@ impl<E: Env> LogWalk<'_, E> {
             _ => sure_end,
         };
         if frame.is_none() && at < sure_end {
-            frame = self.scanner.find(at + 1, sure_end, |header| header.epoch >= epoch).await;
+            frame = self.scanner.find(at + 1, sure_end + 1, |header| header.epoch >= epoch).await;
             let to = frame.as_ref().map_or(sure_end, |frame| frame.header.base);
             let (path, offset) = self.files.segments.place(at);
             let what = format!("no whole frame of the log up to position {to}");

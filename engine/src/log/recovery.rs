@@ -208,7 +208,7 @@ impl<'a, E: Env> Recovery<'a, E> {
                 self.sure_end = scanner.vouched(at.position, wanted).await.unwrap_or(self.sure_end);
             }
             if next.is_none() && at.position < self.sure_end {
-                next = scanner.find(at.position + 1, self.sure_end, wanted).await;
+                next = scanner.find(at.position + 1, self.sure_end + 1, wanted).await;
                 let found = next.as_ref().map_or(self.sure_end, |frame| frame.header.base);
                 self.lose(at.position, found);
             }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use ringmq_env::{AppendBuf, IoSlice};
+use ringmq_env::{AppendBuf, IoSlice, mutant};
 
 use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind, MARK_LEN, MAX_PAYLOAD, Mark};
 use super::hot_tail::HotTail;
@@ -15,7 +15,8 @@ use super::segment::{SEGMENT_HEADER_LEN, SegmentRange};
 use super::stretch::Stretch;
 use super::tail_journal::MAX_UNWRITTEN;
 
-/// Bytes of a block of the tail, unless a unit needs a larger one.
+/// Bytes of a block of the tail, unless a unit needs a larger one: or a quarter of a segment, so that blocks end within
+/// small segments, too.
 pub(crate) const BLOCK_LEN: usize = 1 << 20;
 
 /// A unit of records up to this size (or a segment's, if smaller) lies in one frame, and so is there whole or not at
@@ -93,12 +94,27 @@ struct Block {
 }
 
 impl Block {
-    fn after(end: &LogEnd, sector: usize, hot: &mut HotTail) -> Block {
-        Block { buf: filled(hot, &end.unwritten, 0, sector), start: end.written(), handed: end.written() }
+    fn after(end: &LogEnd, sizes: &Sizes, hot: &mut HotTail) -> Block {
+        Block { buf: filled(hot, &end.unwritten, 0, sizes), start: end.written(), handed: end.written() }
     }
 
     fn end(&self) -> u64 {
         self.start + self.buf.len() as u64
+    }
+}
+
+/// What blocks are made by, in bytes.
+struct Sizes {
+    sector: u64,
+    segment: u64,
+    block: usize,
+}
+
+impl Sizes {
+    fn new(sector: usize, segment: u64) -> Sizes {
+        // So that blocks end within small segments, too.
+        let quarter = usize::try_from(segment / 4).unwrap_or(BLOCK_LEN);
+        Sizes { sector: sector as u64, segment, block: BLOCK_LEN.min(quarter) }
     }
 }
 
@@ -112,8 +128,7 @@ struct OpenFrame {
 /// Invariant: `taken <= handed <= sealed <= end`: what groups have taken, what was cut into chunks for them, what is in
 /// closed frames, and all.
 pub(crate) struct Staging {
-    sector: u64,
-    segment_len: u64,
+    sizes: Sizes,
     epoch: u64,
     segment: SegmentRange,
     chain: u32,
@@ -135,13 +150,13 @@ impl Staging {
         mut hot: HotTail,
     ) -> Staging {
         assert!(end.written().is_multiple_of(sector as u64));
+        let sizes = Sizes::new(sector, segment_len);
         Staging {
-            sector: sector as u64,
-            segment_len,
             epoch,
             segment: end.segment,
             chain: end.chain,
-            block: Block::after(end, sector, &mut hot),
+            block: Block::after(end, &sizes, &mut hot),
+            sizes,
             open: None,
             handed: end.position,
             taken: end.position,
@@ -167,7 +182,7 @@ impl Staging {
 
     /// Most bytes of records that can lie in one frame.
     pub(crate) fn max_unit(&self) -> usize {
-        let room = self.segment_len - SEGMENT_HEADER_LEN - 2 * FRAME_HEADER_LEN as u64;
+        let room = self.sizes.segment - SEGMENT_HEADER_LEN - 2 * FRAME_HEADER_LEN as u64;
         MAX_UNIT.min(usize::try_from(room).unwrap_or(MAX_UNIT))
     }
 
@@ -220,7 +235,7 @@ impl Staging {
         while self.taken - begun < max_bytes {
             if self.chunks.is_empty() {
                 self.seal();
-                self.cut_last(mark);
+                self.cut_last(begun, mark);
             }
             let Some(Chunk { write, end, marked }) = self.chunks.pop_front() else { break };
             self.taken = end.position;
@@ -243,8 +258,9 @@ impl Staging {
         self.chunks.clear();
         let published = self.handed.max(self.block.start);
         self.retire_block((published - self.block.start) as usize);
-        self.hot.truncate(end.position);
-        self.block = Block::after(end, self.sector as usize, &mut self.hot);
+        // The new block has all from there on, what is committed of it included.
+        self.hot.truncate(end.written());
+        self.block = Block::after(end, &self.sizes, &mut self.hot);
         (self.segment, self.chain) = (end.segment, end.chain);
         (self.handed, self.taken, self.epoch) = (end.position, end.position, epoch);
     }
@@ -283,9 +299,9 @@ impl Staging {
         self.chain = header.crc;
     }
 
-    /// Turns what a group ends with into a chunk.
-    fn cut_last(&mut self, mark: Mark) {
-        let len = self.end() - self.taken;
+    /// Turns what a group ends with that began at `begun` into a chunk.
+    fn cut_last(&mut self, begun: u64, mark: Mark) {
+        let len = self.end() - begun;
         let unwritten = self.end() - self.block.handed;
         if (MARKED_FROM..=MAX_MARKED).contains(&len) && self.end() > self.handed && self.fits_mark() {
             self.push_mark(mark);
@@ -299,7 +315,7 @@ impl Staging {
 
     /// Turns what the block has beyond the last cut into a chunk whose whole sectors are written to the log.
     fn cut_sectors(&mut self) {
-        self.cut(self.end() - self.end() % self.sector, false);
+        self.cut(self.end() - self.end() % self.sizes.sector, false);
     }
 
     /// Turns what the block has beyond the last cut into a chunk that is written to the log up to `written`. The open
@@ -320,7 +336,7 @@ impl Staging {
 
     /// Where the sector ends that a mark at the end would lie in.
     fn end_of_mark(&self) -> u64 {
-        (self.end() + (FRAME_HEADER_LEN + MARK_LEN) as u64).next_multiple_of(self.sector)
+        (self.end() + (FRAME_HEADER_LEN + MARK_LEN) as u64).next_multiple_of(self.sizes.sector)
     }
 
     /// Whether a mark leaves room for the segment's end frame.
@@ -343,21 +359,25 @@ impl Staging {
     /// The block's whole sectors up to `until` that no group has had yet.
     fn hand_out(&mut self, until: u64) -> Option<LogWrite> {
         let position = self.block.handed;
-        assert!(position <= until && until.is_multiple_of(self.sector));
+        assert!(position <= until && until.is_multiple_of(self.sizes.sector));
         self.block.handed = until;
         let (at, len) = ((position - self.block.start) as usize, (until - position) as usize);
         (len > 0).then(|| LogWrite { segment: self.segment, position, data: self.block.buf.slice(at, len) })
     }
 
-    /// Begins a new block, with the partial last sector copied over.
+    /// Begins a new block, with what the log has not got copied over.
     fn roll_block(&mut self, framed: usize) {
         self.seal();
         self.cut_sectors();
-        let end = self.end();
-        let start = end - end % self.sector;
-        let sector = self.block.buf.slice((start - self.block.start) as usize, (end - start) as usize);
+        // More than a sector if the last groups went to the tail journal alone.
+        let start = match mutant!("block-forgets-unwritten") {
+            true => self.end() - self.end() % self.sizes.sector,
+            false => self.block.handed,
+        };
+        let unwritten =
+            self.block.buf.slice((start - self.block.start) as usize, (self.end() - start) as usize);
         self.retire_block(self.block.buf.len());
-        let buf = filled(&mut self.hot, &sector, framed, self.sector as usize);
+        let buf = filled(&mut self.hot, &unwritten, framed, &self.sizes);
         self.block = Block { buf, start, handed: start };
     }
 
@@ -371,17 +391,17 @@ impl Staging {
         let base = self.end();
         self.block.buf.append(FRAME_HEADER_LEN);
         self.write_header(base, 0, FrameKind::End, FrameCrc::new());
-        let until = self.end().next_multiple_of(self.sector);
+        let until = self.end().next_multiple_of(self.sizes.sector);
         self.block.buf.append((until - self.end()) as usize);
         self.block.buf.publish();
         assert!(until <= self.segment.end());
         let write = self.hand_out(until);
         self.retire_block(self.block.buf.len());
 
-        self.segment = self.segment.next(self.segment_len);
+        self.segment = self.segment.next(self.sizes.segment);
         let end = LogEnd::at_start_of(self.segment, self.chain);
         self.handed = end.position;
-        let buf = filled(&mut self.hot, &[], framed, self.sector as usize);
+        let buf = filled(&mut self.hot, &[], framed, &self.sizes);
         self.block = Block { buf, start: end.position, handed: end.position };
         self.chunks.push_back(Chunk { write, end, marked: false });
         assert_eq!(self.segment.start + SEGMENT_HEADER_LEN, self.end());
@@ -396,9 +416,9 @@ impl Staging {
 }
 
 /// A block that starts with `bytes`, published, and has room for `framed` more, an end frame and its padding.
-fn filled(hot: &mut HotTail, bytes: &[u8], framed: usize, sector: usize) -> AppendBuf {
-    let needed = bytes.len() + framed + FRAME_HEADER_LEN + sector;
-    let mut buf = hot.new_block(needed.max(BLOCK_LEN));
+fn filled(hot: &mut HotTail, bytes: &[u8], framed: usize, sizes: &Sizes) -> AppendBuf {
+    let needed = bytes.len() + framed + FRAME_HEADER_LEN + sizes.sector as usize;
+    let mut buf = hot.new_block(needed.max(sizes.block));
     buf.extend(bytes);
     buf.publish();
     buf

@@ -40,6 +40,12 @@ const MUTANTS: &[Mutant] = &[
     ),
     Mutant("drop-tail-journal", Shard, &[], "what the log has not got yet is written nowhere"),
     Mutant("overwrite-tail-slot", Shard, &[], "the tail journal overwrites its newest slot"),
+    Mutant(
+        "block-forgets-unwritten",
+        Shard,
+        &[],
+        "a new block of the tail goes on behind what the log has not got",
+    ),
     Mutant("mark-vouches-for-itself", Shard, &[], "a mark counts its own group as written"),
     Mutant("journal-keeps-a-sector", Shard, &[], "the tail journal keeps the last sector alone"),
     Mutant("skip-dir-sync", Shard, &[], "a new segment's name is not made durable"),

@@ -80,7 +80,7 @@ pub fn sizes(context: &Context, section: &mut Section) -> anyhow::Result<()> {
         ..context.load()
     };
     let loads = [load(128, 4, 256), load(16 << 10, 4, 64), load(64 << 10, 4, 32), load(1 << 20, 4, 4)];
-    let peers = context.ringmq_and_java(Flush::Sync)?;
+    let peers = context.all_peers(Flush::Sync)?;
     section.rows = context.measure(&peers, &loads)?;
     drop(peers);
     let probe = Probe::new(&context.dir("probe")?)?;
