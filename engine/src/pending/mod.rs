@@ -263,8 +263,8 @@ impl State {
 
     /// The entry is settled for good, and neither in memory nor in flight any more.
     fn forget(&mut self, key: Key, position: u64) {
-        assert!(self.count > 0, "what is forgotten was counted");
-        self.count -= 1;
+        // After damage to what was saved the count may be short, until it is made anew.
+        self.count = self.count.saturating_sub(1);
         if position < self.upto {
             self.gone.insert(position, Some(key));
             if let Some(taking) = &mut self.taking {

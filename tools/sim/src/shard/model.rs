@@ -360,7 +360,7 @@ impl Model {
 
     /// Recovery is over: queue `n` has `found[n]` messages, and the log is readable up to `committed`.
     pub fn recovered(&mut self, found: &[usize], committed: u64) {
-        let sure = self.sure();
+        let (sure, is_harmed) = (self.sure(), self.is_harmed_in_log());
         let survivors = self.queues.iter().zip(found).flat_map(|(queue, found)| queue.iter().take(*found));
         let cut = survivors.map(|message| message.end).max().unwrap_or(0).max(sure);
         for queue in Queue::all() {
@@ -370,6 +370,13 @@ impl Model {
             let harm = &self.harm;
             assert!(n <= known || is_short, "{queue:?} has {n} messages, {known} were ever sent; {harm:?}");
             self.queues[index].resize(n.max(known), Message::HOLE);
+            // Offsets that are passed over, because nobody knows how many messages were lost, are not those of what was cut.
+            for (offset, message) in self.queues[index].iter_mut().enumerate().take(n) {
+                if message.end > committed && !message.is_hole() && is_harmed {
+                    self.lost.push((index, offset, *message));
+                    *message = Message::HOLE;
+                }
+            }
             let known = &self.queues[index];
             let lost = known[n..].iter().filter(|message| message.end <= cut && !message.is_hole());
             for message in lost {
