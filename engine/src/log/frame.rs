@@ -16,6 +16,8 @@ pub(crate) const MIN_RECORD_LEN: usize = 91;
 /// No frame holds more bytes of records: it lies in one block of the tail.
 pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
+/// What the magic numbers of all kinds begin with.
+const MAGIC_PREFIX: &[u8; 3] = b"RQF";
 const DATA_MAGIC: u32 = u32::from_le_bytes(*b"RQFD");
 const END_MAGIC: u32 = u32::from_le_bytes(*b"RQFE");
 const MARK_MAGIC: u32 = u32::from_le_bytes(*b"RQFM");
@@ -142,8 +144,11 @@ impl FrameHeader {
 
     /// Where a frame's header may start in `bytes`, for a search behind damage.
     pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
-        let find = |magic: u32| memchr::memmem::find(bytes, &magic.to_le_bytes());
-        [DATA_MAGIC, END_MAGIC, MARK_MAGIC].into_iter().filter_map(find).min()
+        let is_magic = |at: &usize| {
+            let magic = bytes.get(*at..*at + 4);
+            magic.is_some_and(|magic| FrameKind::of_magic(u32::from_le_bytes(array(magic, 0))).is_some())
+        };
+        memchr::memmem::find_iter(bytes, MAGIC_PREFIX).find(is_magic)
     }
 }
 

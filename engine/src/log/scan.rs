@@ -143,8 +143,9 @@ impl<'a, E: Env> Scanner<'a, E> {
         position: u64,
         wanted: impl Fn(&FrameHeader) -> bool,
     ) -> Option<u64> {
-        let newest = self.tails.last().map_or(position, |tail| tail.position.max(position));
-        for from in [position, newest] {
+        // Most logs end where their newest slot says.
+        let newest = self.tails.last().map(|tail| tail.position).filter(|newest| *newest > position);
+        for from in std::iter::once(position).chain(newest) {
             let mut at = from;
             let is_mark = |header: &FrameHeader| header.kind == FrameKind::Mark && wanted(header);
             while let Some(frame) = self.find(at, from + LOOK_AHEAD, is_mark).await {

@@ -15,8 +15,7 @@ use super::segment::{SEGMENT_HEADER_LEN, SegmentRange};
 use super::stretch::Stretch;
 use super::tail_journal::MAX_UNWRITTEN;
 
-/// Bytes of a block of the tail, unless a unit needs a larger one: or a quarter of a segment, so that blocks end within
-/// small segments, too.
+/// Bytes of a block of the tail, unless a unit needs a larger one, or a quarter of a segment is less.
 pub(crate) const BLOCK_LEN: usize = 1 << 20;
 
 /// A unit of records up to this size (or a segment's, if smaller) lies in one frame, and so is there whole or not at

@@ -286,11 +286,10 @@ impl State {
     fn recover_settled(&mut self, settled: u64) {
         if let Some(key) = self.recovered.remove(&settled) {
             self.memory.remove(&key);
-            // Damage to what was saved may have taken it out of the count already.
-            self.count = self.count.saturating_sub(1);
+            self.count_out();
         } else if self.run_of(settled).is_some() && !self.gone.contains_key(&settled) {
             self.gone.insert(settled, None);
-            self.count = self.count.saturating_sub(1);
+            self.count_out();
         }
     }
 

@@ -263,14 +263,18 @@ impl State {
 
     /// The entry is settled for good, and neither in memory nor in flight any more.
     fn forget(&mut self, key: Key, position: u64) {
-        // After damage to what was saved the count may be short, until it is made anew.
-        self.count = self.count.saturating_sub(1);
+        self.count_out();
         if position < self.upto {
             self.gone.insert(position, Some(key));
             if let Some(taking) = &mut self.taking {
                 taking.settled(position);
             }
         }
+    }
+
+    /// One entry waits no more. After damage to what was saved the count may be short, until it is made anew.
+    fn count_out(&mut self) {
+        self.count = self.count.saturating_sub(1);
     }
 
     /// Leaves out the first of the fresh entries that wait no more, up to `most` of them.

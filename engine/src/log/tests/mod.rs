@@ -192,6 +192,15 @@ fn a_group_of_many_blocks_and_segments_is_committed_whole() {
     });
 }
 
+/// Flips a bit of the byte at a position of the first segment, and returns the file's path.
+fn flip_bit(dir: &Path, position: usize) -> PathBuf {
+    let path = dir.join("log").join(format!("{:020}.log", 0));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[position] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
 #[test]
 fn a_damaged_frame_costs_itself_only() {
     on_disk(|env, dir| async move {
@@ -199,10 +208,7 @@ fn a_damaged_frame_costs_itself_only() {
         let mut records = fill(&log, 0..60).await;
         shut(log).await;
         let victim = records[20].0.0 as usize;
-        let path = dir.join("log").join(format!("{:020}.log", 0));
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[victim + 50] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        let path = flip_bit(&dir, victim + 50);
 
         let (log, found, damage) = open_damaged(&env, options(&dir, true), LogPosition(0)).await;
         assert_eq!(damage.len(), 1);
@@ -232,10 +238,7 @@ fn what_is_damaged_before_a_mark_costs_itself_only() {
         assert_eq!(log.0.journaled.get(), told);
         drop(log);
         let victim = records[4].0.0 as usize;
-        let path = dir.join("log").join(format!("{:020}.log", 0));
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[victim + 50] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
+        let path = flip_bit(&dir, victim + 50);
 
         let (log, found, damage) = open_damaged(&env, options(&dir, true), LogPosition(0)).await;
         assert!(!damage.is_empty() && damage.iter().all(|damage| damage.path == path), "{damage:?}");

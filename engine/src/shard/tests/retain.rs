@@ -38,6 +38,20 @@ async fn append_some(shard: &Shard<SimEnv>, messages: u32) {
     }
 }
 
+/// Appends a message that waits.
+async fn append_waiting(shard: &Shard<SimEnv>) {
+    let waits = message(topics::TIMER_TOPIC, 0, b"later", &[b"RINGMQ_DUE\x015\x02"]);
+    let end = shard.append(&[waits]).unwrap().end;
+    committed(shard, end).await;
+}
+
+/// Settles the first message that is due.
+async fn settle_first(shard: &Shard<SimEnv>) {
+    let due = shard.due(PendingKind::Delayed, 5, 2).await.unwrap();
+    let end = shard.append_settling(&message("T", 0, b"now", &[]), &due[0]).unwrap().end;
+    committed(shard, end).await;
+}
+
 async fn retain(
     shard: &Shard<SimEnv>,
     policy: &RetentionPolicy,
@@ -201,13 +215,9 @@ fn what_is_left_of_deleted_segments_does_not_wait_again() {
     sim.run(async {
         let env = sim.node("a");
         let shard = filled(&env, 2).await;
-        let waits = message(topics::TIMER_TOPIC, 0, b"later", &[b"RINGMQ_DUE\x015\x02"]);
-        let end = shard.append(&[waits]).unwrap().end;
-        committed(&shard, end).await;
+        append_waiting(&shard).await;
         append_some(&shard, 30).await;
-        let due = shard.due(PendingKind::Delayed, 5, 2).await.unwrap();
-        let end = shard.append_settling(&message("T", 0, b"now", &[]), &due[0]).unwrap().end;
-        committed(&shard, end).await;
+        settle_first(&shard).await;
         append_some(&shard, 100).await;
         let log = Path::new("/store/log");
         let first = env.read_dir(log).await.unwrap().into_iter().map(|file| file.name).min().unwrap();
@@ -237,13 +247,9 @@ fn what_was_settled_and_deleted_does_not_wait_again() {
     sim.run(async {
         let env = sim.node("a");
         let shard = filled(&env, 2).await;
-        let waits = message(topics::TIMER_TOPIC, 0, b"later", &[b"RINGMQ_DUE\x015\x02"]);
-        let end = shard.append(&[waits]).unwrap().end;
-        committed(&shard, end).await;
+        append_waiting(&shard).await;
         assert!(shard.checkpoint().await, "the table has it");
-        let due = shard.due(PendingKind::Delayed, 5, 2).await.unwrap();
-        let end = shard.append_settling(&message("T", 0, b"now", &[]), &due[0]).unwrap().end;
-        committed(&shard, end).await;
+        settle_first(&shard).await;
         append_some(&shard, 100).await;
         let little = RetentionPolicy { max_bytes: 100 << 10, ..policy() };
         assert!(!retain(&shard, &little, &[]).await.is_empty());
