@@ -14,14 +14,17 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
 use bytes::BytesMut;
-use ops::{Hop, SimShard};
+use ops::{Hop, SimIndex, SimShard};
 use ringmq_protocol::frame::Forms;
 
 /// Repetitions in one count; the first warms up what is lazily made, and is not counted.
 const REPEAT: u64 = 64;
 
-/// Name, what prepares it and runs it, and the most instructions that one may take.
-const OPERATIONS: [(&str, fn(), u64); 10] = [
+/// Messages in a run of the index.
+const RUN: u64 = 16 << 10;
+
+/// Name, what prepares it, runs it and says how often, and the most instructions that one may take.
+const OPERATIONS: [(&str, fn() -> u64, u64); 12] = [
     ("decode_send", decode_send, 4300),
     ("decode_unknown_send", decode_unknown_send, 6600),
     ("encode_answer", encode_answer, 1130),
@@ -32,13 +35,16 @@ const OPERATIONS: [(&str, fn(), u64); 10] = [
     ("append", append, 4260),
     ("read_32_filtered", read_32_filtered, 34_100),
     ("mailbox_hop", mailbox_hop, 575),
+    ("index_run", index_run, 1000),
+    ("index_merge", index_merge, 1000),
 ];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     if let Some("--operation") = arguments.next().as_deref() {
         let wanted = arguments.next().unwrap_or_default();
-        OPERATIONS.iter().filter(|(name, ..)| *name == wanted).for_each(|(_, run, _)| run());
+        let operation = OPERATIONS.iter().find(|(name, ..)| *name == wanted);
+        println!("{}", operation.map_or(0, |(_, run, _)| run()));
         return ExitCode::SUCCESS;
     }
     if Command::new("valgrind").arg("--version").output().is_err() {
@@ -73,7 +79,8 @@ fn count(name: &str) -> Result<u64, String> {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let collected = text.lines().find_map(|line| line.split_once("Collected :")).map(|(_, rest)| rest.trim());
     let collected = collected.and_then(|digits| digits.parse::<u64>().ok());
-    collected.map(|all| all / REPEAT).ok_or(text)
+    let repeated = String::from_utf8_lossy(&output.stdout).trim().parse::<u64>().ok();
+    collected.zip(repeated).and_then(|(all, repeated)| all.checked_div(repeated)).ok_or(text)
 }
 
 /// What is counted: everything that is called from here.
@@ -83,74 +90,94 @@ fn measured(operation: &mut dyn FnMut()) {
     operation();
 }
 
-fn repeat(mut operation: impl FnMut()) {
+fn repeat(mut operation: impl FnMut()) -> u64 {
     operation();
     (0..REPEAT).for_each(|_| measured(&mut operation));
+    REPEAT
 }
 
-fn decode_send() {
+fn decode_send() -> u64 {
     let mut forms = Forms::default();
-    decode_each(|frame| ops::decode(frame, &mut forms));
+    decode_each(|frame| ops::decode(frame, &mut forms))
 }
 
-fn decode_unknown_send() {
-    decode_each(ops::decode_unknown);
+fn decode_unknown_send() -> u64 {
+    decode_each(ops::decode_unknown)
 }
 
-fn decode_each(mut decode: impl FnMut(&mut [u8]) -> (i32, usize)) {
+fn decode_each(mut decode: impl FnMut(&mut [u8]) -> (i32, usize)) -> u64 {
     let mut frames = vec![ops::send_frame(); REPEAT as usize + 1].into_iter();
     repeat(|| {
         let mut frame = frames.next().expect("a frame for each repetition");
         black_box(decode(black_box(&mut frame)));
         std::mem::forget(frame);
-    });
+    })
 }
 
-fn encode_answer() {
+fn encode_answer() -> u64 {
     let mut out = BytesMut::with_capacity(1024);
-    repeat(|| ops::encode_answer(black_box(&mut out)));
+    repeat(|| ops::encode_answer(black_box(&mut out)))
 }
 
-fn encode_record() {
+fn encode_record() -> u64 {
     let (body, mut out) = (ops::body(), Vec::new());
-    repeat(|| ops::encode_record(black_box(&body), black_box(&mut out)));
+    repeat(|| ops::encode_record(black_box(&body), black_box(&mut out)))
 }
 
-fn decode_record() {
+fn decode_record() -> u64 {
     let record = ops::record();
     repeat(|| {
         black_box(ops::decode_record(black_box(&record)));
-    });
+    })
 }
 
-fn crc_1kib() {
+fn crc_1kib() -> u64 {
     let body = ops::body();
     repeat(|| {
         black_box(ops::crc(black_box(&body)));
-    });
+    })
 }
 
-fn tags_code() {
+fn tags_code() -> u64 {
     repeat(|| {
         black_box(ops::tags_code());
-    });
+    })
 }
 
-fn append() {
+fn append() -> u64 {
     let (shard, body) = (SimShard::new(0), ops::body());
-    repeat(|| shard.append(black_box(&body)));
+    repeat(|| shard.append(black_box(&body)))
 }
 
-fn read_32_filtered() {
+fn read_32_filtered() -> u64 {
     let shard = SimShard::new(1000);
     repeat(|| {
         black_box(shard.read());
-    });
+    })
 }
 
-fn mailbox_hop() {
+fn mailbox_hop() -> u64 {
     let hop = Hop::new();
     repeat(|| {
         black_box(hop.request());
-    });
+    })
+}
+
+fn index_run() -> u64 {
+    let mut index = SimIndex::new();
+    index.push(RUN);
+    measured(&mut || index.flush());
+    RUN
+}
+
+fn index_merge() -> u64 {
+    let (mut index, mut messages) = (SimIndex::new(), 0);
+    let mut is_merged = false;
+    while !is_merged {
+        index.push(RUN);
+        index.flush();
+        messages += RUN;
+        measured(&mut || is_merged = index.merge());
+    }
+    messages
 }

@@ -20,6 +20,8 @@ mod store;
 mod types;
 
 pub use damage::{Damage, DamageReport};
+#[cfg(feature = "bench")]
+pub use index::BenchIndex;
 pub use index::TopicHandle;
 pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_shard};
 pub use meta::MetaLog;

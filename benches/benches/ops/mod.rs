@@ -213,6 +213,36 @@ impl SimShard {
     }
 }
 
+/// The index of a shard on a simulated disk.
+pub struct SimIndex {
+    sim: Sim,
+    index: BenchIndex<SimEnv>,
+}
+
+impl SimIndex {
+    /// With nothing in it.
+    pub fn new() -> SimIndex {
+        let sim = Sim::new(1);
+        let index = sim.run(BenchIndex::open(sim.node("bench"), "/index".as_ref()));
+        SimIndex { sim, index }
+    }
+
+    /// Adds messages with a key each.
+    pub fn push(&mut self, messages: u64) {
+        self.index.push(messages);
+    }
+
+    /// Writes what was added as a run.
+    pub fn flush(&self) {
+        self.sim.run(self.index.flush());
+    }
+
+    /// Merges the runs that are to be merged; false if there are none.
+    pub fn merge(&self) -> bool {
+        self.sim.run(self.index.merge())
+    }
+}
+
 /// The result of a future that has nothing to wait for.
 fn ready<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {

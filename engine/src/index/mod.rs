@@ -7,6 +7,8 @@
 //! log cannot tell (deleted topics, the next offset of queues whose messages have all expired) is in a
 //! [`MetaLog`].
 
+#[cfg(feature = "bench")]
+mod bench;
 mod build;
 mod cache;
 mod flush;
@@ -36,6 +38,8 @@ use keys::{HotKey, HotKeys};
 use run::{Reader, Run};
 use table::Table;
 
+#[cfg(feature = "bench")]
+pub use bench::BenchIndex;
 pub(crate) use keys::key_hash;
 pub(crate) use open::{Opening, check_runs};
 pub(crate) use search::KeySearch;
