@@ -94,6 +94,8 @@ const SLICE: Duration = Duration::from_micros(250);
 /// Items between two looks at the clock: a few microseconds. Also what a piece of work counts as that takes as long as
 /// so many.
 pub(crate) const LOOK: usize = 64;
+/// Items that count as one, where each is but copied.
+pub(crate) const QUICK: usize = 8;
 
 /// Cuts work into slices.
 pub(crate) struct Pacer<E: Env> {

@@ -10,21 +10,20 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::format::*;
 use super::run::Filter;
 use super::table::IndexEntry;
-use crate::slices::{LOOK, Pacer};
+use crate::slices::{LOOK, Pacer, QUICK};
 
 /// Bytes in one write.
 const WRITE_SIZE: usize = 64 * BLOCK;
-/// Items sorted in one go: well below a millisecond.
-const SORT_SLICE: usize = 4096;
 
 /// Fills blocks with records and writes them.
 struct BlockWriter<F: File> {
     file: F,
     run: u64,
-    /// Number of the block being filled, and the block.
+    /// Number of the block being filled, where in `buf` it is once it has a record, and the bytes of its records.
     number: u32,
-    data: Vec<u8>,
-    /// Whole blocks that are not written yet.
+    start: usize,
+    filled: usize,
+    /// Blocks that are not written yet.
     buf: AppendBuf,
     written: u64,
 }
@@ -32,39 +31,68 @@ struct BlockWriter<F: File> {
 impl<F: File> BlockWriter<F> {
     fn new(file: F, run: u64) -> BlockWriter<F> {
         let buf = AppendBuf::with_capacity(WRITE_SIZE);
-        BlockWriter { file, run, number: 1, data: Vec::with_capacity(DATA), buf, written: BLOCK as u64 }
+        BlockWriter { file, run, number: 1, start: 0, filled: 0, buf, written: BLOCK as u64 }
     }
 
-    /// Adds a record, which never crosses into the next block; true when it is the first of its block.
-    async fn add(&mut self, record: &[u8]) -> io::Result<bool> {
-        if self.data.len() + record.len() > DATA {
+    /// Makes room for a record of `len` bytes, which never crosses into the next block; true when it is the first of
+    /// its block.
+    #[inline]
+    async fn make_room(&mut self, len: usize) -> io::Result<bool> {
+        if self.filled + len > DATA {
             self.end_block().await?;
         }
-        self.data.extend_from_slice(record);
-        Ok(self.data.len() == record.len())
+        Ok(self.filled == 0)
+    }
+
+    /// Adds as many of the records as the block has room for, and returns how many. There is room for one.
+    fn fill<const LEN: usize>(&mut self, records: impl Iterator<Item = [u8; LEN]>) -> usize {
+        let mut count = 0;
+        for (place, record) in self.room().chunks_exact_mut(LEN).zip(records) {
+            place.copy_from_slice(&record);
+            count += 1;
+        }
+        self.filled += count * LEN;
+        count
+    }
+
+    /// Adds a record of any length, for which there is room.
+    fn add(&mut self, record: &[u8]) {
+        self.room()[..record.len()].copy_from_slice(record);
+        self.filled += record.len();
+    }
+
+    /// What is left of the block.
+    fn room(&mut self) -> &mut [u8] {
+        if self.filled == 0 {
+            self.start = self.buf.len();
+            self.buf.append(BLOCK);
+        }
+        &mut self.buf.unpublished_mut(self.start, DATA)[self.filled..]
     }
 
     /// The next record begins a block of its own.
     async fn end_block(&mut self) -> io::Result<()> {
-        if self.data.is_empty() {
+        if self.filled == 0 {
             return Ok(());
         }
-        self.data.resize(DATA, 0);
-        let crc = block_crc(self.run, self.number, &self.data);
-        self.buf.extend(&self.data);
-        self.buf.extend(&crc.to_le_bytes());
-        self.data.clear();
+        let (data, crc) = self.buf.unpublished_mut(self.start, BLOCK).split_at_mut(DATA);
+        crc.copy_from_slice(&block_crc(self.run, self.number, data).to_le_bytes());
+        self.filled = 0;
         self.number += 1;
         if self.buf.remaining() == 0 { self.write().await } else { Ok(()) }
     }
 
     async fn write(&mut self) -> io::Result<()> {
-        let mut buf = std::mem::replace(&mut self.buf, AppendBuf::with_capacity(WRITE_SIZE));
-        buf.publish();
-        let len = buf.len();
+        let len = self.buf.len();
         if len > 0 {
-            self.file.write_at(buf.slice(0, len), self.written).await?;
+            self.buf.publish();
+            let blocks = self.buf.slice(0, len);
+            self.file.write_at(blocks.clone(), self.written).await?;
             self.written += len as u64;
+            self.buf = AppendBuf::with_capacity(0);
+            // Its pages are in place.
+            let again = AppendBuf::recycle(blocks);
+            self.buf = again.unwrap_or_else(|| AppendBuf::with_capacity(WRITE_SIZE));
         }
         Ok(())
     }
@@ -142,40 +170,52 @@ impl<E: Env> RunBuilder<E> {
         first: i64,
         entries: &[IndexEntry],
     ) -> io::Result<()> {
-        let place = name.topic;
-        for (offset, entry) in (first..).zip(entries) {
-            let continues = |e: &&mut Extent| {
-                e.hash == name.hash
-                    && e.queue == name.queue
-                    && e.end() == offset
-                    && (e.last_position >= since) == (entry.position.0 >= since)
-                    && e.fits(entry)
-            };
-            let extent = match self.extents.last_mut().filter(|e| e.name == place).filter(continues) {
-                Some(extent) => extent,
-                None => {
-                    self.extents.push(Extent {
-                        hash: name.hash,
-                        first: offset,
-                        base_position: entry.position.0,
-                        last_position: entry.position.0,
-                        base_ms: entry.store_ms,
-                        entry: self.header.entries,
-                        count: 0,
-                        name: place,
-                        queue: name.queue,
-                    });
-                    self.extents.last_mut().expect("just pushed")
-                }
-            };
-            extent.count += 1;
-            extent.last_position = entry.position.0;
-            let bytes = extent.encode_entry(entry);
-            self.header.entries += 1;
-            self.blocks.add(&bytes).await?;
-            self.pacer.done(1).await;
+        let mut done = 0;
+        while done < entries.len() {
+            self.blocks.make_room(ENTRY).await?;
+            let added = self.fill(name, since, first + done as i64, &entries[done..]);
+            done += added;
+            self.pacer.done(added.div_ceil(QUICK)).await;
         }
         Ok(())
+    }
+
+    /// Adds as many of the entries as the block has room for and one extent can have, one at least; returns how many.
+    fn fill(&mut self, name: &QueueName, since: u64, first: i64, entries: &[IndexEntry]) -> usize {
+        let is_continued = self.extents.last().is_some_and(|e| {
+            e.name == name.topic
+                && e.hash == name.hash
+                && e.queue == name.queue
+                && e.end() == first
+                && (e.last_position >= since) == (entries[0].position.0 >= since)
+                && e.fits(&entries[0])
+        });
+        if !is_continued {
+            self.begin_extent(name, first, &entries[0]);
+        }
+        let extent = self.extents.last_mut().expect("there is the queue's");
+        let is_since = extent.last_position >= since;
+        let belongs = |entry: &&IndexEntry| (entry.position.0 >= since) == is_since && extent.fits(entry);
+        let records = entries.iter().take_while(belongs).map(|entry| extent.encode_entry(entry));
+        let added = self.blocks.fill(records);
+        extent.count += added as u32;
+        extent.last_position = entries[added - 1].position.0;
+        self.header.entries += added as u32;
+        added
+    }
+
+    fn begin_extent(&mut self, name: &QueueName, first: i64, entry: &IndexEntry) {
+        self.extents.push(Extent {
+            hash: name.hash,
+            first,
+            base_position: entry.position.0,
+            last_position: entry.position.0,
+            base_ms: entry.store_ms,
+            entry: self.header.entries,
+            count: 0,
+            name: name.topic,
+            queue: name.queue,
+        });
     }
 
     /// Where the topic's name is; it is added if it is new.
@@ -212,16 +252,15 @@ impl<E: Env> RunBuilder<E> {
         self.blocks.end_block().await?;
         let directory = std::mem::take(&mut self.extents);
         self.filter = Filter::new(directory.len());
-        for extent in &directory {
-            self.filter.add(extent.hash);
-            if self.blocks.add(&extent.encode()).await? {
-                self.fences.push(extent.hash);
-            }
-            self.pacer.done(1).await;
+        for extents in directory.chunks(EXTENTS_PER_BLOCK) {
+            extents.iter().for_each(|extent| self.filter.add(extent.hash));
+            self.add_sorted(extents, |extent| extent.hash, Extent::encode).await?;
+            self.pacer.done(extents.len()).await;
         }
         self.blocks.end_block().await?;
         for data in self.names.chunks(DATA) {
-            self.blocks.add(data).await?;
+            self.blocks.make_room(data.len()).await?;
+            self.blocks.add(data);
             self.pacer.done(LOOK).await;
         }
         self.header.extents = directory.len() as u32;
@@ -229,22 +268,38 @@ impl<E: Env> RunBuilder<E> {
         self.blocks.end_block().await
     }
 
-    /// Adds the next key.
-    pub(super) async fn add_key(&mut self, key: &PackedKey) -> io::Result<()> {
-        if self.blocks.add(&key.encode()).await? {
-            self.fences.push(key.hash);
+    /// Adds the next keys.
+    pub(super) async fn add_keys(&mut self, keys: &[PackedKey]) -> io::Result<()> {
+        self.header.keys += keys.len() as u32;
+        self.add_sorted(keys, |key| key.hash(), PackedKey::encode).await
+    }
+
+    /// Adds records that are sorted by their hashes: the first of each block has a fence.
+    async fn add_sorted<T, const LEN: usize>(
+        &mut self,
+        records: &[T],
+        hash: impl Fn(&T) -> u64,
+        encode: impl Fn(&T) -> [u8; LEN],
+    ) -> io::Result<()> {
+        let mut left = records;
+        while let Some(first) = left.first() {
+            if self.blocks.make_room(LEN).await? {
+                self.fences.push(hash(first));
+            }
+            let added = self.blocks.fill(left.iter().map(&encode));
+            left = &left[added..];
+            self.pacer.done(added.div_ceil(QUICK)).await;
         }
-        self.header.keys += 1;
-        self.pacer.done(1).await;
         Ok(())
     }
 
     /// Writes the rest and takes all to the device, under its temporary name.
     pub(super) async fn finish(mut self) -> io::Result<Finished<E>> {
         self.blocks.end_block().await?;
-        for fence in &self.fences {
-            self.blocks.add(&fence.to_le_bytes()).await?;
-            self.pacer.done(1).await;
+        for fences in self.fences.chunks(FENCES_PER_BLOCK) {
+            self.blocks.make_room(fences.len() * FENCE).await?;
+            self.blocks.fill(fences.iter().map(|fence| fence.to_le_bytes()));
+            self.pacer.done(fences.len().div_ceil(QUICK)).await;
         }
         self.blocks.end_block().await?;
         assert!(
@@ -275,28 +330,4 @@ impl<E: Env> Finished<E> {
         self.env.sync_dir(dir).await?;
         Ok(self.built)
     }
-}
-
-/// Sorts without holding the core for long: spreads the items over buckets by their hash, sorts each. The parts go as
-/// they are spread, and so may the buckets: to free all of it at once would take long, too.
-pub(super) async fn sort_sliced<E: Env, T: Ord>(
-    env: &E,
-    parts: Vec<Vec<T>>,
-    hash: impl Fn(&T) -> u64,
-) -> Vec<Vec<T>> {
-    let items: usize = parts.iter().map(Vec::len).sum();
-    let bits = (items / SORT_SLICE).next_power_of_two().ilog2();
-    let mut buckets: Vec<Vec<T>> = (0..1 << bits).map(|_| Vec::new()).collect();
-    let mut pacer = Pacer::new(env);
-    for part in parts {
-        for item in part {
-            buckets[hash(&item).checked_shr(64 - bits).unwrap_or(0) as usize].push(item);
-            pacer.done(1).await;
-        }
-    }
-    for bucket in &mut buckets {
-        bucket.sort_unstable();
-        pacer.done(bucket.len()).await;
-    }
-    buckets
 }

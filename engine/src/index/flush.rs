@@ -7,13 +7,14 @@ use std::rc::Rc;
 use ringmq_env::{Env, Fatal, fatal};
 
 use super::Index;
-use super::build::{Built, Finished, QueueName, RunBuilder, sort_sliced};
+use super::build::{Built, Finished, QueueName, RunBuilder};
 use super::format::{FORMAT, Header, MAX_SPAN, PackedKey, whole_second};
 use super::keys::HotKey;
 use super::run::Run;
+use super::sorted::Buckets;
 use super::table::{IndexEntry, QueueSlot, Table};
 use crate::meta::is_full;
-use crate::slices::{LOOK, Pacer};
+use crate::slices::{LOOK, Pacer, QUICK};
 use crate::types::LogPosition;
 
 /// A run is due when this much of the log is not in one,
@@ -120,55 +121,63 @@ impl<E: Env> Index<E> {
             }
         }
         builder.end_queues().await?;
-        for key in keys.into_iter().flatten() {
-            builder.add_key(&key).await?;
+        for sorted in keys {
+            builder.add_keys(&sorted).await?;
         }
         builder.finish().await
     }
 
     /// The keys of the run's range, sorted. Sets the range of their store times.
     async fn pack_keys(&self, header: &mut Header) -> Vec<Vec<PackedKey>> {
-        let mut pacer = Pacer::new(&self.0.env);
-        let (mut hot, mut chunk) = (Vec::new(), 0);
+        let (to, mut pacer) = (header.to, Pacer::new(&self.0.env));
         let (mut from_ms, mut to_ms) = (i64::MAX, i64::MIN);
-        while self.take_keys(chunk, header.to, &mut hot) {
-            for HotKey { store_ms, .. } in hot.last().into_iter().flatten() {
-                (from_ms, to_ms) = (from_ms.min(*store_ms), to_ms.max(*store_ms));
+        let mut items = 0;
+        for chunk in 0.. {
+            let seen = self.with_keys(chunk, to, |keys| {
+                from_ms = keys.iter().map(|key| key.store_ms).fold(from_ms, i64::min);
+                to_ms = keys.iter().map(|key| key.store_ms).fold(to_ms, i64::max);
+                keys.len()
+            });
+            if seen == 0 {
+                break;
             }
-            chunk += 1;
-            pacer.done(hot.last().map_or(0, Vec::len)).await;
+            items += seen;
+            pacer.done(seen.div_ceil(QUICK)).await;
         }
-        if !hot.is_empty() {
+        if items > 0 {
             (header.keys_from_ms, header.keys_to_ms) = (whole_second(from_ms), to_ms);
         }
-        let mut packed = Vec::with_capacity(hot.len());
-        for part in hot {
-            let keys = part.iter().map(|key| PackedKey::new(key.hash, key.position, key.store_ms, header));
-            packed.push(keys.collect());
-            pacer.done(part.len()).await;
+        let mut buckets = Buckets::new(items);
+        for chunk in 0.. {
+            let packed = self.with_keys(chunk, to, |keys| {
+                for HotKey { hash, position, store_ms } in keys {
+                    buckets.push(*hash, PackedKey::new(*hash, *position, *store_ms, header));
+                }
+                keys.len()
+            });
+            if packed == 0 {
+                break;
+            }
+            pacer.done(packed.div_ceil(QUICK)).await;
         }
-        sort_sliced(&self.0.env, packed, |key: &PackedKey| key.hash).await
+        buckets.sorted(&mut pacer).await
     }
 
-    /// Adds a copy of the keys in one chunk that lie before `to`; false when there are none.
-    fn take_keys(&self, chunk: usize, to: u64, taken: &mut Vec<Vec<HotKey>>) -> bool {
+    /// Does something with the keys of one chunk that lie before `to`. None of the chunks goes while a run is written.
+    fn with_keys<T>(&self, chunk: usize, to: u64, work: impl FnOnce(&[HotKey]) -> T) -> T {
         let state = self.0.state.borrow();
         let keys = state.keys.chunk(chunk).unwrap_or_default();
-        let part = &keys[..keys.partition_point(|key| key.position < to)];
-        if !part.is_empty() {
-            taken.push(part.to_vec());
-        }
-        !part.is_empty()
+        work(&keys[..keys.partition_point(|key| key.position < to)])
     }
 
     async fn slots_by_hash(&self, slots: &[(u64, u32)]) -> Vec<Vec<(u64, u32)>> {
         let mut pacer = Pacer::new(&self.0.env);
-        let mut parts = Vec::with_capacity(slots.len().div_ceil(SLICE));
+        let mut buckets = Buckets::new(slots.len());
         for part in slots.chunks(SLICE) {
-            parts.push(part.to_vec());
+            part.iter().for_each(|slot| buckets.push(slot.0, *slot));
             pacer.done(part.len()).await;
         }
-        sort_sliced(&self.0.env, parts, |(hash, _)| *hash).await
+        buckets.sorted(&mut pacer).await
     }
 
     async fn add_queue(

@@ -248,53 +248,75 @@ pub(super) fn whole_second(ms: i64) -> i64 {
     ms.div_euclid(1000).saturating_mul(1000)
 }
 
-/// One key of one message in a run. Sorted by hash, then position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct PackedKey {
-    pub hash: u64,
-    /// Bytes from the run's start in the high 36 bits; seconds from `keys_from_ms` in the low 28, the largest
-    /// number standing for all later times.
-    packed: u64,
-}
+/// One key of one message in a run: its hash in the high half, and in the low half bytes from the run's start in the
+/// high 36 bits, seconds from `keys_from_ms` in the low 28, the largest number standing for all later times. One number,
+/// so that keys are sorted by hash, then position, and compared without a branch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PackedKey(u128);
 
 impl PackedKey {
     pub(super) fn new(hash: u64, position: u64, store_ms: i64, header: &Header) -> PackedKey {
         assert!(position >= header.from && position - header.from <= MAX_SPAN);
         let seconds = store_ms.saturating_sub(header.keys_from_ms).max(0) as u64 / 1000;
-        PackedKey { hash, packed: (position - header.from) << SECOND_BITS | seconds.min(MAX_SECONDS) }
+        PackedKey::of(hash, (position - header.from) << SECOND_BITS | seconds.min(MAX_SECONDS))
+    }
+
+    fn of(hash: u64, packed: u64) -> PackedKey {
+        PackedKey(u128::from(hash) << 64 | u128::from(packed))
+    }
+
+    pub(super) fn hash(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    fn packed(self) -> u64 {
+        self.0 as u64
     }
 
     pub(super) fn encode(&self) -> [u8; KEY] {
-        let mut bytes = [0; KEY];
-        bytes.copy_from_slice([self.hash.to_le_bytes(), self.packed.to_le_bytes()].as_flattened());
-        bytes
+        self.0.rotate_left(64).to_le_bytes()
     }
 
     pub(super) fn decode(bytes: &[u8]) -> PackedKey {
-        PackedKey { hash: u64_at(bytes, 0), packed: u64_at(bytes, 8) }
+        PackedKey(u128::from_le_bytes(array(bytes, 0)).rotate_left(64))
     }
 
-    /// The same key in another run, whose range and times include this one's.
-    pub(super) fn moved(&self, from: &Header, to: &Header) -> PackedKey {
-        let seconds = self.packed & MAX_SECONDS;
-        let store_ms = match seconds {
-            MAX_SECONDS => i64::MAX,
-            _ => from.keys_from_ms.saturating_add(seconds as i64 * 1000),
-        };
-        PackedKey::new(self.hash, self.position(from), store_ms, to)
+    /// The same key in another run.
+    pub(super) fn moved(self, shift: &KeyShift) -> PackedKey {
+        let seconds = (self.packed() & MAX_SECONDS) + shift.seconds;
+        let position = (self.packed() & !MAX_SECONDS) + shift.position;
+        PackedKey::of(self.hash(), position | seconds.min(MAX_SECONDS))
     }
 
-    pub(super) fn position(&self, header: &Header) -> u64 {
-        header.from + (self.packed >> SECOND_BITS)
+    pub(super) fn position(self, header: &Header) -> u64 {
+        header.from + (self.packed() >> SECOND_BITS)
     }
 
     /// Whether the message may have been stored within `begin_ms..=end_ms`.
-    pub(super) fn may_be_within(&self, begin_ms: i64, end_ms: i64, header: &Header) -> bool {
-        let seconds = self.packed & MAX_SECONDS;
+    pub(super) fn may_be_within(self, begin_ms: i64, end_ms: i64, header: &Header) -> bool {
+        let seconds = self.packed() & MAX_SECONDS;
         let earliest = header.keys_from_ms.saturating_add(seconds as i64 * 1000);
         // A run that did not count from a whole second may be one of those that this one was merged of.
         let latest = if seconds == MAX_SECONDS { i64::MAX } else { earliest.saturating_add(1998) };
         latest >= begin_ms && earliest <= end_ms
+    }
+}
+
+/// What is added to the keys of a run, when they become keys of another one whose range and times include its own.
+pub(super) struct KeyShift {
+    /// Where a packed key has its position.
+    position: u64,
+    seconds: u64,
+}
+
+impl KeyShift {
+    pub(super) fn new(from: &Header, to: &Header) -> KeyShift {
+        assert!(to.from <= from.from && from.to <= to.to && to.to - to.from <= MAX_SPAN);
+        let ms = from.keys_from_ms.saturating_sub(to.keys_from_ms).max(0);
+        KeyShift {
+            position: (from.from - to.from) << SECOND_BITS,
+            seconds: (ms as u64 / 1000).min(MAX_SECONDS),
+        }
     }
 }
 
@@ -358,8 +380,9 @@ mod tests {
                 from: header.from.saturating_sub(70), to: header.to + 9,
                 keys_from_ms: whole_second(base.1.saturating_sub(12_345)), ..header
             };
-            let moved = key.moved(&header, &wider);
-            prop_assert_eq!((moved.hash, moved.position(&wider)), (rest.3, entry.position.0));
+            let moved = key.moved(&KeyShift::new(&header, &wider));
+            prop_assert_eq!((moved.hash(), moved.position(&wider)), (rest.3, entry.position.0));
+            prop_assert_eq!(moved, PackedKey::new(rest.3, entry.position.0, header.keys_from_ms + (entry.store_ms - header.keys_from_ms) / 1000 * 1000, &wider));
             prop_assert!(moved.may_be_within(entry.store_ms, entry.store_ms, &wider));
             prop_assert!(!moved.may_be_within(entry.store_ms + 3000, i64::MAX, &wider));
         }

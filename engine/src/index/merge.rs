@@ -19,7 +19,7 @@ use super::flush::run_path;
 use super::format::*;
 use super::run::{self, Run, RunError};
 use super::table::IndexEntry;
-use super::{Index, State};
+use super::{Index, State, sorted};
 use crate::meta::is_full;
 
 /// Runs of one size that are merged into one of the next.
@@ -89,7 +89,10 @@ struct Input<E: Env> {
     extents: VecDeque<Extent>,
     directory: Blocks<E>,
     entries: Blocks<E>,
-    keys: VecDeque<PackedKey>,
+    /// Keys as the merged run has them, of which the first few are taken.
+    keys: Vec<PackedKey>,
+    taken: usize,
+    key_shift: KeyShift,
     key_blocks: Blocks<E>,
 }
 
@@ -104,6 +107,11 @@ struct Blocks<E: Env> {
 impl<E: Env> Blocks<E> {
     fn new(file: &E::File, range: std::ops::Range<u32>) -> Blocks<E> {
         Blocks { file: file.clone(), next: range.start, end: range.end, read: VecDeque::new() }
+    }
+
+    /// Whether there is no block any more.
+    fn is_done(&self) -> bool {
+        self.read.is_empty() && self.next == self.end
     }
 
     /// The first block that was not dropped yet; `None` behind the last.
@@ -134,7 +142,7 @@ impl<E: Env> Blocks<E> {
 }
 
 impl<E: Env> Input<E> {
-    async fn open(index: &Index<E>, run: &Rc<Run>) -> Result<Input<E>, RunError> {
+    async fn open(index: &Index<E>, run: &Rc<Run>, merged: &Header) -> Result<Input<E>, RunError> {
         let file = index.0.reader.open(&run.path).await?;
         let layout = run.header.layout();
         Ok(Input {
@@ -143,7 +151,12 @@ impl<E: Env> Input<E> {
             extents: VecDeque::new(),
             directory: Blocks::new(&file, layout.directory..layout.names),
             entries: Blocks::new(&file, layout.entries..layout.directory),
-            keys: VecDeque::new(),
+            keys: Vec::with_capacity(KEYS_PER_BLOCK),
+            taken: 0,
+            key_shift: KeyShift::new(
+                if mutant!("merge-misplaces-keys") { merged } else { &run.header },
+                merged,
+            ),
             key_blocks: Blocks::new(&file, layout.keys..layout.fences),
         })
     }
@@ -190,14 +203,30 @@ impl<E: Env> Input<E> {
         Ok(())
     }
 
-    async fn key(&mut self) -> Result<Option<&PackedKey>, RunError> {
-        if self.keys.is_empty()
+    /// Reads on if all keys that were read are taken.
+    async fn read_keys(&mut self) -> Result<(), RunError> {
+        if self.taken == self.keys.len()
             && let Some((number, block)) = self.key_blocks.first(&self.run.header).await?
         {
-            self.keys.extend(self.run.keys_in(block, *number));
+            self.keys.clear();
+            self.keys.extend(self.run.keys_in(block, *number).map(|key| key.moved(&self.key_shift)));
+            self.taken = 0;
             self.key_blocks.read.pop_front();
         }
-        Ok(self.keys.front())
+        Ok(())
+    }
+
+    /// The last key that was read, if more can be: those are not smaller.
+    fn last_key(&self) -> Option<PackedKey> {
+        self.keys.last().filter(|_| !self.key_blocks.is_done()).copied()
+    }
+
+    /// Takes the keys that were read up to `bound`.
+    fn take_keys(&mut self, bound: Option<PackedKey>) -> &[PackedKey] {
+        let left = &self.keys[self.taken..];
+        let wanted = bound.map_or(left.len(), |bound| left.partition_point(|key| *key <= bound));
+        self.taken += wanted;
+        &left[..wanted]
     }
 }
 
@@ -259,7 +288,7 @@ impl<E: Env> Index<E> {
     ) -> Result<Finished<E>, MergeError> {
         let mut inputs = Vec::with_capacity(runs.len());
         for run in runs {
-            let input = Input::open(self, run).await;
+            let input = Input::open(self, run, &header).await;
             inputs.push(input.map_err(|error| MergeError::Read(Rc::clone(run), error))?);
         }
         let env = &self.0.env;
@@ -271,9 +300,13 @@ impl<E: Env> Index<E> {
             self.copy_queues(&mut inputs, extents, &mut builder, &mut entries, &mut burst).await?;
         }
         builder.end_queues().await?;
-        while let Some((from, key)) = next_key(&mut inputs).await? {
-            let of = if mutant!("merge-misplaces-keys") { &header } else { &inputs[from].run.header };
-            builder.add_key(&key.moved(of, &header)).await?;
+        let mut buffers = Default::default();
+        loop {
+            let keys = next_keys(&mut inputs, &mut buffers).await?;
+            if keys.is_empty() {
+                break;
+            }
+            builder.add_keys(keys).await?;
             burst.pause(builder.written()).await?;
         }
         Ok(builder.finish().await?)
@@ -395,14 +428,18 @@ async fn next_extents<E: Env>(inputs: &mut [Input<E>]) -> Result<Option<Extents>
     Ok(Some(found))
 }
 
-/// The next key in the order of hash and position, and which run it is of.
-async fn next_key<E: Env>(inputs: &mut [Input<E>]) -> Result<Option<(usize, PackedKey)>, MergeError> {
-    let mut least: Option<(u64, usize)> = None;
-    for (at, input) in inputs.iter_mut().enumerate() {
-        let head = input.key().await.map(|key| key.map(|key| key.hash));
-        let head = head.map_err(|error| input.failed(error))?;
-        // Of the same hash the older run's first: its positions are the smaller ones.
-        least = head.map(|hash| (hash, at)).into_iter().chain(least).min();
+/// The next keys in their order; none when there are no more.
+async fn next_keys<'a, E: Env>(
+    inputs: &mut [Input<E>],
+    buffers: &'a mut [Vec<PackedKey>; 2],
+) -> Result<&'a [PackedKey], MergeError> {
+    for input in inputs.iter_mut() {
+        let read = input.read_keys().await;
+        read.map_err(|error| input.failed(error))?;
     }
-    Ok(least.and_then(|(_, at)| Some((at, inputs[at].keys.pop_front()?))))
+    // Nothing that is to be read yet comes before it.
+    let bound = inputs.iter().filter_map(|input| input.last_key()).min();
+    let stretches: SmallVec<[&[PackedKey]; FAN_IN]> =
+        inputs.iter_mut().map(|input| input.take_keys(bound)).collect();
+    Ok(sorted::merge(&stretches, buffers))
 }

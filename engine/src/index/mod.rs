@@ -21,6 +21,7 @@ mod retain;
 mod run;
 mod search;
 mod segments;
+mod sorted;
 mod table;
 
 use std::cell::RefCell;

@@ -268,7 +268,7 @@ impl<E: Env> Index<E> {
     ) -> Result<(), RunError> {
         for number in run.key_blocks(hash).rev() {
             let block = self.0.reader.block(run, number).await?;
-            for key in run.keys_in(&block, number).rev().filter(|key| key.hash == hash) {
+            for key in run.keys_in(&block, number).rev().filter(|key| key.hash() == hash) {
                 let position = key.position(&run.header);
                 if found.len() >= search.max {
                     return Ok(());

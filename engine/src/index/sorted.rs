@@ -1,0 +1,129 @@
+//! Sorting and merging, of many items and without holding the core for long.
+
+use ringmq_env::Env;
+use smallvec::SmallVec;
+
+use crate::slices::Pacer;
+
+/// Items sorted in one go: well below a millisecond.
+const SORT_SLICE: usize = 4096;
+/// Stretches that are merged without an allocation for their list.
+const USUAL_STRETCHES: usize = 8;
+
+/// Items to be sorted, spread over buckets by their hash. As each is sorted by itself, and freed by itself: either would
+/// take long for all.
+pub(super) struct Buckets<T> {
+    bits: u32,
+    buckets: Vec<Vec<T>>,
+}
+
+impl<T: Ord> Buckets<T> {
+    /// For about so many items.
+    pub(super) fn new(items: usize) -> Buckets<T> {
+        let bits = (items / SORT_SLICE).next_power_of_two().ilog2();
+        let usual = items >> bits;
+        let buckets = (0..1 << bits).map(|_| Vec::with_capacity(usual + usual / 16)).collect();
+        Buckets { bits, buckets }
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, hash: u64, item: T) {
+        self.buckets[hash.checked_shr(64 - self.bits).unwrap_or(0) as usize].push(item);
+    }
+
+    /// The items in the order of their hashes, if that is theirs.
+    pub(super) async fn sorted<E: Env>(mut self, pacer: &mut Pacer<E>) -> Vec<Vec<T>> {
+        for bucket in &mut self.buckets {
+            bucket.sort_unstable();
+            pacer.done(bucket.len()).await;
+        }
+        self.buckets
+    }
+}
+
+/// Merges stretches, of which each is sorted, in rounds of two each. `buffers` are the memory for it; what is merged is in
+/// the first one.
+pub(super) fn merge<'a, T: Copy + Default + Ord>(
+    stretches: &[&[T]],
+    buffers: &'a mut [Vec<T>; 2],
+) -> &'a [T] {
+    let items: usize = stretches.iter().map(|stretch| stretch.len()).sum();
+    let [merged, next] = buffers;
+    for buffer in [&mut *merged, &mut *next] {
+        buffer.resize(items.max(buffer.len()), T::default());
+    }
+    let mut lens = merge_pairs(stretches, merged);
+    while lens.len() > 1 {
+        lens = merge_pairs(&cut(merged, &lens), next);
+        std::mem::swap(merged, next);
+    }
+    &merged[..items]
+}
+
+/// The stretches of these lengths that `items` begin with.
+fn cut<'a, T>(mut items: &'a [T], lens: &[usize]) -> SmallVec<[&'a [T]; USUAL_STRETCHES]> {
+    lens.iter().map(|len| items.split_off(..*len).unwrap_or_default()).collect()
+}
+
+/// Merges each two of the stretches; returns how long each is that comes of it.
+fn merge_pairs<T: Copy + Ord>(stretches: &[&[T]], out: &mut [T]) -> SmallVec<[usize; USUAL_STRETCHES]> {
+    let mut at = 0;
+    let merged = stretches.chunks(2).map(|pair| {
+        let (one, other) = (pair[0], pair.get(1).copied().unwrap_or_default());
+        let len = one.len() + other.len();
+        merge_two(one, other, &mut out[at..at + len]);
+        at += len;
+        len
+    });
+    merged.collect()
+}
+
+/// Without a branch on what is the smaller one, which nobody could foretell.
+fn merge_two<T: Copy + Ord>(one: &[T], other: &[T], out: &mut [T]) {
+    let (mut i, mut j) = (0, 0);
+    while i < one.len() && j < other.len() {
+        let (a, b) = (one[i], other[j]);
+        let is_other = b < a;
+        out[i + j] = if is_other { b } else { a };
+        i += usize::from(!is_other);
+        j += usize::from(is_other);
+    }
+    let (rest_of_one, rest_of_other) = out[i + j..].split_at_mut(one.len() - i);
+    rest_of_one.copy_from_slice(&one[i..]);
+    rest_of_other.copy_from_slice(&other[j..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use ringmq_env::sim::Sim;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_merged_is_what_sorting_gives(
+            mut stretches in prop::collection::vec(prop::collection::vec(0..200u128, 0..300), 0..9),
+        ) {
+            stretches.iter_mut().for_each(|stretch| stretch.sort_unstable());
+            let parts: Vec<&[u128]> = stretches.iter().map(Vec::as_slice).collect();
+            let mut wanted = stretches.concat();
+            wanted.sort_unstable();
+            let mut buffers = [vec![7; 40], Vec::new()];
+            prop_assert_eq!(merge(&parts, &mut buffers), &wanted);
+            prop_assert_eq!(merge(&parts, &mut buffers), &wanted, "whatever the buffers hold");
+        }
+
+        #[test]
+        fn buckets_sort(items in prop::collection::vec(any::<u64>(), 0..20), times in 1..2000usize) {
+            let mut buckets = Buckets::new(items.len() * times);
+            let all: Vec<u64> = items.iter().flat_map(|item| (0..times as u64).map(move |add| item ^ add)).collect();
+            all.iter().for_each(|item| buckets.push(*item, *item));
+            let sim = Sim::new(1);
+            let sorted = sim.run(async { buckets.sorted(&mut Pacer::new(&sim.node("a"))).await }).concat();
+            let mut wanted = all;
+            wanted.sort_unstable();
+            prop_assert!(sorted == wanted);
+        }
+    }
+}
