@@ -147,11 +147,11 @@ impl<E: Env> Index<E> {
         if items > 0 {
             (header.keys_from_ms, header.keys_to_ms) = (whole_second(from_ms), to_ms);
         }
-        let mut buckets = Buckets::new(items);
+        let mut buckets = Buckets::new(items, |key: &PackedKey| key.hash());
         for chunk in 0.. {
             let packed = self.with_keys(chunk, to, |keys| {
                 for HotKey { hash, position, store_ms } in keys {
-                    buckets.push(*hash, PackedKey::new(*hash, *position, *store_ms, header));
+                    buckets.push(PackedKey::new(*hash, *position, *store_ms, header));
                 }
                 keys.len()
             });
@@ -172,9 +172,9 @@ impl<E: Env> Index<E> {
 
     async fn slots_by_hash(&self, slots: &[(u64, u32)]) -> Vec<Vec<(u64, u32)>> {
         let mut pacer = Pacer::new(&self.0.env);
-        let mut buckets = Buckets::new(slots.len());
+        let mut buckets = Buckets::new(slots.len(), |slot: &(u64, u32)| slot.0);
         for part in slots.chunks(SLICE) {
-            part.iter().for_each(|slot| buckets.push(slot.0, *slot));
+            part.iter().for_each(|slot| buckets.push(*slot));
             pacer.done(part.len()).await;
         }
         buckets.sorted(&mut pacer).await

@@ -3,41 +3,86 @@
 use ringmq_env::Env;
 use smallvec::SmallVec;
 
-use crate::slices::Pacer;
+use crate::slices::{Pacer, QUICK};
 
-/// Items sorted in one go: well below a millisecond.
-const SORT_SLICE: usize = 4096;
+/// Items of a bucket, if their hashes are as different as usual: it is sorted in one go, within the core's cache.
+const BUCKET: usize = 4096;
+/// Items of a bucket that are sorted together, once they are by their hashes.
+const GROUP: usize = 4;
 /// Stretches that are merged without an allocation for their list.
 const USUAL_STRETCHES: usize = 8;
 
-/// Items to be sorted, spread over buckets by their hash. As each is sorted by itself, and freed by itself: either would
-/// take long for all.
-pub(super) struct Buckets<T> {
+/// Items to be sorted, of which the order is first of all that of their hashes. These spread them over buckets: each is
+/// sorted by itself, and freed by itself, because either would take long for all.
+pub(super) struct Buckets<T, H> {
+    hash: H,
+    /// Highest bits of the hash that tell the bucket.
     bits: u32,
     buckets: Vec<Vec<T>>,
 }
 
-impl<T: Ord> Buckets<T> {
+impl<T: Copy + Ord, H: Fn(&T) -> u64> Buckets<T, H> {
     /// For about so many items.
-    pub(super) fn new(items: usize) -> Buckets<T> {
-        let bits = (items / SORT_SLICE).next_power_of_two().ilog2();
+    pub(super) fn new(items: usize, hash: H) -> Buckets<T, H> {
+        let bits = (items / BUCKET).next_power_of_two().ilog2();
         let usual = items >> bits;
         let buckets = (0..1 << bits).map(|_| Vec::with_capacity(usual + usual / 16)).collect();
-        Buckets { bits, buckets }
+        Buckets { hash, bits, buckets }
     }
 
     #[inline]
-    pub(super) fn push(&mut self, hash: u64, item: T) {
-        self.buckets[hash.checked_shr(64 - self.bits).unwrap_or(0) as usize].push(item);
+    pub(super) fn push(&mut self, item: T) {
+        let bucket = top_bits((self.hash)(&item), self.bits);
+        self.buckets[bucket].push(item);
     }
 
-    /// The items in the order of their hashes, if that is theirs.
+    /// The items in their order.
     pub(super) async fn sorted<E: Env>(mut self, pacer: &mut Pacer<E>) -> Vec<Vec<T>> {
+        let (mut spare, mut ends) = (Vec::new(), Vec::new());
         for bucket in &mut self.buckets {
-            bucket.sort_unstable();
-            pacer.done(bucket.len()).await;
+            let hash = |item: &T| (self.hash)(item) << self.bits;
+            sort_by_hash(bucket, hash, &mut spare, &mut ends);
+            pacer.done(bucket.len().div_ceil(QUICK)).await;
         }
         self.buckets
+    }
+}
+
+/// The highest bits, as a number.
+fn top_bits(hash: u64, bits: u32) -> usize {
+    hash.checked_shr(u64::BITS - bits).unwrap_or(0) as usize
+}
+
+/// Spreads the items over groups by the highest bits of their hashes, and sorts each, which is small then. If it is not,
+/// because the hashes are alike, that is as quick as any other sort. `spare` and `ends` are memory for it.
+fn sort_by_hash<T: Copy + Ord>(
+    items: &mut Vec<T>,
+    hash: impl Fn(&T) -> u64,
+    spare: &mut Vec<T>,
+    ends: &mut Vec<usize>,
+) {
+    let bits = (items.len() / GROUP).next_power_of_two().ilog2();
+    ends.clear();
+    ends.resize(1 << bits, 0);
+    for item in items.iter() {
+        ends[top_bits(hash(item), bits)] += 1;
+    }
+    let mut before = 0;
+    for end in ends.iter_mut() {
+        before += std::mem::replace(end, before);
+    }
+    spare.clone_from(items);
+    // Where a group begins becomes where it ends.
+    for item in items.iter() {
+        let place = &mut ends[top_bits(hash(item), bits)];
+        spare[*place] = *item;
+        *place += 1;
+    }
+    std::mem::swap(items, spare);
+    let mut start = 0;
+    for end in ends.iter() {
+        items[start..*end].sort_unstable();
+        start = *end;
     }
 }
 
@@ -116,9 +161,9 @@ mod tests {
 
         #[test]
         fn buckets_sort(items in prop::collection::vec(any::<u64>(), 0..20), times in 1..2000usize) {
-            let mut buckets = Buckets::new(items.len() * times);
+            let mut buckets = Buckets::new(items.len() * times, |item: &u64| *item);
             let all: Vec<u64> = items.iter().flat_map(|item| (0..times as u64).map(move |add| item ^ add)).collect();
-            all.iter().for_each(|item| buckets.push(*item, *item));
+            all.iter().for_each(|item| buckets.push(*item));
             let sim = Sim::new(1);
             let sorted = sim.run(async { buckets.sorted(&mut Pacer::new(&sim.node("a"))).await }).concat();
             let mut wanted = all;
