@@ -21,7 +21,7 @@ use ringmq_protocol::frame::Forms;
 const REPEAT: u64 = 64;
 
 /// Messages in a run of the index.
-const RUN: u64 = 16 << 10;
+const RUN: u64 = 8 << 10;
 
 /// Name, what prepares it, runs it and says how often, and the most instructions that one may take.
 const OPERATIONS: [(&str, fn() -> u64, u64); 12] = [
@@ -35,8 +35,8 @@ const OPERATIONS: [(&str, fn() -> u64, u64); 12] = [
     ("append", append, 4260),
     ("read_32_filtered", read_32_filtered, 34_100),
     ("mailbox_hop", mailbox_hop, 575),
-    ("index_run", index_run, 1000),
-    ("index_merge", index_merge, 1000),
+    ("index_run", index_run, 615),
+    ("index_merge", index_merge, 665),
 ];
 
 fn main() -> ExitCode {

@@ -161,61 +161,67 @@ impl<E: Env> RunBuilder<E> {
         self.blocks.written
     }
 
-    /// Adds consecutive entries of a queue; `first` is the offset of the first. What lies before the
-    /// log position `since` and what lies behind it do not belong together.
-    pub(super) async fn add(
+    /// Adds consecutive entries of a queue, of which there are `records`; `first` is the offset of the first. What lies
+    /// before the log position `since` and what lies behind it do not belong together.
+    pub(super) async fn add<R>(
         &mut self,
         name: &QueueName,
         since: u64,
         first: i64,
-        entries: &[IndexEntry],
+        records: &[R],
+        decode: impl Fn(&R) -> IndexEntry,
     ) -> io::Result<()> {
         let mut done = 0;
-        while done < entries.len() {
+        while done < records.len() {
             self.blocks.make_room(ENTRY).await?;
-            let added = self.fill(name, since, first + done as i64, &entries[done..]);
+            let added = self.fill(name, since, first + done as i64, &records[done..], &decode);
             done += added;
             self.pacer.done(added.div_ceil(QUICK)).await;
         }
         Ok(())
     }
 
-    /// Adds as many of the entries as the block has room for and one extent can have, one at least; returns how many.
-    fn fill(&mut self, name: &QueueName, since: u64, first: i64, entries: &[IndexEntry]) -> usize {
+    /// Adds as many of the entries as the block has room for and one extent can have, the first at least; returns how
+    /// many.
+    fn fill<R>(
+        &mut self,
+        name: &QueueName,
+        since: u64,
+        first: i64,
+        records: &[R],
+        decode: impl Fn(&R) -> IndexEntry,
+    ) -> usize {
+        let next = decode(&records[0]);
+        let is_since = next.position.0 >= since;
         let is_continued = self.extents.last().is_some_and(|e| {
             e.name == name.topic
                 && e.hash == name.hash
                 && e.queue == name.queue
                 && e.end() == first
-                && (e.last_position >= since) == (entries[0].position.0 >= since)
-                && e.fits(&entries[0])
+                && (e.last_position >= since) == is_since
+                && e.fits(&next)
         });
         if !is_continued {
-            self.begin_extent(name, first, &entries[0]);
+            self.extents.push(Extent {
+                hash: name.hash,
+                first,
+                base_position: next.position.0,
+                last_position: next.position.0,
+                base_ms: next.store_ms,
+                entry: self.header.entries,
+                count: 0,
+                name: name.topic,
+                queue: name.queue,
+            });
         }
         let extent = self.extents.last_mut().expect("there is the queue's");
-        let is_since = extent.last_position >= since;
-        let belongs = |entry: &&IndexEntry| (entry.position.0 >= since) == is_since && extent.fits(entry);
-        let records = entries.iter().take_while(belongs).map(|entry| extent.encode_entry(entry));
-        let added = self.blocks.fill(records);
+        let belongs = |entry: &IndexEntry| (entry.position.0 >= since) == is_since && extent.fits(entry);
+        let entries = records.iter().map(&decode).take_while(belongs);
+        let added = self.blocks.fill(entries.map(|entry| extent.encode_entry(&entry)));
         extent.count += added as u32;
-        extent.last_position = entries[added - 1].position.0;
+        extent.last_position = decode(&records[added - 1]).position.0;
         self.header.entries += added as u32;
         added
-    }
-
-    fn begin_extent(&mut self, name: &QueueName, first: i64, entry: &IndexEntry) {
-        self.extents.push(Extent {
-            hash: name.hash,
-            first,
-            base_position: entry.position.0,
-            last_position: entry.position.0,
-            base_ms: entry.store_ms,
-            entry: self.header.entries,
-            count: 0,
-            name: name.topic,
-            queue: name.queue,
-        });
     }
 
     /// Where the topic's name is; it is added if it is new.

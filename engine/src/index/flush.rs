@@ -202,7 +202,7 @@ impl<E: Env> Index<E> {
             }
             next = first + entries.len() as i64;
             let name = to_run.name(hash, slot, &self.0.state.borrow().table);
-            to_run.builder.add(&name, 0, first, &to_run.entries).await?;
+            to_run.builder.add(&name, 0, first, &to_run.entries, |entry| *entry).await?;
             // Most queues have few entries: they need no second look.
             if next == end {
                 return Ok(());

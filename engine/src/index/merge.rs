@@ -18,14 +18,13 @@ use super::build::{Finished, QueueName, RunBuilder};
 use super::flush::run_path;
 use super::format::*;
 use super::run::{self, Run, RunError};
-use super::table::IndexEntry;
 use super::{Index, State, sorted};
 use crate::meta::is_full;
 
 /// Runs of one size that are merged into one of the next.
-const FAN_IN: usize = 4;
+pub(super) const FAN_IN: usize = 8;
 /// Bytes of the log that a run of the second size covers at least; each further size is [`FAN_IN`] times the one before.
-const SECOND_SIZE: u64 = 256 << 20;
+const SECOND_SIZE: u64 = 512 << 20;
 /// A run that covers so much of the log is merged no more: expired messages keep their part of it until all of them have
 /// expired.
 const FULL_GROWN: u64 = 4 << 30;
@@ -33,8 +32,6 @@ const FULL_GROWN: u64 = 4 << 30;
 const NAME_BYTES: usize = 12;
 /// Blocks of a section that are read at a time.
 const BLOCKS: u32 = 16;
-/// Entries of one queue that are copied at a time.
-const ENTRIES: usize = 1024;
 /// After so many bytes that were written the disk is left to others for a moment.
 const BURST: u64 = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(2);
@@ -187,20 +184,14 @@ impl<E: Env> Input<E> {
     }
 
     /// Entries of the extent from its `skip`th on, as many as lie in one block.
-    async fn entries(
-        &mut self,
-        extent: &Extent,
-        skip: u32,
-        out: &mut Vec<IndexEntry>,
-    ) -> Result<(), RunError> {
+    async fn entries(&mut self, extent: &Extent, skip: u32) -> Result<&[[u8; ENTRY]], RunError> {
         let (at, end) = ((extent.entry + skip) as usize, (extent.entry + extent.count) as usize);
         let (block, within) = (at / ENTRIES_PER_BLOCK, at % ENTRIES_PER_BLOCK);
         let count = (end - at).min(ENTRIES_PER_BLOCK - within);
         let header = &self.run.header;
         let bytes = self.entries.seek(header, header.layout().entries + block as u32).await?;
-        let bytes = &bytes[within * ENTRY..(within + count) * ENTRY];
-        out.extend(bytes.chunks_exact(ENTRY).map(|entry| extent.decode_entry(entry)));
-        Ok(())
+        let (entries, _) = bytes.as_chunks();
+        Ok(&entries[within..within + count])
     }
 
     /// Reads on if all keys that were read are taken.
@@ -294,10 +285,9 @@ impl<E: Env> Index<E> {
         let env = &self.0.env;
         let topics = inputs.iter().map(|input| input.names.len() / NAME_BYTES).max().unwrap_or(0);
         let mut builder = RunBuilder::create(env.clone(), temporary.to_path_buf(), header, topics).await?;
-        let mut entries = Vec::with_capacity(ENTRIES);
         let mut burst = Burst { env, written: 0, give_up };
         while let Some(extents) = next_extents(&mut inputs).await? {
-            self.copy_queues(&mut inputs, extents, &mut builder, &mut entries, &mut burst).await?;
+            self.copy_queues(&mut inputs, extents, &mut builder, &mut burst).await?;
         }
         builder.end_queues().await?;
         let mut buffers = Default::default();
@@ -318,7 +308,6 @@ impl<E: Env> Index<E> {
         inputs: &mut [Input<E>],
         mut extents: Extents,
         builder: &mut RunBuilder<E>,
-        entries: &mut Vec<IndexEntry>,
         burst: &mut Burst<'_, E, impl Fn() -> bool>,
     ) -> Result<(), MergeError> {
         let mut topic = String::new();
@@ -339,14 +328,12 @@ impl<E: Env> Index<E> {
                 let count = extent.count - u32::from(is_cut);
                 let mut done = 0;
                 while done < count {
-                    entries.clear();
-                    while done + (entries.len() as u32) < count && entries.len() < ENTRIES {
-                        let skip = done + entries.len() as u32;
-                        let read = input.entries(&extent, skip, entries).await;
-                        read.map_err(|error| input.failed(error))?;
-                    }
-                    entries.truncate((count - done) as usize);
-                    builder.add(&name, since, extent.first + i64::from(done), entries).await?;
+                    let run = Rc::clone(&input.run);
+                    let entries = input.entries(&extent, done).await;
+                    let entries = entries.map_err(|error| MergeError::Read(run, error))?;
+                    let entries = &entries[..entries.len().min((count - done) as usize)];
+                    let decode = |entry: &[u8; ENTRY]| extent.decode_entry(entry);
+                    builder.add(&name, since, extent.first + i64::from(done), entries, decode).await?;
                     done += entries.len() as u32;
                     burst.pause(builder.written()).await?;
                 }

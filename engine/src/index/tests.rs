@@ -12,7 +12,9 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
 use ringmq_env::sim::{Crash, Sim, SimEnv};
+use ringmq_env::{File, OpenOptions};
 
+use super::merge::FAN_IN;
 use super::*;
 use crate::damage::DamageReport;
 use crate::types::{Boundary, ReadError};
@@ -500,7 +502,7 @@ fn runs(dir: &Path) -> Vec<String> {
 fn runs_are_merged_and_a_start_finds_the_merged_ones_alone() {
     run(|env, dir| async move {
         let mut harness = Harness::new(env, &dir).await;
-        for round in 0..13 {
+        for round in 0..2 * FAN_IN as u16 - 1 {
             for queue in 0..6 {
                 harness.push(queue, 40 + round * 3, 2);
             }
@@ -514,11 +516,66 @@ fn runs_are_merged_and_a_start_finds_the_merged_ones_alone() {
             harness.check().await;
         }
         let merged = runs(&dir);
-        assert_eq!(merged.len(), 1, "thirteen small ones: {merged:?}");
+        assert_eq!(merged.len(), 1, "of all the small ones: {merged:?}");
         harness.reopen().await;
         harness.check().await;
         assert_eq!(runs(&dir), merged);
     });
+}
+
+/// Bytes of the run, but for what is random: its id, and therefore the CRCs.
+async fn contents<E: Env>(index: &Index<E>, from: u64, to: u64) -> Vec<u8> {
+    let path = flush::run_path(index.dir(), from, to);
+    let file = index.0.env.open(&path, OpenOptions::default()).await.unwrap();
+    let size = file.size().await.unwrap() as usize;
+    let mut bytes = file.read_at(0, size).await.unwrap().to_vec();
+    bytes[16..24].fill(0);
+    bytes.chunks_mut(4096).for_each(|block| block[4092..].fill(0));
+    bytes
+}
+
+#[test]
+fn a_merged_run_is_what_would_have_been_written_at_once() {
+    let mut runner = TestRunner::deterministic();
+    let push = (0..6usize, prop_oneof![1..4u64, 100..900u64], 0..3000i64, 1..400u64);
+    let pushes = prop::collection::vec(prop::collection::vec(push, 1..7), FAN_IN);
+    for seed in 0..60 {
+        let pushes = pushes.new_tree(&mut runner).unwrap().current();
+        let sim = Sim::new(seed);
+        sim.run(async {
+            let env = sim.node("a");
+            let merged = open_empty(&env, Path::new("/merged")).await;
+            let whole = open_empty(&env, Path::new("/whole")).await;
+            let (mut position, mut store_ms) = (0, 1234);
+            for pushes in pushes {
+                for (number, count, ms, keys) in pushes {
+                    let (topic, queue) = queue_of(number);
+                    store_ms += ms;
+                    for at in 0..count {
+                        let entry = IndexEntry {
+                            position: LogPosition(position),
+                            size: 90,
+                            crc: position as u32,
+                            tags_code: 7,
+                            store_ms,
+                        };
+                        for index in [&merged, &whole] {
+                            let slot = index.slot(topic, queue);
+                            index.push(slot, index.stage(slot, 1), 1, entry);
+                            let key = format!("key {}", (position + at) % keys);
+                            index.push_key(keys::key_hash(topic, &key), entry.position, store_ms);
+                        }
+                        position += 90;
+                    }
+                }
+                merged.flush(LogPosition(position)).await.unwrap();
+            }
+            merged.merge(|| false).await.unwrap();
+            assert!(!merged.merge_due());
+            whole.flush(LogPosition(position)).await.unwrap();
+            assert!(contents(&merged, 0, position).await == contents(&whole, 0, position).await);
+        });
+    }
 }
 
 /// As after a crash between the merged run and the removal of the others.
@@ -527,7 +584,7 @@ fn what_a_crash_leaves_of_merged_runs_is_removed_and_serves_when_the_merged_one_
     for damage in [false, true] {
         run(move |env, dir| async move {
             let mut harness = Harness::new(env, &dir).await;
-            for _ in 0..4 {
+            for _ in 0..FAN_IN {
                 harness.push(0, 100, 1);
                 harness.push(4, 30, 1);
                 harness.apply(&Step::Flush(16)).await;
@@ -536,7 +593,7 @@ fn what_a_crash_leaves_of_merged_runs_is_removed_and_serves_when_the_merged_one_
             let kept: Vec<_> = small.iter().map(|name| std::fs::read(dir.join(name)).unwrap()).collect();
             harness.apply(&Step::Merge).await;
             let merged = runs(&dir);
-            assert_eq!((small.len(), merged.len()), (4, 1));
+            assert_eq!((small.len(), merged.len()), (FAN_IN, 1));
             for (name, bytes) in small.iter().zip(&kept) {
                 std::fs::write(dir.join(name), bytes).unwrap();
             }
@@ -560,7 +617,7 @@ fn readers_go_on_while_runs_are_merged() {
         let sim = Sim::new(seed);
         sim.run(async {
             let mut harness = Harness::new(sim.node("a"), Path::new("/index")).await;
-            for _ in 0..4 {
+            for _ in 0..FAN_IN {
                 (0..6).for_each(|queue| harness.push(queue, 200, 1));
                 harness.apply(&Step::Flush(16)).await;
             }
@@ -623,7 +680,7 @@ fn a_merge_that_is_given_up_or_has_no_space_changes_nothing() {
     let sim = Sim::new(2);
     sim.run(async {
         let mut harness = Harness::new(sim.node("a"), Path::new("/index")).await;
-        for _ in 0..4 {
+        for _ in 0..FAN_IN {
             (0..6).for_each(|queue| harness.push(queue, 3000, 1));
             harness.apply(&Step::Flush(16)).await;
         }
