@@ -24,7 +24,9 @@ const REPEAT: u64 = 64;
 const RUN: u64 = 8 << 10;
 
 /// Name, what prepares it, runs it and says how often, and the most instructions that one may take.
-const OPERATIONS: [(&str, fn() -> u64, u64); 12] = [
+type Operation = (&'static str, fn() -> u64, u64);
+
+const OPERATIONS: [Operation; 12] = [
     ("decode_send", decode_send, 4300),
     ("decode_unknown_send", decode_unknown_send, 6600),
     ("encode_answer", encode_answer, 1130),
