@@ -3,8 +3,9 @@
 mod ops;
 
 use bytes::BytesMut;
+use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use ops::{Hop, SimShard};
+use ops::{Hop, SimIndex, SimShard};
 use ringmq_protocol::frame::Forms;
 
 fn main() {
@@ -70,4 +71,20 @@ fn read_32_filtered(bencher: Bencher) {
 fn mailbox_hop(bencher: Bencher) {
     let hop = Hop::new();
     bencher.bench_local(|| hop.request());
+}
+
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn index_run(bencher: Bencher) {
+    let indexes = bencher.with_inputs(SimIndex::new).input_counter(messages);
+    indexes.bench_local_refs(|index| index.flush());
+}
+
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn index_merge(bencher: Bencher) {
+    let indexes = bencher.with_inputs(SimIndex::with_runs).input_counter(messages);
+    indexes.bench_local_refs(|index| index.merge());
+}
+
+fn messages(index: &SimIndex) -> ItemsCount {
+    ItemsCount::new(index.messages())
 }

@@ -20,9 +20,6 @@ use ringmq_protocol::frame::Forms;
 /// Repetitions in one count; the first warms up what is lazily made, and is not counted.
 const REPEAT: u64 = 64;
 
-/// Messages in a run of the index.
-const RUN: u64 = 8 << 10;
-
 /// Name, what prepares it, runs it and says how often, and the most instructions that one may take.
 type Operation = (&'static str, fn() -> u64, u64);
 
@@ -37,8 +34,8 @@ const OPERATIONS: [Operation; 12] = [
     ("append", append, 4260),
     ("read_32_filtered", read_32_filtered, 34_100),
     ("mailbox_hop", mailbox_hop, 575),
-    ("index_run", index_run, 615),
-    ("index_merge", index_merge, 665),
+    ("index_run", index_run, 585),
+    ("index_merge", index_merge, 685),
 ];
 
 fn main() -> ExitCode {
@@ -166,20 +163,13 @@ fn mailbox_hop() -> u64 {
 }
 
 fn index_run() -> u64 {
-    let mut index = SimIndex::new();
-    index.push(RUN);
+    let index = SimIndex::new();
     measured(&mut || index.flush());
-    RUN
+    index.messages()
 }
 
 fn index_merge() -> u64 {
-    let (mut index, mut messages) = (SimIndex::new(), 0);
-    let mut is_merged = false;
-    while !is_merged {
-        index.push(RUN);
-        index.flush();
-        messages += RUN;
-        measured(&mut || is_merged = index.merge());
-    }
-    messages
+    let index = SimIndex::with_runs();
+    measured(&mut || index.merge());
+    index.messages()
 }

@@ -22,6 +22,8 @@ const PROPERTIES: &str =
     "UNIQ_KEY\u{1}7F0000010000018B0000000000000042\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA\u{2}";
 /// Messages of a pull.
 pub const PULL: usize = 32;
+/// Messages in a run of the index.
+const RUN: u64 = 8 << 10;
 
 /// A body of 1 KiB.
 pub fn body() -> Vec<u8> {
@@ -220,26 +222,38 @@ pub struct SimIndex {
 }
 
 impl SimIndex {
-    /// With nothing in it.
+    /// With [`RUN`] messages, with a key each, that are in no run yet.
     pub fn new() -> SimIndex {
         let sim = Sim::new(1);
-        let index = sim.run(BenchIndex::open(sim.node("bench"), "/index".as_ref()));
+        let mut index = sim.run(BenchIndex::open(sim.node("bench"), "/index".as_ref()));
+        index.push(RUN);
         SimIndex { sim, index }
     }
 
-    /// Adds messages with a key each.
-    pub fn push(&mut self, messages: u64) {
-        self.index.push(messages);
+    /// With as many runs of so many messages as are merged.
+    pub fn with_runs() -> SimIndex {
+        let mut index = SimIndex::new();
+        index.flush();
+        while !index.index.merge_due() {
+            index.index.push(RUN);
+            index.flush();
+        }
+        index
     }
 
-    /// Writes what was added as a run.
+    /// Messages in it.
+    pub fn messages(&self) -> u64 {
+        self.index.messages()
+    }
+
+    /// Writes what is in no run as one.
     pub fn flush(&self) {
         self.sim.run(self.index.flush());
     }
 
-    /// Merges the runs that are to be merged; false if there are none.
-    pub fn merge(&self) -> bool {
-        self.sim.run(self.index.merge())
+    /// Merges the runs.
+    pub fn merge(&self) {
+        self.sim.run(self.index.merge());
     }
 }
 

@@ -51,12 +51,18 @@ impl<E: Env> BenchIndex<E> {
         self.index.flush(LogPosition(self.messages * SIZE)).await.expect("there is space");
     }
 
-    /// Merges runs as long as there are enough of them; false if there were not.
-    pub async fn merge(&self) -> bool {
-        let due = self.index.merge_due();
-        while self.index.merge_due() {
-            self.index.merge(|| false).await.expect("there is space");
-        }
-        due
+    /// Whether there are enough runs to be merged.
+    pub fn merge_due(&self) -> bool {
+        self.index.merge_due()
+    }
+
+    /// Merges them.
+    pub async fn merge(&self) {
+        self.index.merge(|| false).await.expect("there is space");
+    }
+
+    /// Messages there are.
+    pub fn messages(&self) -> u64 {
+        self.messages
     }
 }

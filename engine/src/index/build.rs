@@ -44,15 +44,17 @@ impl<F: File> BlockWriter<F> {
         Ok(self.filled == 0)
     }
 
-    /// Adds as many of the records as the block has room for, and returns how many. There is room for one.
-    fn fill<const LEN: usize>(&mut self, records: impl Iterator<Item = [u8; LEN]>) -> usize {
-        let mut count = 0;
-        for (place, record) in self.room().chunks_exact_mut(LEN).zip(records) {
-            place.copy_from_slice(&record);
-            count += 1;
-        }
-        self.filled += count * LEN;
-        count
+    /// Adds as many records as the block has room for, and returns how many. There is room for one.
+    #[inline]
+    fn fill<T, const LEN: usize>(
+        &mut self,
+        items: impl Iterator<Item = T>,
+        encode: impl Fn(&T, &mut [u8; LEN]),
+    ) -> usize {
+        let (places, _) = self.room().as_chunks_mut();
+        let filled = places.iter_mut().zip(items).map(|(place, item)| encode(&item, place)).count();
+        self.filled += filled * LEN;
+        filled
     }
 
     /// Adds a record of any length, for which there is room.
@@ -217,7 +219,7 @@ impl<E: Env> RunBuilder<E> {
         let extent = self.extents.last_mut().expect("there is the queue's");
         let belongs = |entry: &IndexEntry| (entry.position.0 >= since) == is_since && extent.fits(entry);
         let entries = records.iter().map(&decode).take_while(belongs);
-        let added = self.blocks.fill(entries.map(|entry| extent.encode_entry(&entry)));
+        let added = self.blocks.fill(entries, |entry, place| extent.encode_entry(entry, place));
         extent.count += added as u32;
         extent.last_position = decode(&records[added - 1]).position.0;
         self.header.entries += added as u32;
@@ -292,7 +294,7 @@ impl<E: Env> RunBuilder<E> {
             if self.blocks.make_room(LEN).await? {
                 self.fences.push(hash(first));
             }
-            let added = self.blocks.fill(left.iter().map(&encode));
+            let added = self.blocks.fill(left.iter(), |record, place| *place = encode(record));
             left = &left[added..];
             self.pacer.done(added.div_ceil(QUICK)).await;
         }
@@ -304,7 +306,7 @@ impl<E: Env> RunBuilder<E> {
         self.blocks.end_block().await?;
         for fences in self.fences.chunks(FENCES_PER_BLOCK) {
             self.blocks.make_room(fences.len() * FENCE).await?;
-            self.blocks.fill(fences.iter().map(|fence| fence.to_le_bytes()));
+            self.blocks.fill(fences.iter(), |fence, place| *place = fence.to_le_bytes());
             self.pacer.done(fences.len().div_ceil(QUICK)).await;
         }
         self.blocks.end_block().await?;
