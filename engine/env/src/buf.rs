@@ -6,6 +6,7 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Memory with any content: nothing reads it before [`AppendBuf::append`] has zeroed it, or the kernel has filled it.
+    /// Memory with any content: nothing reads it before an append has zeroed or filled it, or the kernel has.
     fn new(len: usize) -> Memory {
         let layout = Memory::layout(len);
         // SAFETY: the layout has a size above zero (`layout` rounds up to a page at least).
@@ -55,8 +56,8 @@ impl Drop for Memory {
     }
 }
 
-/// Page-aligned memory with one writer, which appends. It is zeroed as it is appended, not before, so that memory
-/// which is never reached costs nothing.
+/// Page-aligned memory with one writer, which appends. It is zeroed or filled as it is appended, not before, so that
+/// memory which is never reached costs nothing.
 pub struct AppendBuf {
     memory: Arc<Memory>,
     /// Bytes from the start that are published or written; the writer only touches what is behind.
@@ -123,9 +124,30 @@ impl AppendBuf {
         unsafe { self.memory.start.as_ptr().add(at) }
     }
 
+    /// Appends `len` bytes that `fill` puts there one part after the other, without zeroing them before, and returns
+    /// them. Panics if they do not fit, or if the parts are not `len` bytes together: nothing is appended then.
+    pub fn append_parts(&mut self, len: usize, fill: impl FnOnce(&mut Filler<'_>)) -> &mut [u8] {
+        assert!(len <= self.remaining(), "append of {len} bytes into {} remaining", self.remaining());
+        let at = self.written;
+        // SAFETY: the range lies in the allocation and behind `written`, so nobody else shows or writes it; what it holds
+        // need not be initialised.
+        let space = unsafe {
+            let start = self.memory.start.as_ptr().add(at).cast::<MaybeUninit<u8>>();
+            std::slice::from_raw_parts_mut(start, len)
+        };
+        let start = space.as_ptr();
+        let mut filler = Filler { space, filled: 0 };
+        fill(&mut filler);
+        // By the place, too, and not by the length alone: it is this very filler that has come to its end.
+        let is_full = filler.filled == len && filler.space.as_ptr() == start;
+        assert!(is_full, "{} bytes of an append of {len} were put", filler.filled);
+        self.written += len;
+        self.unpublished_mut(at, len)
+    }
+
     /// Appends a copy of `bytes`.
     pub fn extend(&mut self, bytes: &[u8]) {
-        self.append(bytes.len()).copy_from_slice(bytes);
+        self.append_parts(bytes.len(), |filler| filler.put(bytes));
     }
 
     /// Bytes written but not yet published, to be changed still. Panics if the range is not within them.
@@ -151,6 +173,28 @@ impl AppendBuf {
     pub fn slice(&self, at: usize, len: usize) -> IoSlice {
         assert!(at + len <= self.published, "slice of {at}+{len} bytes, {} published", self.published);
         IoSlice { memory: Arc::clone(&self.memory), at, len }
+    }
+}
+
+/// The memory of an append that is being filled, see [`AppendBuf::append_parts`].
+pub struct Filler<'a> {
+    space: &'a mut [MaybeUninit<u8>],
+    /// Bytes from the start that were put.
+    filled: usize,
+}
+
+impl Filler<'_> {
+    /// Puts a copy of `part` behind the parts before. Panics if it does not fit.
+    #[inline]
+    pub fn put(&mut self, part: &[u8]) {
+        self.space[self.filled..][..part.len()].write_copy_of_slice(part);
+        self.filled += part.len();
+    }
+
+    /// What was put so far.
+    pub fn filled(&self) -> &[u8] {
+        // SAFETY: these bytes were put.
+        unsafe { self.space[..self.filled].assume_init_ref() }
     }
 }
 
@@ -276,6 +320,34 @@ mod tests {
         let mut buf = AppendBuf::recycle(second).unwrap();
         assert_eq!((buf.len(), buf.capacity()), (0, BUF_ALIGN));
         assert_eq!(buf.append(9), [0; 9]);
+    }
+
+    #[test]
+    fn parts_are_put_one_after_the_other() {
+        let mut buf = AppendBuf::with_capacity(16);
+        buf.extend(b"0");
+        assert_eq!(buf.append_parts(0, |_| {}), b"");
+        let filled = buf.append_parts(5, |filler| {
+            filler.put(b"ab");
+            filler.put(b"");
+            assert_eq!(filler.filled(), b"ab");
+            filler.put(b"cde");
+        });
+        assert_eq!(filled, b"abcde");
+        buf.publish();
+        assert_eq!(&*buf.slice(0, 6), b"0abcde");
+    }
+
+    #[test]
+    #[should_panic(expected = "4 bytes of an append of 5 were put")]
+    fn an_append_is_filled_to_its_end() {
+        AppendBuf::with_capacity(8).append_parts(5, |filler| filler.put(b"four"));
+    }
+
+    #[test]
+    #[should_panic(expected = "out of range")]
+    fn an_append_is_filled_no_further() {
+        AppendBuf::with_capacity(8).append_parts(3, |filler| filler.put(b"four"));
     }
 
     #[test]

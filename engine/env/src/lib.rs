@@ -20,7 +20,7 @@ pub mod mutants;
 pub mod process;
 pub mod sim;
 
-pub use buf::{AppendBuf, IoSlice, prefetch};
+pub use buf::{AppendBuf, Filler, IoSlice, prefetch};
 pub use fatal::{Fatal, fatal};
 
 use std::future::Future;

@@ -8,6 +8,8 @@ pub const MAGIC_V1: u32 = 0xDAA3_20A7;
 pub const MAGIC_V2: u32 = 0xDAA3_20AB;
 /// Bytes of a record before the hosts' addresses, body, topic and properties are counted, lengths included.
 const FIXED_LEN: usize = 5 * 4 + 8 + 8 + 4 + 8 + 4 + 8 + 4 + 4 + 8 + 4 + 2;
+/// Most bytes of a record in front of its body: with two IPv6 addresses.
+const MAX_HEAD: usize = FIXED_LEN - 2 + 2 * 16;
 /// Longest topic of a v1 record.
 const MAX_TOPIC_V1: usize = 127;
 /// Longest topic of a v2 record.
@@ -191,32 +193,45 @@ impl RecordFields<'_> {
     /// Writes the record, with the body's CRC. Panics if `out` is not of the size that [`Self::encoded_len`] gave.
     pub fn encode_into(&self, out: &mut [u8]) {
         let size = out.len();
-        let v2 = self.topic.len() > MAX_TOPIC_V1;
-        let mut w = Writer { rest: out };
-        w.i32(size as i32);
-        w.i32(if v2 { MAGIC_V2 } else { MAGIC_V1 } as i32);
-        w.i32(body_crc(self.body) as i32);
-        w.i32(self.queue_id);
-        w.i32(self.flag);
-        w.i64(self.queue_offset);
-        w.i64(self.physical_offset);
-        w.i32(self.stored_sys_flag());
-        w.i64(self.born_timestamp);
-        w.host(self.born_host);
-        w.i64(self.store_timestamp);
-        w.host(self.store_host);
-        w.i32(self.reconsume_times);
-        w.i64(self.prepared_transaction_offset);
-        w.i32(self.body.len() as i32);
-        w.put(self.body);
-        match v2 {
-            true => w.put(&(self.topic.len() as i16).to_be_bytes()),
-            false => w.put(&[self.topic.len() as u8]),
+        let mut rest = out;
+        self.encode(size, |part| {
+            let (here, behind) = std::mem::take(&mut rest).split_at_mut(part.len());
+            here.copy_from_slice(part);
+            rest = behind;
+        });
+        assert!(rest.is_empty(), "{} bytes of the record's {size} are left over", rest.len());
+    }
+
+    /// Gives the parts of the record, with the body's CRC, one after the other to `put`: together `size` bytes, which is
+    /// what [`Self::encoded_len`] gave.
+    #[inline]
+    pub fn encode(&self, size: usize, mut put: impl FnMut(&[u8])) {
+        let is_v2 = self.topic.len() > MAX_TOPIC_V1;
+        let mut head = Head { bytes: [0; MAX_HEAD], len: 0 };
+        head.i32(size as i32);
+        head.i32(if is_v2 { MAGIC_V2 } else { MAGIC_V1 } as i32);
+        head.i32(body_crc(self.body) as i32);
+        head.i32(self.queue_id);
+        head.i32(self.flag);
+        head.i64(self.queue_offset);
+        head.i64(self.physical_offset);
+        head.i32(self.stored_sys_flag());
+        head.i64(self.born_timestamp);
+        head.host(self.born_host);
+        head.i64(self.store_timestamp);
+        head.host(self.store_host);
+        head.i32(self.reconsume_times);
+        head.i64(self.prepared_transaction_offset);
+        head.i32(self.body.len() as i32);
+        put(&head.bytes[..head.len]);
+        put(self.body);
+        match is_v2 {
+            true => put(&(self.topic.len() as i16).to_be_bytes()),
+            false => put(&[self.topic.len() as u8]),
         }
-        w.put(self.topic.as_bytes());
-        w.put(&(self.properties_len() as i16).to_be_bytes());
-        self.properties.iter().for_each(|part| w.put(part));
-        assert!(w.rest.is_empty(), "{} bytes of the record's {size} are left over", w.rest.len());
+        put(self.topic.as_bytes());
+        put(&(self.properties_len() as i16).to_be_bytes());
+        self.properties.iter().for_each(|part| put(part));
     }
 
     fn properties_len(&self) -> usize {
@@ -241,29 +256,34 @@ fn ip_len(ip: IpAddr) -> usize {
     if ip.to_canonical().is_ipv4() { 4 } else { 16 }
 }
 
-struct Writer<'a> {
-    rest: &'a mut [u8],
+/// What stands in front of the body.
+struct Head {
+    bytes: [u8; MAX_HEAD],
+    len: usize,
 }
 
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        let (head, rest) = std::mem::take(&mut self.rest).split_at_mut(bytes.len());
-        head.copy_from_slice(bytes);
-        self.rest = rest;
+impl Head {
+    #[inline(always)]
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.bytes[self.len..][..N].copy_from_slice(&bytes);
+        self.len += N;
     }
 
+    #[inline(always)]
     fn i32(&mut self, value: i32) {
-        self.put(&value.to_be_bytes());
+        self.put(value.to_be_bytes());
     }
 
+    #[inline(always)]
     fn i64(&mut self, value: i64) {
-        self.put(&value.to_be_bytes());
+        self.put(value.to_be_bytes());
     }
 
+    #[inline(always)]
     fn host(&mut self, host: SocketAddr) {
         match host.ip().to_canonical() {
-            IpAddr::V4(ip) => self.put(&ip.octets()),
-            IpAddr::V6(ip) => self.put(&ip.octets()),
+            IpAddr::V4(ip) => self.put(ip.octets()),
+            IpAddr::V6(ip) => self.put(ip.octets()),
         }
         self.i32(i32::from(host.port()));
     }

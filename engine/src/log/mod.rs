@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringmq_env::{Env, IoSlice, mutant};
+use ringmq_env::{Env, Filler, IoSlice, mutant};
 
 use crate::damage::DamageReport;
 use crate::signal::Signal;
@@ -139,11 +139,15 @@ impl<E: Env> Log<E> {
 
     /// Stages a record of `len` bytes, written by `fill`, which is told where it will lie. Returns that position
     /// and the record's CRC32. [`Log::kick`] gets it committed.
-    pub(crate) fn push(&self, len: usize, fill: impl FnOnce(LogPosition, &mut [u8])) -> (LogPosition, u32) {
+    pub(crate) fn push(
+        &self,
+        len: usize,
+        fill: impl FnOnce(LogPosition, &mut Filler<'_>),
+    ) -> (LogPosition, u32) {
         assert!(!self.0.closing.get(), "nothing is staged in a closing log");
         assert!(!self.0.rolling_back.get(), "nothing is staged while the log is rolled back");
         let mut staging = self.0.staging.borrow_mut();
-        let (position, crc) = staging.push(len, |position, record| fill(LogPosition(position), record));
+        let (position, crc) = staging.push(len, |position, filler| fill(LogPosition(position), filler));
         (LogPosition(position), crc)
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use ringmq_env::{AppendBuf, IoSlice, mutant};
+use ringmq_env::{AppendBuf, Filler, IoSlice, mutant};
 
 use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind, MARK_LEN, MAX_PAYLOAD, Mark};
 use super::hot_tail::HotTail;
@@ -210,8 +210,8 @@ impl Staging {
         self.end() + (len + FRAME_HEADER_LEN) as u64 <= self.segment.end()
     }
 
-    /// Appends a record of `len` bytes, written by `fill` into zeroed memory; returns its position and CRC32.
-    pub(crate) fn push(&mut self, len: usize, fill: impl FnOnce(u64, &mut [u8])) -> (u64, u32) {
+    /// Appends a record of `len` bytes, which `fill` puts there part by part; returns its position and CRC32.
+    pub(crate) fn push(&mut self, len: usize, fill: impl FnOnce(u64, &mut Filler<'_>)) -> (u64, u32) {
         self.reserve(len);
         let frame = self.open.get_or_insert_with(|| {
             let frame = OpenFrame { start: self.block.end(), crc: FrameCrc::new() };
@@ -219,8 +219,7 @@ impl Staging {
             frame
         });
         let position = self.block.end();
-        let record = self.block.buf.append(len);
-        fill(position, record);
+        let record = self.block.buf.append_parts(len, |filler| fill(position, filler));
         let crc = crc32fast::hash(record);
         frame.crc.record(crc);
         (position, crc)

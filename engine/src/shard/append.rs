@@ -147,11 +147,11 @@ impl<E: Env> Inner<E> {
         let mut tags_code = 0;
         let kind = kind_of(message.topic);
         let mut waits = None;
-        let (position, crc) = self.log.push(size, |position, record| {
+        let (position, crc) = self.log.push(size, |position, filler| {
             fields(message, offset, PhysicalOffset::new(self.options.id, position), store_ms)
-                .encode_into(record);
+                .encode(size, |part| filler.put(part));
             // The properties stand last; their parts were checked to be text.
-            let text = text::utf8(&record[size - properties_len..]).unwrap_or_default();
+            let text = text::utf8(&filler.filled()[size - properties_len..]).unwrap_or_default();
             let indexed = Indexed::of(text, message.sys_flag);
             tags_code = indexed.tags_code;
             let keys = indexed.keys.iter();
