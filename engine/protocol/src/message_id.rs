@@ -39,12 +39,12 @@ pub struct IdText {
 }
 
 impl IdText {
+    /// Of so many bytes as words of four: all ids are.
     fn of(bytes: &[u8]) -> IdText {
-        const HEX: &[u8; 16] = b"0123456789ABCDEF";
+        debug_assert!(bytes.len().is_multiple_of(4));
         let mut digits = [0; MAX_BYTES * 2];
-        for (pair, b) in digits.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = HEX[usize::from(b >> 4)];
-            pair[1] = HEX[usize::from(b & 15)];
+        for (eight, four) in digits.chunks_exact_mut(8).zip(bytes.as_chunks::<4>().0) {
+            eight.copy_from_slice(&hex_of(u32::from_be_bytes(*four)));
         }
         IdText { digits, len: bytes.len() as u8 * 2 }
     }
@@ -73,6 +73,19 @@ impl fmt::Debug for IdText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
     }
+}
+
+/// The eight hexadecimal digits of a number, all at once: one in each byte of a word.
+#[inline]
+fn hex_of(number: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let spread = u64::from(number);
+    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in each byte whose digit is a letter.
+    let letters = ((nibbles + ONES * 6) >> 4) & ONES;
+    (nibbles + ONES * u64::from(b'0') + letters * u64::from(b'A' - b'0' - 10)).to_be_bytes()
 }
 
 /// Bytes gathered up to the longest id.
@@ -236,6 +249,8 @@ fn month_of(time_ms: i64) -> std::ops::Range<i64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -251,6 +266,14 @@ mod tests {
         assert_eq!(OffsetMessageId::decode(bad), Err(MessageIdError::NotHex { at: 12 }));
         let bad = "7F00000100012A9F0000000000001234";
         assert_eq!(OffsetMessageId::decode(bad), Err(MessageIdError::BadPort { port: 0x12A9F }));
+    }
+
+    proptest! {
+        #[test]
+        fn digits_are_those_of_the_number(number: u32) {
+            let digits = String::from_utf8(hex_of(number).to_vec());
+            prop_assert_eq!(digits, Ok(format!("{number:08X}")));
+        }
     }
 
     #[test]

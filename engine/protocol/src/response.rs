@@ -40,41 +40,38 @@ impl SendResponse<'_> {
     /// Appends the whole frame (it has no body). Java's producer reads MSG_REGION and TRACE_ON unasked, so they are
     /// always there.
     pub fn write(&self, out: &mut BytesMut) {
-        match self.usual() {
-            Some(frame) => out.extend_from_slice(frame.bytes()),
-            None => self.write_any(out),
-        }
+        if self.is_usual() { self.write_usual(out) } else { self.write_any(out) }
     }
 
-    /// The whole frame, if it is of the usual kind: short, with nothing to escape, without what few answers have.
-    fn usual(&self) -> Option<Scratch> {
+    /// Whether the frame is of the usual kind: short, with nothing to escape, without what few answers have.
+    fn is_usual(&self) -> bool {
         let texts = [self.msg_id, self.transaction_id.unwrap_or_default(), self.region];
-        let is_usual = self.remark.is_none()
+        self.remark.is_none()
             && self.recall_handle.is_none()
             && self.batch_uniq_id.is_none()
-            && texts.iter().all(|text| text.len() <= MAX_USUAL_TEXT && write::is_plain(text));
-        if !is_usual {
-            return None;
-        }
-        let mut frame = Scratch::begin(self.code);
-        frame.put(b",\"extFields\":{\"queueId\":\"");
+            && texts.iter().all(|text| text.len() <= MAX_USUAL_TEXT && write::is_plain(text))
+    }
+
+    /// The whole frame of the usual kind.
+    fn write_usual(&self, out: &mut BytesMut) {
+        let mut frame = Scratch::begin(out, self.code);
+        frame.literal(b",\"extFields\":{\"queueId\":\"");
         frame.int(i64::from(self.queue_id));
         if let Some(id) = self.transaction_id {
-            frame.put(b"\",\"transactionId\":\"");
+            frame.literal(b"\",\"transactionId\":\"");
             frame.put(id.as_bytes());
         }
-        frame.put(b"\",\"msgId\":\"");
+        frame.literal(b"\",\"msgId\":\"");
         frame.put(self.msg_id.as_bytes());
-        frame.put(match self.trace_on {
-            true => b"\",\"TRACE_ON\":\"true\",\"MSG_REGION\":\"",
-            false => b"\",\"TRACE_ON\":\"false\",\"MSG_REGION\":\"",
-        });
+        match self.trace_on {
+            true => frame.literal(b"\",\"TRACE_ON\":\"true\",\"MSG_REGION\":\""),
+            false => frame.literal(b"\",\"TRACE_ON\":\"false\",\"MSG_REGION\":\""),
+        }
         frame.put(self.region.as_bytes());
-        frame.put(b"\",\"queueOffset\":\"");
+        frame.literal(b"\",\"queueOffset\":\"");
         frame.int(self.queue_offset);
-        frame.put(b"\"}");
+        frame.literal(b"\"}");
         frame.finish_response(self.opaque);
-        Some(frame)
     }
 
     /// The whole frame of any kind.
