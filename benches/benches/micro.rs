@@ -14,14 +14,14 @@ fn main() {
 
 #[divan::bench]
 fn decode_send(bencher: Bencher) {
-    let frame = ops::send_frame();
+    let frame = ops::send_frame(77);
     let mut forms = Forms::default();
     bencher.with_inputs(|| frame.clone()).bench_local_refs(|frame| ops::decode(black_box(frame), &mut forms));
 }
 
 #[divan::bench]
 fn decode_unknown_send(bencher: Bencher) {
-    let frame = ops::send_frame();
+    let frame = ops::send_frame(77);
     bencher.with_inputs(|| frame.clone()).bench_local_refs(|frame| ops::decode_unknown(black_box(frame)));
 }
 

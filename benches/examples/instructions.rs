@@ -105,7 +105,7 @@ fn decode_unknown_send() -> u64 {
 }
 
 fn decode_each(mut decode: impl FnMut(&mut [u8]) -> (i32, usize)) -> u64 {
-    let mut frames = vec![ops::send_frame(); REPEAT as usize + 1].into_iter();
+    let mut frames = (0..=REPEAT as i32).map(ops::send_frame).collect::<Vec<_>>().into_iter();
     repeat(|| {
         let mut frame = frames.next().expect("a frame for each repetition");
         black_box(decode(black_box(&mut frame)));

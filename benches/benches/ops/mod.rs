@@ -30,16 +30,16 @@ pub fn body() -> Vec<u8> {
     (0..1024).map(|i| b'a' + (i % 26) as u8).collect()
 }
 
-/// The frame of a send request, as the Java client writes it.
-pub fn send_frame() -> Vec<u8> {
+/// The frame of the `number`th send request of a client, as Java's writes it.
+pub fn send_frame(number: i32) -> Vec<u8> {
     let header = SendHeaderV2 {
         producer_group: "bench_producer",
         topic: "BenchTopic",
         default_topic: "TBW102",
         default_topic_queue_nums: 8,
-        queue_id: 3,
+        queue_id: number % 8,
         sys_flag: 0,
-        born_timestamp: 1_700_000_000_000,
+        born_timestamp: 1_700_000_000_000 + i64::from(number),
         flag: 0,
         properties: Some(PROPERTIES),
         reconsume_times: Some(0),
@@ -49,7 +49,7 @@ pub fn send_frame() -> Vec<u8> {
         broker_name: None,
     };
     let mut out = BytesMut::new();
-    Command::request(SEND_MESSAGE_V2, 77).with_header(&header).with_body(body()).encode_json(&mut out);
+    Command::request(SEND_MESSAGE_V2, number).with_header(&header).with_body(body()).encode_json(&mut out);
     out.to_vec()
 }
 

@@ -85,7 +85,8 @@ pub fn dispatch<E: Env>(
     mut frame: BytesMut,
 ) -> Result<Step, FrameError> {
     let base = frame.as_ptr() as usize;
-    let parsed = Frame::parse_like(&mut frame, core.limits(), &mut core.forms.borrow_mut())?;
+    let mut forms = core.forms.borrow_mut();
+    let parsed = Frame::parse_like(&mut frame, core.limits(), &mut forms)?;
     let header = &parsed.header;
     if header.is_response() {
         if connection.invocation_answered(header.opaque) {

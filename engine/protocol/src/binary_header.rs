@@ -1,5 +1,7 @@
 //! The ROCKETMQ binary header (part A.4).
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, BytesMut};
 
 use crate::command::Command;
@@ -34,7 +36,7 @@ pub(crate) fn parse(bytes: &mut [u8], max_fields: usize) -> Result<Header<'_>, H
         serialize: SerializeType::RocketMq,
         // SAFETY: the entries were found in these bytes, and zeroes stand in front of each name and each value: what
         // is UTF-8 as a whole begins no character in one and ends it in another.
-        ext: unsafe { ExtFields::new(utf8(bytes, ext)?, entries) },
+        ext: unsafe { ExtFields::new(utf8(bytes, ext)?, Cow::Owned(entries)) },
     })
 }
 

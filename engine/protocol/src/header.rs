@@ -1,6 +1,6 @@
 //! The header of a frame as a view of the received bytes, whichever of the two forms it came in.
 
-use smallvec::SmallVec;
+use std::borrow::Cow;
 
 use crate::json::scan::SyntaxError;
 use crate::language::Language;
@@ -125,8 +125,32 @@ pub(crate) struct Entry {
     pub value_end: u32,
 }
 
-/// Entries that fit without an allocation: a V2 send has 14 fields and a few of hooks.
-pub(crate) type Entries = SmallVec<[Entry; 24]>;
+impl Entry {
+    /// A value in quotes whose name, of so many bytes, ends three bytes before it: `"name":"`.
+    #[inline(always)]
+    pub(crate) fn behind_its_name(name_len: u32, value_start: u32, value_end: u32) -> Entry {
+        let name_end = value_start - 3;
+        Entry { name_start: name_end - name_len, name_end, value_start, value_end }
+    }
+
+    /// So many bytes further on.
+    #[inline(always)]
+    pub(crate) fn moved(self, by: u32) -> Entry {
+        let Entry { name_start, name_end, value_start, value_end } = self;
+        Entry {
+            name_start: name_start + by,
+            name_end: name_end + by,
+            value_start: value_start + by,
+            value_end: value_end + by,
+        }
+    }
+}
+
+/// Entries while a header is read.
+pub(crate) type Entries = Vec<Entry>;
+
+/// Ext fields of a usual header: a V2 send has 14 and a few of hooks.
+pub(crate) const USUAL_FIELDS: usize = 24;
 
 /// Name and value of each field.
 struct Fields<'a, 'e> {
@@ -170,14 +194,14 @@ impl<'a> DoubleEndedIterator for Fields<'a, '_> {
 #[derive(Clone, Debug, Default)]
 pub struct ExtFields<'a> {
     text: &'a str,
-    entries: Entries,
+    entries: Cow<'a, [Entry]>,
 }
 
 impl<'a> ExtFields<'a> {
     /// # Safety
     ///
     /// Each of the `entries` has a name and a value that are ranges of `text`, on character boundaries.
-    pub(crate) unsafe fn new(text: &'a str, entries: Entries) -> ExtFields<'a> {
+    pub(crate) unsafe fn new(text: &'a str, entries: Cow<'a, [Entry]>) -> ExtFields<'a> {
         ExtFields { text, entries }
     }
 

@@ -3,29 +3,38 @@
 mod forms;
 mod usual;
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 pub use forms::Forms;
 use forms::Head;
 
-use crate::header::{Entries, Entry, ExtFields, Header, HeaderError, SerializeType};
+use crate::header::{Entries, Entry, ExtFields, Header, HeaderError, SerializeType, USUAL_FIELDS};
 use crate::json::scan::{self, Span, SyntaxError};
 use crate::language::Language;
 
 /// Reads a header; strings are unescaped in place. Linear in the header's length, without recursion; allocates only
-/// when there are more than 24 ext fields, or when the form is learned.
+/// when there are no forms, which have memory for the entries, or when the form is learned.
 pub(crate) fn parse<'a>(
     bytes: &'a mut [u8],
     max_fields: usize,
-    forms: Option<&mut Forms>,
+    mut forms: Option<&'a mut Forms>,
 ) -> Result<Header<'a>, HeaderError> {
-    let mut entries = Entries::new();
-    let head = head(bytes, max_fields, forms, &mut entries)?;
+    let mut entries = match &mut forms {
+        Some(forms) => forms.take_entries(),
+        None => Entries::with_capacity(USUAL_FIELDS),
+    };
+    let head = head(bytes, max_fields, forms.as_deref_mut(), &mut entries)?;
     usual::unescape(&head.escaped, bytes, &mut entries)?;
     let text = match head.is_ascii {
         // SAFETY: every byte is ASCII, but for the characters that `scan::unescape` wrote whole.
         true => unsafe { std::str::from_utf8_unchecked(bytes) },
         false => std::str::from_utf8(bytes).map_err(|e| HeaderError::NotUtf8 { at: e.valid_up_to() })?,
+    };
+    let entries = match forms {
+        Some(forms) => Cow::Borrowed(forms.keep_entries(entries)),
+        None => Cow::Owned(entries),
     };
     Ok(Header {
         code: head.code,
@@ -344,6 +353,32 @@ mod tests {
             // What a known form says of it, if it is of that form, is the same, too.
             let known = whole(&bytes, 64, Some(&mut forms_of(USUAL.as_bytes())));
             prop_assert_eq!(known, whole(&bytes, 64, None));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_differs_among_headers_of_a_form_is_read(
+            headers in prop::collection::vec(
+                (
+                    prop_oneof![4 => Just("group"), 1 => Just("other group"), 1 => Just("中")],
+                    prop_oneof![2 => Just("T"), 1 => Just("a topic whose name is longer than sixteen bytes"), 1 => Just("")],
+                    prop_oneof![2 => Just(String::new()), 1 => "(K\\\\u0001v\\\\u0002|[a-z]{1,20}|\\\\n|中|\\\\q){0,4}"],
+                    any::<i32>(),
+                    prop_oneof![3 => Just(r#""false""#), 1 => Just(r#""true""#), 1 => Just(r#""\u0002""#), 1 => Just("null")],
+                ),
+                1..12,
+            ),
+        ) {
+            let mut forms = Forms::default();
+            for (group, topic, properties, opaque, batch) in headers {
+                let text = format!(
+                    "{{\"code\":310,\"extFields\":{{\"a\":\"{group}\",\"topic\":\"{topic}\",\"c\":\"TBW102\",\
+                     \"i\":\"{properties}\",\"m\":{batch}}},\"flag\":0,\"opaque\":{opaque},\"version\":475}}"
+                );
+                let known = whole(text.as_bytes(), 64, Some(&mut forms));
+                prop_assert_eq!(known, whole(text.as_bytes(), 64, None), "{}", text);
+            }
         }
     }
 

@@ -48,13 +48,26 @@ impl<'a> Field<'a> for &'a str {
     }
 }
 
+/// The number that digits alone stand for, if there are no more of them than `most`, with which none overflows.
+#[inline(always)]
+fn digits(text: &str, most: usize) -> Option<i64> {
+    if text.is_empty() || text.len() > most {
+        return None;
+    }
+    let digit = |byte: u8| Some(i64::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    text.bytes().try_fold(0, |number, byte| Some(number * 10 + digit(byte)?))
+}
+
 macro_rules! int_field {
-    ($ty:ty, $expected:literal) => {
+    ($ty:ty, $most:literal, $expected:literal) => {
         impl<'a> Field<'a> for $ty {
             #[inline]
             fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
                 let value = value.ok_or(ExtError::Missing { field })?;
-                value.parse().map_err(|_| ExtError::invalid(field, $expected, value))
+                match digits(value, $most) {
+                    Some(number) => Ok(number as $ty),
+                    None => value.parse().map_err(|_| ExtError::invalid(field, $expected, value)),
+                }
             }
 
             fn write(&self, field: &'static str, sink: &mut dyn FieldSink) {
@@ -64,8 +77,8 @@ macro_rules! int_field {
     };
 }
 
-int_field!(i32, "a 32-bit integer");
-int_field!(i64, "a 64-bit integer");
+int_field!(i32, 9, "a 32-bit integer");
+int_field!(i64, 18, "a 64-bit integer");
 
 impl<'a> Field<'a> for bool {
     #[inline]
@@ -105,5 +118,20 @@ impl<'a> Field<'a> for Option<&'a str> {
 
     fn write(&self, field: &'static str, sink: &mut dyn FieldSink) {
         self.iter().for_each(|value| value.write(field, sink));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_are_read_as_they_are_parsed(text in "[+-]?[0-9]{0,21}|[0-9]{1,3}.") {
+            prop_assert_eq!(i32::read(Some(&text), "f").ok(), text.parse::<i32>().ok());
+            prop_assert_eq!(i64::read(Some(&text), "f").ok(), text.parse::<i64>().ok());
+        }
     }
 }

@@ -211,12 +211,14 @@ fn next_escape(text: &[u8], from: usize) -> usize {
 }
 
 /// The character below 16 whose escape stands at `at`, as `\u000` and a digit: those between a message's properties are
-/// nearly all that a header has.
+/// nearly all that a header has. None for one that is not followed by two bytes more.
 #[inline(always)]
 fn separator(text: &[u8], at: usize) -> Option<u8> {
-    let [b'\\', b'u', b'0', b'0', b'0', digit] = text[at..].first_chunk()? else { return None };
-    let value = HEX[usize::from(*digit)];
-    (value != NO_HEX).then_some(value)
+    const PREFIX: u64 = u64::from_le_bytes(*b"\\u000\0\0\0");
+    const MASK: u64 = (1 << 40) - 1;
+    let word = u64::from_le_bytes(*text[at..].first_chunk()?);
+    let value = HEX[usize::from((word >> 40) as u8)];
+    (word & MASK == PREFIX && value != NO_HEX).then_some(value)
 }
 
 /// The character of the escape at `at`, and where the text goes on.

@@ -1,11 +1,11 @@
 //! Headers that look like one before: a client writes the same names in the same order again and again, so that only
-//! the values need to be read. What stands between them is compared.
+//! the values need to be read, and of these only what was ever seen to differ. The rest is compared.
 
 use smallvec::SmallVec;
 
 use super::Fields;
 use super::usual::{self, Usual};
-use crate::header::{Entries, Entry};
+use crate::header::{Entries, Entry, USUAL_FIELDS};
 use crate::json::scan::Span;
 use crate::language::Language;
 use crate::marks;
@@ -18,12 +18,13 @@ const MAX_LEN: usize = 2048;
 /// costs no more than without forms.
 const LEARN_EVERY: u32 = 4;
 
-/// The forms of the JSON headers that a core has read, the last one first. It belongs to one core, and takes some
-/// 20 KiB at most.
+/// The forms of the JSON headers that a core has read, the last one first, and memory for the ext fields of the one that
+/// it reads. It belongs to one core, and takes some 60 KiB at most.
 #[derive(Debug, Default)]
 pub struct Forms {
     known: Vec<Form>,
     misses: u32,
+    entries: Entries,
 }
 
 /// A header but for its ext fields.
@@ -54,11 +55,25 @@ impl Head {
 }
 
 impl Forms {
+    /// Memory for a header's entries, empty.
+    pub(super) fn take_entries(&mut self) -> Entries {
+        self.entries.clear();
+        std::mem::take(&mut self.entries)
+    }
+
+    /// Keeps the memory for the next header, and shows what is in it.
+    pub(super) fn keep_entries(&mut self, entries: Entries) -> &[Entry] {
+        self.entries = entries;
+        &self.entries
+    }
+
     /// Reads a header of a known form, with its ext fields as `entries`, which are empty.
     pub(super) fn read(&mut self, bytes: &[u8], max_fields: usize, entries: &mut Entries) -> Option<Head> {
         for at in 0..self.known.len() {
             if let Some(head) = self.known[at].read(bytes, max_fields, entries) {
-                self.known[..=at].rotate_right(1);
+                if at > 0 {
+                    self.known[..=at].rotate_right(1);
+                }
                 return Some(head);
             }
             entries.clear();
@@ -81,13 +96,20 @@ impl Forms {
     }
 }
 
-/// What the headers of one form share.
+/// What the headers of one form share, and what they have had in common so far.
 #[derive(Debug)]
 struct Form {
-    parts: Vec<Part>,
-    /// Behind the last value.
-    end: Literal,
-    /// How many of the parts are ext fields.
+    /// Holds for each header of the form.
+    whole: Shape,
+    /// The same, with the values that were never seen to differ as part of what is compared: most are a client's own, or
+    /// defaults. Tried first.
+    quick: Option<Shape>,
+    /// The first header of the form, and where its values are.
+    sample: Box<[u8]>,
+    values: Vec<(Span, Value)>,
+    /// Which of the values have differed from the sample's. None comes back, so that `quick` is made anew a few times only.
+    varies: Vec<bool>,
+    /// How many of the values are ext fields.
     fields: usize,
     code: i32,
     version: i32,
@@ -95,19 +117,40 @@ struct Form {
     language: Language,
 }
 
-/// A value and what stands in front of it.
+/// The values of a header, with what stands between them.
+#[derive(Debug)]
+struct Shape {
+    parts: Vec<Part>,
+    /// Behind the last value.
+    end: Part,
+}
+
+/// What stands in front of a value, up to the value before.
 #[derive(Debug)]
 struct Part {
     before: Literal,
-    value: Value,
+    /// Ext fields whose values are part of `before`, with their places in that.
+    same: Vec<Entry>,
+    /// What kind of value follows; none at the end.
+    value: Option<Value>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
     Opaque,
     Remark,
     /// A text; its name, of so many bytes, ends three bytes before it: `"name":"`.
     Ext(u32),
+}
+
+/// What varies among the headers of a form.
+#[derive(Default)]
+struct Found {
+    opaque: i32,
+    remark: Option<Span>,
+    /// Whether there may be something that is not ASCII.
+    high: bool,
+    escaped: SmallVec<[u8; 4]>,
 }
 
 impl Form {
@@ -121,16 +164,16 @@ impl Form {
         values.extend(read.opaque.map(|opaque| (opaque, Value::Opaque)));
         values.extend(fields.remark.map(|remark| (remark, Value::Remark)));
         values.sort_unstable_by_key(|(span, _)| span.start);
-        let (mut parts, mut at) = (Vec::with_capacity(values.len()), 0);
-        for (span, value) in values {
-            parts.push(Part { before: Literal::new(&bytes[at..span.start])?, value });
-            at = span.end;
-        }
-        let end = Literal::new(&bytes[at..])?;
+        // What is undone in place, or is no ASCII, is read each time.
+        let is_plain = |text: &[u8]| text.is_ascii() && !text.contains(&b'\\');
+        let varies = |(span, value): &(Span, Value)| !value.is_ext() || !is_plain(span.of(bytes));
         let (code, version, flag) = (fields.code, fields.version, fields.flag);
-        (entries.len() <= entries.inline_size()).then_some(Form {
-            parts,
-            end,
+        (entries.len() <= USUAL_FIELDS).then_some(Form {
+            whole: Shape::of(bytes, &values, |_| true)?,
+            quick: None,
+            varies: values.iter().map(varies).collect(),
+            sample: bytes.into(),
+            values,
             fields: entries.len(),
             code,
             version,
@@ -139,41 +182,106 @@ impl Form {
         })
     }
 
-    fn read(&self, bytes: &[u8], max_fields: usize, entries: &mut Entries) -> Option<Head> {
-        let (mut opaque, mut remark, mut escaped) = (0, None, SmallVec::new());
-        let (mut at, mut high) = (0, false);
+    fn read(&mut self, bytes: &[u8], max_fields: usize, entries: &mut Entries) -> Option<Head> {
+        if self.fields > max_fields {
+            return None;
+        }
+        entries.reserve(self.fields);
+        let quick = self.quick.as_ref().and_then(|quick| quick.read(bytes, entries));
+        let found = match quick {
+            Some(found) => found,
+            None => {
+                entries.clear();
+                let found = self.whole.read(bytes, entries)?;
+                self.compare(bytes, entries);
+                found
+            }
+        };
+        Some(Head {
+            code: self.code,
+            version: self.version,
+            opaque: found.opaque,
+            flag: self.flag,
+            language: self.language,
+            remark: found.remark,
+            is_ascii: !found.high,
+            escaped: found.escaped,
+        })
+    }
+
+    /// Learns from a header of the form, which has these entries, what may differ.
+    #[cold]
+    fn compare(&mut self, bytes: &[u8], entries: &Entries) {
+        let ext = self.values.iter().zip(&mut self.varies).filter(|((_, value), _)| value.is_ext());
+        for (((span, _), varies), entry) in ext.zip(entries) {
+            let value = &bytes[entry.value_start as usize..entry.value_end as usize];
+            *varies |= *value != *span.of(&self.sample);
+        }
+        self.quick = Shape::of(&self.sample, &self.values, |place| self.varies[place]);
+    }
+}
+
+impl Value {
+    fn is_ext(self) -> bool {
+        matches!(self, Value::Ext(_))
+    }
+}
+
+impl Shape {
+    /// Of a header with these values; `is_read` tells of each place among them whether the value is read, or else always
+    /// the same.
+    fn of(bytes: &[u8], values: &[(Span, Value)], is_read: impl Fn(usize) -> bool) -> Option<Shape> {
+        let (mut parts, mut at, mut same) = (Vec::with_capacity(values.len()), 0, Vec::new());
+        for (place, (span, value)) in values.iter().enumerate() {
+            match value {
+                Value::Ext(name_len) if !is_read(place) => {
+                    let (value_start, value_end) = ((span.start - at) as u32, (span.end - at) as u32);
+                    same.push(Entry::behind_its_name(*name_len, value_start, value_end));
+                }
+                _ => {
+                    let before = Literal::new(&bytes[at..span.start])?;
+                    parts.push(Part { before, same: std::mem::take(&mut same), value: Some(*value) });
+                    at = span.end;
+                }
+            }
+        }
+        let end = Part { before: Literal::new(&bytes[at..])?, same, value: None };
+        Some(Shape { parts, end })
+    }
+
+    #[inline]
+    fn read(&self, bytes: &[u8], entries: &mut Entries) -> Option<Found> {
+        let (mut found, mut at) = (Found::default(), 0);
         for part in &self.parts {
-            at = part.before.skip(bytes, at)?;
-            if let Value::Opaque = part.value {
-                opaque = usual::int(bytes, &mut at)?;
+            at = part.skip(bytes, at, entries)?;
+            if let Some(Value::Opaque) = part.value {
+                found.opaque = usual::int(bytes, &mut at)?;
                 continue;
             }
             let text = Text::at(bytes, at)?;
             match part.value {
-                Value::Ext(name_len) => {
+                Some(Value::Ext(name_len)) => {
                     if text.is_escaped {
-                        escaped.push(u8::try_from(entries.len()).ok()?);
+                        found.escaped.push(u8::try_from(entries.len()).ok()?);
                     }
-                    let (value_start, name_end) = (at as u32, at as u32 - 3);
-                    let name_start = name_end - name_len;
-                    entries.push(Entry { name_start, name_end, value_start, value_end: text.end as u32 });
+                    entries.push(Entry::behind_its_name(name_len, at as u32, text.end as u32));
                 }
                 _ if text.is_escaped => return None,
-                _ => remark = Some(Span { start: at, end: text.end }),
+                _ => found.remark = Some(Span { start: at, end: text.end }),
             }
-            (at, high) = (text.end, high | text.high);
+            (at, found.high) = (text.end, found.high | text.high);
         }
-        let is_whole = self.end.skip(bytes, at)? == bytes.len() && self.fields <= max_fields;
-        is_whole.then_some(Head {
-            code: self.code,
-            version: self.version,
-            opaque,
-            flag: self.flag,
-            language: self.language,
-            remark,
-            is_ascii: !high,
-            escaped,
-        })
+        (self.end.skip(bytes, at, entries)? == bytes.len()).then_some(found)
+    }
+}
+
+impl Part {
+    /// Where the value begins, if what should stand in front of it does at `at`.
+    #[inline(always)]
+    fn skip(&self, bytes: &[u8], at: usize, entries: &mut Entries) -> Option<usize> {
+        let behind = self.before.skip(bytes, at)?;
+        entries.extend(self.same.iter().map(|entry| entry.moved(at as u32)));
+        Some(behind)
     }
 }
 
