@@ -9,6 +9,7 @@ mod binary_header;
 pub mod body;
 pub mod codes;
 pub mod command;
+pub mod crc;
 pub mod frame;
 pub mod header;
 pub mod headers;

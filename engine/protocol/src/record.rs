@@ -1,6 +1,7 @@
 //! The stored record, byte for byte Java's (part C.1): what a pull delivers is what was stored.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 
 /// Magic number of a record whose topic's length takes one byte.
 pub const MAGIC_V1: u32 = 0xDAA3_20A7;
@@ -8,6 +9,8 @@ pub const MAGIC_V1: u32 = 0xDAA3_20A7;
 pub const MAGIC_V2: u32 = 0xDAA3_20AB;
 /// Bytes of a record before the hosts' addresses, body, topic and properties are counted, lengths included.
 const FIXED_LEN: usize = 5 * 4 + 8 + 8 + 4 + 8 + 4 + 8 + 4 + 4 + 8 + 4 + 2;
+/// What a record states of the body's CRC32.
+const BODY_CRC_BITS: u32 = 0x7FFF_FFFF;
 /// Most bytes of a record in front of its body: with two IPv6 addresses.
 const MAX_HEAD: usize = FIXED_LEN - 2 + 2 * 16;
 /// Longest topic of a v1 record.
@@ -203,14 +206,15 @@ impl RecordFields<'_> {
     }
 
     /// Gives the parts of the record, with the body's CRC, one after the other to `put`: together `size` bytes, which is
-    /// what [`Self::encoded_len`] gave.
+    /// what [`Self::encoded_len`] gave. Tells where the body lies, and its CRC32.
     #[inline]
-    pub fn encode(&self, size: usize, mut put: impl FnMut(&[u8])) {
+    pub fn encode(&self, size: usize, mut put: impl FnMut(&[u8])) -> (Range<usize>, u32) {
+        let crc = crc32fast::hash(self.body);
         let is_v2 = self.topic.len() > MAX_TOPIC_V1;
         let mut head = Head { bytes: [0; MAX_HEAD], len: 0 };
         head.i32(size as i32);
         head.i32(if is_v2 { MAGIC_V2 } else { MAGIC_V1 } as i32);
-        head.i32(body_crc(self.body) as i32);
+        head.i32((crc & BODY_CRC_BITS) as i32);
         head.i32(self.queue_id);
         head.i32(self.flag);
         head.i64(self.queue_offset);
@@ -232,6 +236,7 @@ impl RecordFields<'_> {
         put(self.topic.as_bytes());
         put(&(self.properties_len() as i16).to_be_bytes());
         self.properties.iter().for_each(|part| put(part));
+        (head.len..head.len + self.body.len(), crc)
     }
 
     fn properties_len(&self) -> usize {
@@ -248,7 +253,7 @@ impl RecordFields<'_> {
 
 /// The CRC that a record states for its body: Java's CRC32 without the top bit.
 pub fn body_crc(body: &[u8]) -> u32 {
-    crc32fast::hash(body) & 0x7FFF_FFFF
+    crc32fast::hash(body) & BODY_CRC_BITS
 }
 
 /// Bytes of an address; an IPv4 address in IPv6 clothes counts as IPv4.

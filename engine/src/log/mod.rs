@@ -137,12 +137,12 @@ impl<E: Env> Log<E> {
         self.0.staging.borrow_mut().reserve(len);
     }
 
-    /// Stages a record of `len` bytes, written by `fill`, which is told where it will lie. Returns that position
-    /// and the record's CRC32. [`Log::kick`] gets it committed.
+    /// Stages a record of `len` bytes, written by `fill`, which is told where it will lie, and tells its CRC32. Returns
+    /// both. [`Log::kick`] gets it committed.
     pub(crate) fn push(
         &self,
         len: usize,
-        fill: impl FnOnce(LogPosition, &mut Filler<'_>),
+        fill: impl FnOnce(LogPosition, &mut Filler<'_>) -> u32,
     ) -> (LogPosition, u32) {
         assert!(!self.0.closing.get(), "nothing is staged in a closing log");
         assert!(!self.0.rolling_back.get(), "nothing is staged while the log is rolled back");

@@ -210,8 +210,9 @@ impl Staging {
         self.end() + (len + FRAME_HEADER_LEN) as u64 <= self.segment.end()
     }
 
-    /// Appends a record of `len` bytes, which `fill` puts there part by part; returns its position and CRC32.
-    pub(crate) fn push(&mut self, len: usize, fill: impl FnOnce(u64, &mut Filler<'_>)) -> (u64, u32) {
+    /// Appends a record of `len` bytes, which `fill` puts there part by part, and of which it tells the CRC32; returns its
+    /// position and that.
+    pub(crate) fn push(&mut self, len: usize, fill: impl FnOnce(u64, &mut Filler<'_>) -> u32) -> (u64, u32) {
         self.reserve(len);
         let frame = self.open.get_or_insert_with(|| {
             let frame = OpenFrame { start: self.block.end(), crc: FrameCrc::new() };
@@ -219,8 +220,9 @@ impl Staging {
             frame
         });
         let position = self.block.end();
-        let record = self.block.buf.append_parts(len, |filler| fill(position, filler));
-        let crc = crc32fast::hash(record);
+        let mut crc = 0;
+        let record = self.block.buf.append_parts(len, |filler| crc = fill(position, filler));
+        debug_assert_eq!(crc, crc32fast::hash(record), "what is told of a record is what lies there");
         frame.crc.record(crc);
         (position, crc)
     }

@@ -1,6 +1,7 @@
 //! Appends: a message becomes a record, in place, in the tail of the log.
 
 use ringmq_env::Env;
+use ringmq_protocol::crc;
 use ringmq_protocol::record::{MAX_PROPERTIES, RecordError, RecordFields, sys_flag};
 use ringmq_protocol::text;
 use smallvec::SmallVec;
@@ -148,15 +149,17 @@ impl<E: Env> Inner<E> {
         let kind = kind_of(message.topic);
         let mut waits = None;
         let (position, crc) = self.log.push(size, |position, filler| {
-            fields(message, offset, PhysicalOffset::new(self.options.id, position), store_ms)
-                .encode(size, |part| filler.put(part));
+            let fields = fields(message, offset, PhysicalOffset::new(self.options.id, position), store_ms);
+            let (body, body_crc) = fields.encode(size, |part| filler.put(part));
+            let record = filler.filled();
             // The properties stand last; their parts were checked to be text.
-            let text = text::utf8(&filler.filled()[size - properties_len..]).unwrap_or_default();
+            let text = text::utf8(&record[size - properties_len..]).unwrap_or_default();
             let indexed = Indexed::of(text, message.sys_flag);
             tags_code = indexed.tags_code;
             let keys = indexed.keys.iter();
             staged.keys.extend(keys.map(|key| (key_hash(message.topic, key), position, store_ms)));
             waits = kind.and_then(|kind| PendingRecord::of(kind, text, position, size as u32, 0));
+            crc::around(record, body, body_crc)
         });
         waits.iter_mut().for_each(|record| record.crc = crc);
         let entry = IndexEntry { position, size: size as u32, crc, tags_code, store_ms };

@@ -34,12 +34,13 @@ impl<'a> Indexed<'a> {
             }
         }
         let tags_code = tags.map_or(0, properties::tags_code);
-        if sys_flag & sys_flag::TRANSACTION_TYPE == sys_flag::TRANSACTION_ROLLBACK {
-            return Indexed { tags_code, keys: SmallVec::new() };
+        let mut indexed = Indexed { tags_code, keys: SmallVec::new() };
+        if sys_flag & sys_flag::TRANSACTION_TYPE != sys_flag::TRANSACTION_ROLLBACK {
+            indexed.keys.extend(unique);
+            indexed.keys.extend(dedupe);
+            keys.into_iter().for_each(|keys| indexed.keys.extend(properties::keys(keys)));
         }
-        let keys =
-            unique.into_iter().chain(dedupe).chain(keys.into_iter().flat_map(properties::keys)).collect();
-        Indexed { tags_code, keys }
+        indexed
     }
 
     /// Whether a query by `key` should find the message.
