@@ -190,6 +190,15 @@ impl<E: Env> Core<E> {
         }
     }
 
+    /// The same for a send. Most shards are on the core of the connection, and a send for one is not copied into an
+    /// envelope and out of it.
+    pub fn submit_send(self: &Rc<Self>, shard: ShardId, reply: ReplyTo, bytes: usize, send: SendRequest) {
+        if self.identity.routing.core(shard) == self.id {
+            return self.shard(shard).send_from(self, reply, send);
+        }
+        self.submit(shard, reply, bytes, ShardRequest::Send(send));
+    }
+
     /// Sends a request that began on a connection of this core to core 0.
     pub fn submit_control(self: &Rc<Self>, request: ControlRequest) {
         if self.id == CONTROL_CORE {

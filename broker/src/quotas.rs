@@ -240,18 +240,24 @@ impl Quotas {
         if self.senders.is_empty() { None } else { self.senders.get(group).cloned() }
     }
 
-    /// Whether a message may be sent to the topic now. `sender` is a group of producers that has a quota.
-    pub fn may_send(&mut self, topic: &str, sender: Option<&str>, now: Instant) -> Result<(), Over> {
+    /// Whether a message may be sent to the topic now: the clock is read where there is a quota. `sender` is a group of
+    /// producers that has one.
+    pub fn may_send(
+        &mut self,
+        topic: &str,
+        sender: Option<&str>,
+        now: impl Fn() -> Instant,
+    ) -> Result<(), Over> {
         if !self.broker.send.is_off()
-            && let Some(over) = self.broker.send.over(now, || "this broker".to_owned())
+            && let Some(over) = self.broker.send.over(now(), || "this broker".to_owned())
         {
             return Err(over);
         }
         let topics = if self.topics.is_empty() { None } else { self.topics.get_mut(topic) };
-        let of_topic = topics.and_then(|both| both.send.over(now, || format!("topic {topic}")));
+        let of_topic = topics.and_then(|both| both.send.over(now(), || format!("topic {topic}")));
         let of_group = || {
             let group = sender?;
-            self.groups.get_mut(group)?.send.over(now, || format!("group {group}"))
+            self.groups.get_mut(group)?.send.over(now(), || format!("group {group}"))
         };
         match of_topic.or_else(of_group) {
             Some(over) => Err(over),
@@ -349,7 +355,8 @@ mod tests {
 
     /// Messages that pass, one after the other.
     fn passed(quotas: &mut Quotas, ms: u64, tries: usize) -> usize {
-        let mut pass = || quotas.may_send("t", None, at(ms)).map(|()| quotas.sent("t", None, 1, 10)).is_ok();
+        let mut pass =
+            || quotas.may_send("t", None, || at(ms)).map(|()| quotas.sent("t", None, 1, 10)).is_ok();
         (0..tries).filter(|_| pass()).count()
     }
 
@@ -361,12 +368,12 @@ mod tests {
         assert_eq!(passed(&mut quotas, 0, 1000), 100);
         assert_eq!(passed(&mut quotas, 500, 1000), 50);
         assert_eq!(passed(&mut quotas, 60_500, 1000), 100);
-        let over = quotas.may_send("t", None, at(60_500)).unwrap_err();
+        let over = quotas.may_send("t", None, || at(60_500)).unwrap_err();
         assert_eq!(
             over.to_string(),
             "topic t is 0 messages over its quota of 100 a second, free again in 10 ms"
         );
-        assert!(quotas.may_send("other", None, at(60_500)).is_ok());
+        assert!(quotas.may_send("other", None, || at(60_500)).is_ok());
         quotas.apply(&topic("t", 4, &[]));
         assert_eq!(passed(&mut quotas, 60_500, 1000), 1000);
     }
@@ -374,12 +381,12 @@ mod tests {
     #[test]
     fn a_batch_passes_whole_and_is_waited_for() {
         let mut quotas = quotas(1, BrokerQuotas { send_bytes: 1000, ..BrokerQuotas::default() });
-        quotas.may_send("t", None, at(0)).unwrap();
+        quotas.may_send("t", None, || at(0)).unwrap();
         quotas.sent("t", None, 50, 5000);
-        let over = quotas.may_send("t", None, at(1000)).unwrap_err();
+        let over = quotas.may_send("t", None, || at(1000)).unwrap_err();
         assert_eq!(over.wait, Duration::from_millis(3001));
         assert!(over.to_string().starts_with("this broker is 3000 bytes over its quota of 1000 a second"));
-        assert!(quotas.may_send("t", None, at(4002)).is_ok());
+        assert!(quotas.may_send("t", None, || at(4002)).is_ok());
     }
 
     #[test]
@@ -388,7 +395,7 @@ mod tests {
         quotas.apply(&topic("t", 4, &[(SEND, "100")]));
         assert_eq!(passed(&mut quotas, 0, 1000), 50);
         assert!(
-            quotas.may_send("t", None, at(0)).unwrap_err().to_string().contains("100 a second (50 here)")
+            quotas.may_send("t", None, || at(0)).unwrap_err().to_string().contains("100 a second (50 here)")
         );
     }
 
@@ -402,15 +409,15 @@ mod tests {
         let sender = quotas.sender("p");
         assert_eq!((sender.as_deref(), quotas.sender("q")), (Some("p"), None));
         for topic in ["t", "u"] {
-            quotas.may_send(topic, sender.as_deref(), at(0)).unwrap();
+            quotas.may_send(topic, sender.as_deref(), || at(0)).unwrap();
             quotas.sent(topic, sender.as_deref(), 6, 1);
         }
-        let over = quotas.may_send("v", sender.as_deref(), at(0)).unwrap_err();
+        let over = quotas.may_send("v", sender.as_deref(), || at(0)).unwrap_err();
         assert!(
             over.to_string().starts_with("group p is 2 messages over its quota of 10 a second"),
             "{over}"
         );
-        assert!(quotas.may_send("v", None, at(0)).is_ok());
+        assert!(quotas.may_send("v", None, || at(0)).is_ok());
         quotas.apply(&Change::Group { name: "p".into(), config: None });
         assert_eq!(quotas.sender("p"), None);
     }

@@ -152,7 +152,7 @@ impl Draft {
     }
 
     /// Checks the send and hands it to the shard that owns its queue; or refuses it; or wants its topic created.
-    pub fn submit<E: Env>(self, core: &Rc<Core<E>>, connection: &Connection) -> Step {
+    pub fn submit<E: Env>(mut self, core: &Rc<Core<E>>, connection: &Connection) -> Step {
         let metadata = core.metadata.borrow();
         let KnownTopic { name, config, place } = match self.find_topic(core, &metadata) {
             Topic::Found(known) => known,
@@ -167,26 +167,26 @@ impl Draft {
         }
         let (reply, bytes, is_dead) = (self.fields.reply, self.frame.len(), self.is_dead);
         let replying = self.fields.is_reply().then(|| (self.fields, self.frame.clone()));
-        let placed = self.place(core, connection, name, config);
-        match (placed, replying) {
-            (Ok(mut send), None) => {
-                let shard = core.identity.routing.shard(&send.topic, send.queue_id);
-                if let (Some(place), None, None | Some(false)) = (place, send.waits_in, is_dead) {
-                    send.known = core.topic_in(shard, &send.topic, place);
-                }
-                drop(metadata);
-                core.submit(shard, reply, bytes, ShardRequest::Send(send));
-            }
-            // A reply goes to who waits for it, too.
-            (Ok(send), Some((fields, frame))) => {
-                drop(metadata);
-                reply_of(core, connection, &fields, &frame, send).deliver(core, reply);
-            }
-            (Err(refusal), _) => {
+        let mut send = match self.place(core, connection, name, config) {
+            Ok(send) => send,
+            Err(refusal) => {
                 drop(metadata);
                 refuse(core, reply, refusal);
+                return Step::Done;
             }
+        };
+        // A reply goes to who waits for it, too.
+        if let Some((fields, frame)) = replying {
+            drop(metadata);
+            reply_of(core, connection, &fields, &frame, send).deliver(core, reply);
+            return Step::Done;
         }
+        let shard = core.identity.routing.shard(&send.topic, send.queue_id);
+        if let (Some(place), None, None | Some(false)) = (place, send.waits_in, is_dead) {
+            send.known = core.topic_in(shard, &send.topic, place);
+        }
+        drop(metadata);
+        core.submit_send(shard, reply, bytes, send);
         Step::Done
     }
 
@@ -254,9 +254,9 @@ impl Draft {
         Topic::Refused(remarks::no_topic_to_send(topic))
     }
 
-    /// The checks that need the topic, and the choice of the queue.
+    /// The checks that need the topic, and the choice of the queue. What passes takes the frame.
     fn place<E: Env>(
-        self,
+        &mut self,
         core: &Core<E>,
         connection: &Connection,
         topic: Arc<str>,
@@ -351,7 +351,7 @@ impl Draft {
             once,
             recall_handle,
             plain_answer: false,
-            frame: self.frame,
+            frame: std::mem::take(&mut self.frame),
         })
     }
 

@@ -58,12 +58,17 @@ pub(super) enum Then {
 }
 
 impl<E: Env> ShardService<E> {
+    /// Serves a send of a connection of this core.
+    pub fn send_from(self: &Rc<Self>, core: &Rc<Core<E>>, reply: ReplyTo, send: SendRequest) {
+        self.send(core, Destination { reply, credit: None }, send);
+    }
+
     /// Stages a message, or the messages of a batch; the answer follows with the commit.
     pub(super) fn send(self: &Rc<Self>, core: &Rc<Core<E>>, to: Destination, send: SendRequest) {
         // What a consumer sends back is none of the producers' messages.
         if !send.plain_answer {
             let sender = send.sender.as_deref();
-            let over = core.quotas.borrow_mut().may_send(&send.topic, sender, core.env.now());
+            let over = core.quotas.borrow_mut().may_send(&send.topic, sender, || core.env.now());
             if let Err(over) = over {
                 return to.answer(core, AnswerBody::Refused(remarks::over_quota(&over)));
             }
