@@ -24,15 +24,15 @@ const REPEAT: u64 = 64;
 type Operation = (&'static str, fn() -> u64, u64);
 
 const OPERATIONS: [Operation; 12] = [
-    ("decode_send", decode_send, 4300),
-    ("decode_unknown_send", decode_unknown_send, 6600),
-    ("encode_answer", encode_answer, 1130),
-    ("encode_record", encode_record, 1225),
+    ("decode_send", decode_send, 3340),
+    ("decode_unknown_send", decode_unknown_send, 6280),
+    ("encode_answer", encode_answer, 950),
+    ("encode_record", encode_record, 1205),
     ("decode_record", decode_record, 925),
     ("crc_1kib", crc_1kib, 640),
     ("tags_code", tags_code, 545),
-    ("append", append, 4260),
-    ("read_32_filtered", read_32_filtered, 34_100),
+    ("append", append, 4135),
+    ("read_32_filtered", read_32_filtered, 28_600),
     ("mailbox_hop", mailbox_hop, 575),
     ("index_run", index_run, 585),
     ("index_merge", index_merge, 685),
