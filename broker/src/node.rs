@@ -434,6 +434,7 @@ fn shard_options(config: &BrokerConfig, store_id: u64, id: ShardId, dir: &Path) 
         disk_watermark_percent: config.disk_watermark_percent,
         strict: config.strict,
         waiting_in_memory: ringmq_engine::WAITING_IN_MEMORY,
+        shadow: ringmq_engine::SHADOW_LEN,
         lmq_limit: config.lmq_limit.filter(|_| id == LMQ_SHARD),
     }
 }

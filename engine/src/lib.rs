@@ -26,7 +26,7 @@ pub use index::TopicHandle;
 pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_shard};
 pub use meta::MetaLog;
 pub use shard::{
-    DeleteReason, OpenError, Retained, RetentionPolicy, Shard, ShardOptions, TopicRetention,
+    DeleteReason, OpenError, Retained, RetentionPolicy, SHADOW_LEN, Shard, ShardOptions, TopicRetention,
     WAITING_IN_MEMORY,
 };
 pub use slices::{Job, SLICE_BOUNDS_MS, SliceStats};

@@ -39,6 +39,9 @@ const MAX_COLD: usize = 64 << 20;
 /// [`ShardOptions::waiting_in_memory`] of a broker: about 16 MiB of each kind.
 pub const WAITING_IN_MEMORY: usize = 1 << 18;
 
+/// [`ShardOptions::shadow`] of a broker: four times what is acknowledged from it at once.
+pub const SHADOW_LEN: u64 = 512 << 10;
+
 /// How a shard is opened.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
@@ -48,8 +51,11 @@ pub struct ShardOptions {
     pub store_id: u64,
     /// Its own directory ([`crate::StoreMeta::shard_dir`]); created if missing.
     pub dir: PathBuf,
-    /// SYNC_FLUSH (true): acknowledged once on the device. ASYNC_FLUSH: once written, flushed within the interval.
+    /// SYNC_FLUSH (true): acknowledged once on the device. ASYNC_FLUSH: once it outlives the process, flushed within the
+    /// interval.
     pub sync_flush: bool,
+    /// ASYNC_FLUSH: bytes of the page cache from which small groups are acknowledged, see [`SHADOW_LEN`]; with 0 none are.
+    pub shadow: u64,
     /// ASYNC_FLUSH's interval, in ms.
     pub flush_interval_ms: u64,
     /// Bytes of a new segment file; a multiple of 4096, at least 64 KiB.
@@ -232,6 +238,9 @@ impl<E: Env> Shard<E> {
         // A mark ahead of what a crash leaves of the log would delete what is stored there next.
         shard.log.until_committed(|| shard.index.deleted_at(topic)).await;
         shard.log.flush().await;
+        if shard.log.flushed() < shard.index.deleted_at(topic) {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         shard.index.mark_deleted(topic, &expired).await
     }
 
@@ -282,6 +291,7 @@ impl<E: Env> Shard<E> {
             commits: log.commits,
             flushes: log.flushes,
             log_bytes_written: log.bytes_written,
+            log_bytes_shadowed: log.bytes_shadowed,
             index_bytes_written: shard.index.bytes_written(),
             tail_memory: shard.log.tail_memory() as u64,
             cold_memory: shard.log.cold_memory(),
@@ -322,6 +332,7 @@ fn log_options(options: &ShardOptions) -> LogOptions {
         shard: options.id,
         store_id: options.store_id,
         sync_flush: options.sync_flush,
+        shadow: if options.sync_flush { 0 } else { options.shadow },
         segment_size: options.segment_size,
         tail_memory: options.tail_memory,
         cold_memory: (options.tail_memory / COLD_SHARE).clamp(MIN_COLD, MAX_COLD),

@@ -416,6 +416,8 @@ pub struct ShardStats {
     pub flushes: u64,
     /// Bytes written to the log and its tail journal since start.
     pub log_bytes_written: u64,
+    /// Bytes of the log that were acknowledged from the page cache (ASYNC_FLUSH), before the log had them.
+    pub log_bytes_shadowed: u64,
     /// Bytes written to index files since start.
     pub index_bytes_written: u64,
     /// Memory held by the hot tail, in bytes.

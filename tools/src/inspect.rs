@@ -169,6 +169,7 @@ async fn repair(env: &GlommioEnv, data: &Path, id: ShardId, store_id: u64) -> Re
         disk_watermark_percent: 99,
         strict: false,
         waiting_in_memory: ringmq_engine::WAITING_IN_MEMORY,
+        shadow: ringmq_engine::SHADOW_LEN,
         lmq_limit: None,
     };
     let shard = Shard::open(env.clone(), options).await?;

@@ -157,6 +157,7 @@ impl SimShard {
                 disk_watermark_percent: 95,
                 strict: true,
                 waiting_in_memory: ringmq_engine::WAITING_IN_MEMORY,
+                shadow: ringmq_engine::SHADOW_LEN,
                 lmq_limit: None,
             };
             Shard::open(sim.node("bench"), options).await.expect("a new shard opens")

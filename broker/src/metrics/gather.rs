@@ -134,6 +134,7 @@ fn store_figures(figures: &mut Figures, shard: u16, stats: &ShardStats) {
     let name = "ringmq_store_written_bytes_total";
     figures.counter(name, written, &[("shard", &shard), ("file", "log")], stats.log_bytes_written);
     figures.counter(name, written, &[("shard", &shard), ("file", "index")], stats.index_bytes_written);
+    figures.counter(name, written, &[("shard", &shard), ("file", "shadow")], stats.log_bytes_shadowed);
     let read = "Messages read, by where they were.";
     let hot = stats.messages_read.saturating_sub(stats.messages_read_cold);
     figures.counter("ringmq_store_read_messages_total", read, &[("shard", &shard), ("from", "memory")], hot);

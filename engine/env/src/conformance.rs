@@ -27,6 +27,7 @@ fn pattern(len: usize, seed: u8) -> IoSlice {
 /// All of it, in an empty directory and on a free address.
 pub(crate) async fn everything<E: Env>(env: &E, dir: &Path, addr: SocketAddr) {
     files_keep_what_is_written(env, dir).await;
+    what_is_written_now_shows_at_once(env, dir).await;
     direct_files_write_and_read_blocks(env, dir).await;
     opening_follows_the_options(env, dir).await;
     reads_end_with_the_file(env, dir).await;
@@ -59,6 +60,17 @@ async fn files_keep_what_is_written<E: Env>(env: &E, dir: &Path) {
     assert_eq!(&*again.read_at(0, 777).await.unwrap(), &pattern(1000, 1)[..777]);
     assert_eq!(&*again.read_at(777, 500).await.unwrap(), &*pattern(500, 2));
     assert!(again.write_at(pattern(1, 1), 0).await.is_err(), "opened for reading only");
+}
+
+async fn what_is_written_now_shows_at_once<E: Env>(env: &E, dir: &Path) {
+    let path = dir.join("now");
+    let file = env.open(&path, RW).await.unwrap();
+    file.write_at(pattern(1000, 1), 0).await.unwrap();
+    file.write_now(&pattern(500, 2), 77).unwrap();
+    let again = env.open(&path, OpenOptions::default()).await.unwrap();
+    assert_eq!(&*again.read_at(77, 500).await.unwrap(), &*pattern(500, 2));
+    assert_eq!(&*again.read_at(577, 500).await.unwrap(), &pattern(1000, 1)[577..]);
+    assert!(again.write_now(&[1], 0).is_err(), "opened for reading only");
 }
 
 async fn direct_files_write_and_read_blocks<E: Env>(env: &E, dir: &Path) {

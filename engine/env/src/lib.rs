@@ -89,6 +89,10 @@ pub trait File: Clone + 'static {
     /// are on the device when this returns `Ok`. After an error the range's content is undefined.
     fn write_at(&self, data: IoSlice, offset: u64) -> impl Future<Output = io::Result<()>>;
 
+    /// Writes all of `data` at `offset` into the page cache before it returns: that outlives the process, and no more. For
+    /// few bytes of a file that is not direct and has its space already; the core waits for it.
+    fn write_now(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
     /// Reads up to `len` bytes at `offset`; shorter only at the end of the file.
     fn read_at(&self, offset: u64, len: usize) -> impl Future<Output = io::Result<IoSlice>>;
 

@@ -43,37 +43,17 @@ pub(crate) enum CommitStep {
 impl<E: Env> Log<E> {
     /// Waits until something is staged and commits it. One task calls this, again and again.
     pub(crate) async fn commit_next(&self) -> CommitStep {
-        let log = &*self.0;
-        log.changed.until(|| log.closing.get() || log.staging.borrow().is_pending()).await;
-        log.gather().await;
-        let flushed = match mutant!("mark-vouches-for-itself") {
-            true => log.staging.borrow().end(),
-            false => log.flushed.get(),
-        };
-        let mark = Mark { flushed, store_ms: log.last_store_ms.get() };
-        let group = log.staging.borrow_mut().take_group(MAX_GROUP_BYTES, mark);
-        let Some(group) = group else { return CommitStep::Closed };
-        let begun = log.env.now();
-        let step = match log.write_group(&group).await {
-            Ok(slot) => log.complete(group, slot),
-            Err(error) if is_no_space(&error) => {
-                // Until the shard has dropped the messages, too: Log::end_roll_back.
-                log.rolling_back.set(true);
-                log.roll_back().await;
-                CommitStep::RolledBack(error)
-            }
-            Err(error) => ringmq_env::fatal(Fatal::Write { path: log.options.dir.clone(), error }),
-        };
-        log.commit_time.set(log.env.now().since(begun));
-        log.assert_watermarks();
-        log.changed.notify();
-        step
+        match &self.0.behind {
+            None => self.0.write_next().await,
+            Some(behind) => self.0.acknowledge_next(behind).await,
+        }
     }
 
-    /// Takes everything committed to the device. Any number of tasks may call it.
+    /// Takes everything committed to the device, unless there is no space for it. Any number of tasks may call it.
     pub(crate) async fn flush(&self) {
         let log = &*self.0;
         let wanted = self.committed().0;
+        self.until_written(wanted).await;
         // Not for the end of a flush alone: another may have begun by the time that this task is awake.
         log.changed.until(|| log.flushed.get() >= wanted || !log.flushing.get()).await;
         if log.flushed.get() < wanted {
@@ -100,22 +80,53 @@ impl<E: Env> Log<E> {
     /// Waits until something is committed that is not on the device, or the log closes; true for the former.
     pub(crate) async fn unflushed(&self) -> bool {
         let log = &*self.0;
-        let is_unflushed = || log.flushed.get() < log.committed.borrow().position;
+        let is_unflushed = || log.flushed.get() < log.acknowledged.get();
         log.changed.until(|| is_unflushed() || log.closing.get()).await;
-        is_unflushed()
+        is_unflushed() && !(log.closing.get() && self.is_out_of_space())
     }
 }
 
 impl<E: Env> Inner<E> {
+    /// Waits until something is staged and writes it.
+    pub(super) async fn write_next(&self) -> CommitStep {
+        let log = self;
+        log.changed.until(|| log.closing.get() || log.staging.borrow().is_pending()).await;
+        log.gather().await;
+        let flushed = match mutant!("mark-vouches-for-itself") {
+            true => log.staging.borrow().end(),
+            false => log.flushed.get(),
+        };
+        let mark = Mark { flushed, store_ms: log.last_store_ms.get() };
+        let group = log.staging.borrow_mut().take_group(MAX_GROUP_BYTES, mark);
+        let Some(group) = group else { return CommitStep::Closed };
+        let begun = log.env.now();
+        let written = log.write_group(&group).await;
+        let Some(written) = log.insist(&group, written).await else { return CommitStep::Closed };
+        let step = match written {
+            Ok(slot) => log.complete(group, slot),
+            Err(error) if is_no_space(&error) => {
+                // Until the shard has dropped the messages, too: Log::end_roll_back.
+                log.rolling_back.set(true);
+                log.roll_back().await;
+                CommitStep::RolledBack(error)
+            }
+            Err(error) => ringmq_env::fatal(Fatal::Write { path: log.options.dir.clone(), error }),
+        };
+        log.commit_time.set(log.env.now().since(begun));
+        log.assert_watermarks();
+        log.changed.notify();
+        step
+    }
+
     /// Lets the core take in what has reached it before a group is cut, for no longer than a commit takes. A group costs
     /// much the same whatever its size, and what it leaves behind waits for a whole commit. An idle core has nothing
     /// else to do, and a turn that stages nothing ends the wait.
-    async fn gather(&self) {
+    pub(super) async fn gather(&self) {
         let limit = self.commit_time.get().min(MAX_GATHERING);
         let begun = self.env.now();
         for _ in 0..MAX_TURNS {
             let staged = self.staging.borrow().end();
-            if staged - self.committed.borrow().position >= ENOUGH_BYTES {
+            if staged - self.acknowledged.get() >= ENOUGH_BYTES {
                 return;
             }
             self.env.yield_now().await;
@@ -126,7 +137,7 @@ impl<E: Env> Inner<E> {
     }
 
     /// Writes a group's sectors and its journal slot, if it needs one, at once, and waits for all of them.
-    async fn write_group(&self, group: &Group) -> io::Result<Option<Slot>> {
+    pub(super) async fn write_group(&self, group: &Group) -> io::Result<Option<Slot>> {
         let epoch = self.staging.borrow().epoch();
         for write in &group.writes {
             self.segments.need(write.segment, epoch).await?;
@@ -187,6 +198,9 @@ impl<E: Env> Inner<E> {
         }
         self.staging.borrow_mut().committed(&group.end);
         *self.committed.borrow_mut() = group.end;
+        if self.behind.is_none() {
+            self.acknowledged.set(position);
+        }
         if self.options.sync_flush {
             self.flushed.set(position);
         }
@@ -230,7 +244,8 @@ impl<E: Env> Inner<E> {
     /// Takes the log and then the journal to the device; a failure is the end of the process.
     async fn flush(&self) {
         assert!(!self.flushing.replace(true), "one flush at a time");
-        let wanted = self.committed.borrow().position;
+        // The index says what is flushed, and knows what is acknowledged.
+        let wanted = self.committed.borrow().position.min(self.acknowledged.get());
         let flushed = async {
             self.journal.begin_flush();
             self.segments.flush().await?;

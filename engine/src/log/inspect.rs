@@ -6,8 +6,10 @@ use ringmq_env::Env;
 
 use super::SEGMENT_DIR;
 use super::frame::{FRAME_HEADER_LEN, RecordSpan};
+use super::replay::ScanEnd;
 use super::scan::{ScannedFrame, Scanner};
 use super::segment::{SEGMENT_HEADER_LEN, SegmentConfig, Segments};
+use super::shadow::ShadowImage;
 use super::tail_journal::{TailRecord, look};
 use crate::damage::{Damage, DamageReport};
 use crate::inspect::SegmentFacts;
@@ -21,6 +23,7 @@ const ALIGNMENT: usize = 4096;
 pub(crate) struct LogFiles<E: Env> {
     segments: Segments<E>,
     tails: Vec<TailRecord>,
+    shadow: Option<ShadowImage>,
     report: DamageReport,
     /// Everything before was on the device once.
     sure_end: u64,
@@ -34,6 +37,8 @@ pub(crate) struct LogWalk<'a, E: Env> {
     at: u64,
     chain: Option<u32>,
     epoch: u64,
+    /// What the shadow has behind the log's end is not looked for, or taken in.
+    has_shadow: bool,
 }
 
 impl ScannedFrame {
@@ -67,14 +72,15 @@ impl<E: Env> LogFiles<E> {
             report.tell(Damage { path: dir.join("tail"), offset: 0, len: 1, what });
         }
         let sure_end = flushed.max(known.0.min(furthest));
-        Ok(LogFiles { segments, tails, report: report.clone(), sure_end })
+        let shadow = ShadowImage::read(env, dir, report).await;
+        Ok(LogFiles { segments, tails, shadow, report: report.clone(), sure_end })
     }
 
     /// Reads the log from its start.
     pub(crate) fn walk(&self) -> LogWalk<'_, E> {
         let first = self.segments.ranges().first().map_or(SEGMENT_HEADER_LEN, |range| range.first_frame());
         let scanner = Scanner::new(&self.segments, self.tails.clone(), ALIGNMENT, self.report.clone());
-        LogWalk { files: self, scanner, at: first, chain: None, epoch: 0 }
+        LogWalk { files: self, scanner, at: first, chain: None, epoch: 0, has_shadow: false }
     }
 
     /// First position kept.
@@ -111,6 +117,9 @@ impl<E: Env> LogWalk<'_, E> {
             chain.is_none_or(|chain| chain == frame.header.previous) && frame.header.epoch >= epoch
         };
         let mut frame = self.scanner.frame(at).await.filter(fits);
+        if frame.is_none() && at >= sure_end && self.take_in_shadow().await {
+            frame = self.scanner.frame(at).await.filter(fits);
+        }
         let sure_end = match &frame {
             None if at >= sure_end => {
                 let vouched = self.scanner.vouched(at, |header| header.epoch >= epoch).await;
@@ -129,6 +138,20 @@ impl<E: Env> LogWalk<'_, E> {
         self.at = self.scanner.next_position(&frame);
         (self.chain, self.epoch) = (Some(frame.header.crc), frame.header.epoch);
         Some(frame)
+    }
+
+    /// At the log's end: lays over it what only the shadow has; true if there is anything.
+    async fn take_in_shadow(&mut self) -> bool {
+        let segment = self.files.segments.locate(self.at);
+        let (Some(shadow), Some(newest), Some(segment), false) =
+            (&self.files.shadow, self.files.tails.last(), segment, self.has_shadow)
+        else {
+            return false;
+        };
+        self.has_shadow = true;
+        let at = ScanEnd { position: self.at, chain: self.chain, epoch: self.epoch };
+        let tail = shadow.tail_behind(&at, segment.range, newest, &mut self.scanner).await;
+        tail.map(|tail| self.scanner.lay_over(tail)).is_some()
     }
 
     /// The frame's records, with their positions.

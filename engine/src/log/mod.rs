@@ -14,11 +14,13 @@ mod recovery;
 mod replay;
 mod scan;
 mod segment;
+mod shadow;
 mod staging;
 mod stretch;
 mod tail_journal;
 #[cfg(test)]
 mod tests;
+mod write_behind;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -40,6 +42,7 @@ use cold_cache::ColdCache;
 use segment::Segments;
 use staging::{LogEnd, Staging};
 use tail_journal::TailJournal;
+use write_behind::WriteBehind;
 
 /// Directory of the segments in the shard's directory.
 const SEGMENT_DIR: &str = "log";
@@ -55,6 +58,8 @@ pub(crate) struct LogOptions {
     pub store_id: u64,
     /// Whether a commit is complete only once on the device.
     pub sync_flush: bool,
+    /// Bytes of the shadow, from which small groups are acknowledged; 0: there is none.
+    pub shadow: u64,
     /// Bytes of a new segment.
     pub segment_size: u64,
     /// Bytes that the hot tail may hold.
@@ -72,6 +77,8 @@ pub(crate) struct LogCounters {
     pub flushes: u64,
     /// Bytes written to segments and the tail journal.
     pub bytes_written: u64,
+    /// Bytes of the log that were acknowledged from the shadow.
+    pub bytes_shadowed: u64,
 }
 
 /// One shard's log. Lives on the shard's core; clones are the same log.
@@ -83,15 +90,20 @@ impl<E: Env> Clone for Log<E> {
     }
 }
 
-/// Invariant: `flushed <= committed <= staged`.
+/// Invariant: `flushed <= acknowledged <= staged`, and `flushed <= committed <= staged`. Without a shadow what is committed
+/// is acknowledged.
 struct Inner<E: Env> {
     env: E,
     options: LogOptions,
     staging: RefCell<Staging>,
     segments: Segments<E>,
     journal: TailJournal<E>,
-    /// Where the committed log ends.
+    /// Where the log ends as it is written.
     committed: RefCell<LogEnd>,
+    /// Everything before may be read, and outlives the process.
+    acknowledged: Cell<u64>,
+    /// Set if there is a shadow.
+    behind: Option<WriteBehind<E>>,
     /// Everything before is known to be on the device.
     flushed: Cell<u64>,
     /// Where the log ended when the present epoch began.
@@ -166,6 +178,11 @@ impl<E: Env> Log<E> {
         now
     }
 
+    /// A record was found that was stored at this time: none is stored earlier from now on.
+    pub(crate) fn saw_store_time(&self, store_ms: i64) {
+        self.0.last_store_ms.set(self.0.last_store_ms.get().max(store_ms));
+    }
+
     /// Where the first frame's first record is, if anything is committed.
     pub(crate) fn first_record(&self) -> Option<LogPosition> {
         let first = self.0.segments.ranges().first()?.first_frame();
@@ -215,7 +232,7 @@ impl<E: Env> Log<E> {
 
     /// Everything before is committed.
     pub(crate) fn committed(&self) -> LogPosition {
-        LogPosition(self.0.committed.borrow().position)
+        LogPosition(self.0.acknowledged.get())
     }
 
     /// Everything before is known to be on the device.
@@ -270,8 +287,9 @@ impl<E: Env> Inner<E> {
     }
 
     fn assert_watermarks(&self) {
-        let (flushed, committed) = (self.flushed.get(), self.committed.borrow().position);
-        let staged = self.staging.borrow().end();
-        assert!(flushed <= committed && committed <= staged, "{flushed} <= {committed} <= {staged}");
+        let (flushed, staged) = (self.flushed.get(), self.staging.borrow().end());
+        for end in [self.committed.borrow().position, self.acknowledged.get()] {
+            assert!(flushed <= end && end <= staged, "{flushed} <= {end} <= {staged}");
+        }
     }
 }

@@ -15,8 +15,10 @@ use super::hot_tail::HotTail;
 use super::replay::{ScanEnd, follows, may_follow};
 use super::scan::Scanner;
 use super::segment::{SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments};
+use super::shadow::{Shadow, ShadowImage};
 use super::staging::{LogEnd, Staging};
 use super::tail_journal::{MAX_UNWRITTEN, SLOT_LEN, SLOTS, Slot, TailJournal, TailRecord};
+use super::write_behind::WriteBehind;
 use super::{Inner, Log, LogCounters, LogOptions, SEGMENT_DIR};
 use crate::damage::{Damage, DamageReport};
 use crate::shard::OpenError;
@@ -51,15 +53,41 @@ impl<E: Env> Log<E> {
         let segments = Segments::open(env.clone(), segment_config(&options, false), report).await?;
         let furthest = segments.ranges().last().map_or(0, |range| range.end() + SEGMENT_HEADER_LEN);
         let (journal, slots) = TailJournal::open(&env, &options.dir, options.sync_flush).await?;
+        let shadow = ShadowImage::read(&env, &options.dir, report).await;
         let mut recovery = Recovery::new(&segments, &journal, slots, known.0.min(furthest), &options, report);
-        let scanned = recovery.find_end().await;
+        let mut scanned = recovery.find_end().await;
+        if let Some(shadow) = shadow
+            && recovery.take_in(&shadow, &scanned).await
+        {
+            scanned = recovery.follow(scanned).await;
+        }
         OpenError::refuse_damage(strict, report)?;
         segments.mend().await?;
         let opened = recovery.finish(scanned).await.map_err(OpenError::at(segments.dir()))?;
         let epoch = next_epoch(&env, opened.epoch);
-        let log = assemble(env, options, segments, journal, &opened, epoch, report);
-        log.0.begin_epoch(&opened.end, epoch).await;
-        Ok(log)
+        let mut inner = assemble(env, options, segments, journal, &opened, epoch, report);
+        inner.begin_epoch(&opened.end, epoch).await;
+        inner.cast_shadow().await;
+        Ok(Log(Rc::new(inner)))
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Opens the shadow, if there is to be one. It is a convenience: without it the device acknowledges all messages.
+    async fn cast_shadow(&mut self) {
+        let (dir, len) = (&self.options.dir, self.options.shadow);
+        let opened = match len {
+            0 => Shadow::remove(&self.env, dir).await.map(|()| None),
+            _ => Shadow::open(&self.env, dir, len).await.map(Some),
+        };
+        match opened {
+            Ok(None) => {}
+            Ok(Some(shadow)) => {
+                self.behind = Some(WriteBehind::new(shadow));
+                self.staging.get_mut().split_at_segments();
+            }
+            Err(error) => tracing::warn!(dir = %dir.display(), %error, "there is no shadow of the log"),
+        }
     }
 }
 
@@ -90,10 +118,10 @@ fn assemble<E: Env>(
     opened: &Opened,
     epoch: u64,
     report: &DamageReport,
-) -> Log<E> {
+) -> Inner<E> {
     let (hot, cold_memory) = (HotTail::new(options.tail_memory), options.cold_memory);
     let staging = Staging::new(journal.alignment(), options.segment_size, epoch, &opened.end, hot);
-    Log(Rc::new(Inner {
+    Inner {
         env,
         options,
         staging: RefCell::new(staging),
@@ -103,6 +131,8 @@ fn assemble<E: Env>(
         epoch_start: Cell::new(opened.end.position),
         journaled: Cell::new(opened.end.position),
         committed: RefCell::new(opened.end.clone()),
+        acknowledged: Cell::new(opened.end.position),
+        behind: None,
         last_store_ms: Cell::new(opened.store_ms),
         commit_time: Cell::new(Duration::ZERO),
         opened_end: opened.end.position,
@@ -113,7 +143,7 @@ fn assemble<E: Env>(
         rolling_back: Cell::new(false),
         changed: Signal::default(),
         report: report.clone(),
-    }))
+    }
 }
 
 struct Recovery<'a, E: Env> {
@@ -189,6 +219,19 @@ impl<'a, E: Env> Recovery<'a, E> {
             self.sure_end = self.sure_end.max(end.position + MAX_UNWRITTEN as u64);
         }
         end
+    }
+
+    /// Takes in what was acknowledged before the log had it: true if there is anything.
+    async fn take_in(&mut self, shadow: &ShadowImage, at: &ScanEnd) -> bool {
+        let (segment, newest) = (self.segments.locate(at.position), self.tails.last());
+        let (Some(segment), Some(newest)) = (segment, newest) else { return false };
+        if at.position < self.sure_end {
+            // What is between is lost, and the shadow goes on behind that, if at all.
+            return false;
+        }
+        let tail = shadow.tail_behind(at, segment.range, newest, &mut self.scanner()).await;
+        self.tails.extend(tail.clone());
+        tail.is_some()
     }
 
     /// Follows the frames for as long as they chain, and over damage before `sure_end`.

@@ -57,6 +57,17 @@ impl<'a, E: Env> Scanner<'a, E> {
         Scanner { segments, tails, alignment, report, start, window: Vec::new(), unreadable }
     }
 
+    /// What offsets and lengths of reads are multiples of, in bytes.
+    pub(crate) fn alignment(&self) -> u64 {
+        self.alignment
+    }
+
+    /// Lays one more entry over what the disk has, the newest.
+    pub(crate) fn lay_over(&mut self, tail: TailRecord) {
+        self.tails.push(tail);
+        self.window.clear();
+    }
+
     /// One past the last byte that the device failed to read; 0 when it read all.
     pub(crate) fn unreadable(&self) -> u64 {
         self.unreadable

@@ -136,6 +136,8 @@ pub(crate) struct Staging {
     handed: u64,
     taken: u64,
     chunks: VecDeque<Chunk>,
+    /// A group lies in one segment, so that what is acknowledged in it does not wait for the next to be made.
+    splits_at_segments: bool,
     hot: HotTail,
 }
 
@@ -160,8 +162,14 @@ impl Staging {
             handed: end.position,
             taken: end.position,
             chunks: VecDeque::new(),
+            splits_at_segments: false,
             hot,
         }
+    }
+
+    /// From now on no group goes over the end of a segment.
+    pub(crate) fn split_at_segments(&mut self) {
+        self.splits_at_segments = true;
     }
 
     /// One past the last staged byte.
@@ -239,7 +247,11 @@ impl Staging {
                 self.seal();
                 self.cut_last(begun, mark);
             }
-            let Some(Chunk { write, end, marked }) = self.chunks.pop_front() else { break };
+            let goes_on = |chunk: &mut Chunk| {
+                let segment = group.as_ref().map(|group| group.end.segment);
+                !self.splits_at_segments || segment.is_none_or(|segment| segment == chunk.end.segment)
+            };
+            let Some(Chunk { write, end, marked }) = self.chunks.pop_front_if(goes_on) else { break };
             self.taken = end.position;
             let group = group.get_or_insert_with(|| Group { writes: Vec::new(), end: end.clone(), marked });
             group.writes.extend(write);
@@ -273,8 +285,20 @@ impl Staging {
         if position < start {
             return self.hot.stretch_at(position);
         }
-        let len = self.handed.checked_sub(start)? as usize;
+        let len = self.closed().checked_sub(start)? as usize;
         Some(Stretch { start, bytes: self.block.buf.slice(0, len) })
+    }
+
+    /// Closes the open frame; returns the bytes from `position` on, if one block has them.
+    pub(crate) fn close_frames_from(&mut self, position: u64) -> Option<IoSlice> {
+        self.seal();
+        let at = position.checked_sub(self.block.start)? as usize;
+        Some(self.block.buf.slice(at, self.block.buf.len() - at))
+    }
+
+    /// One past the closed frames.
+    fn closed(&self) -> u64 {
+        self.open.as_ref().map_or(self.end(), |frame| frame.start)
     }
 
     /// Memory held by the tail, in bytes.
@@ -389,6 +413,9 @@ impl Staging {
         if self.block.buf.remaining() < FRAME_HEADER_LEN {
             // A mark has filled it up.
             self.roll_block(0);
+        }
+        if self.splits_at_segments {
+            self.cut_sectors();
         }
         let base = self.end();
         self.block.buf.append(FRAME_HEADER_LEN);

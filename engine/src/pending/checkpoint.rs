@@ -37,19 +37,29 @@ impl<E: Env> Pending<E> {
         self.0.state.borrow_mut().begin_snapshot(upto.0)
     }
 
+    /// Nothing becomes of the snapshot that was taken from `from` on.
+    fn give_up(&self, from: u64) {
+        let mut state = self.0.state.borrow_mut();
+        (state.taking, state.upto) = (None, from);
+    }
+
+    /// The snapshot cannot be saved: the log that it is of is not on the device.
+    pub(crate) fn drop_snapshot(&self, snapshot: Snapshot) {
+        self.give_up(snapshot.from);
+    }
+
     /// Makes the snapshot durable, then gives memory back and merges runs. Without disk space it fails, and nothing
     /// is lost: take another snapshot later. Any other failure of a write ends the process.
     pub(crate) async fn save(&self, snapshot: Snapshot) -> io::Result<()> {
         let from = snapshot.from;
-        let written = self.write(snapshot).await;
-        self.0.state.borrow_mut().taking = None;
-        let saved = match written {
+        let saved = match self.write(snapshot).await {
             Ok(saved) => saved,
             Err(error) => {
-                self.0.state.borrow_mut().upto = from;
+                self.give_up(from);
                 return Err(self.only_full(error));
             }
         };
+        self.0.state.borrow_mut().taking = None;
         if self.0.state.borrow().distrusted {
             return Ok(());
         }

@@ -81,6 +81,8 @@ impl<E: Env> Shard<E> {
         let shard = self.clone();
         self.0.env.spawn(async move { shard.0.commit_loop().await });
         let shard = self.clone();
+        self.0.env.spawn(async move { shard.0.log.write_behind().await });
+        let shard = self.clone();
         self.0.env.spawn(async move { shard.0.housekeeping_loop().await });
         let shard = self.clone();
         self.0.env.spawn(async move { shard.0.index_loop().await });
@@ -197,7 +199,8 @@ impl<E: Env> Inner<E> {
     pub(super) fn disk_refuses(&self) -> Option<AppendError> {
         let disk = self.disk.get();
         let is_failing = self.pending.borrow().as_ref().is_some_and(|commit| commit.failed.is_some());
-        if !disk.is_full && !is_failing && disk.no_space_until.is_none() && !self.log.is_rolling_back() {
+        let is_refusing = self.log.is_rolling_back() || self.log.is_out_of_space();
+        if !disk.is_full && !is_failing && disk.no_space_until.is_none() && !is_refusing {
             // As always: without a look at the clock.
             return None;
         }
@@ -206,7 +209,7 @@ impl<E: Env> Inner<E> {
             self.work.notify();
         }
         let is_pausing = disk.no_space_until.is_some_and(|until| now < until);
-        (disk.is_full || is_failing || is_pausing || self.log.is_rolling_back()).then(|| self.disk_full())
+        (disk.is_full || is_failing || is_pausing || is_refusing).then(|| self.disk_full())
     }
 
     /// Has the disk looked at if the last look was some time ago; true if that is new.

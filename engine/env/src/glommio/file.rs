@@ -109,6 +109,20 @@ impl File for GlommioFile {
         Ok(())
     }
 
+    fn write_now(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let fd = self.descriptor.fd.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let mut done = 0;
+        while done < data.len() {
+            match rustix::io::pwrite(fd, &data[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => done += written,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<IoSlice> {
         let mut buffer = AppendBuf::with_capacity(len);
         // SAFETY: the kernel fills the first `done` bytes; the others are taken back below, and on an error the buffer

@@ -413,6 +413,20 @@ impl File for SimFile {
         self.write_piece(data, offset).await
     }
 
+    fn write_now(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        self.check(offset, data.len(), data.as_ptr().addr(), true)?;
+        let op = self.op(DiskOpKind::Write, offset, data.len() as u64);
+        let outcome = self.env.fate(&op).outcome;
+        let (disk, now) = (self.env.node.disk.borrow(), self.env.world.now());
+        let has_room = disk.has_room(&self.inode.borrow(), offset + data.len() as u64, now);
+        outcome?;
+        if !has_room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inode.borrow_mut().write_now(offset, data);
+        Ok(())
+    }
+
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<IoSlice> {
         self.check(offset, len, 0, false)?;
         let Some((first, second)) = self.pieces(len) else { return self.read_piece(offset, len).await };

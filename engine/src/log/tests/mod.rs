@@ -25,6 +25,7 @@ fn options(dir: &Path, sync_flush: bool) -> LogOptions {
         shard: ShardId(2),
         store_id: 77,
         sync_flush,
+        shadow: 0,
         segment_size: SEGMENT,
         tail_memory: 3 << 20,
         cold_memory: 4 << 20,

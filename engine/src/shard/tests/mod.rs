@@ -39,6 +39,7 @@ fn shard_options(dir: &Path, sync_flush: bool) -> ShardOptions {
         disk_watermark_percent: 95,
         strict: false,
         waiting_in_memory: 1 << 14,
+        shadow: crate::SHADOW_LEN,
         lmq_limit: None,
     }
 }

@@ -410,7 +410,8 @@ impl Model {
     /// Whether harm to the log or its tail journal can have taken messages. Whatever happens to the index takes none.
     fn is_harmed_in_log(&self) -> bool {
         let is_segment = |path: &Path| path.parent().is_some_and(|parent| parent.ends_with("log"));
-        self.has_lost_tail() || self.harm.iter().any(|harm| is_segment(&harm.path))
+        let is_shadow = |path: &Path| path.ends_with("shadow");
+        self.has_lost_tail() || self.harm.iter().any(|harm| is_segment(&harm.path) || is_shadow(&harm.path))
     }
 
     fn has_lost_tail(&self) -> bool {
