@@ -237,9 +237,9 @@ impl<E: Env> Shard<E> {
         let expired = shard.index.forget_topic(topic, shard.log.staged());
         // A mark ahead of what a crash leaves of the log would delete what is stored there next.
         shard.log.until_committed(|| shard.index.deleted_at(topic)).await;
-        shard.log.flush().await;
-        if shard.log.flushed() < shard.index.deleted_at(topic) {
-            return Err(std::io::ErrorKind::StorageFull.into());
+        // The runs are held meanwhile. A log that closes without space has in its shadow what is not on the device.
+        while !shard.log.flush().await && !shard.closing.get() {
+            shard.log.until_space().await;
         }
         shard.index.mark_deleted(topic, &expired).await
     }

@@ -49,8 +49,9 @@ impl<E: Env> Log<E> {
         }
     }
 
-    /// Takes everything committed to the device, unless there is no space for it. Any number of tasks may call it.
-    pub(crate) async fn flush(&self) {
+    /// Takes everything committed to the device; false: there was no space for all of it, which only a log with a shadow
+    /// may tell. Any number of tasks may call it.
+    pub(crate) async fn flush(&self) -> bool {
         let log = &*self.0;
         let wanted = self.committed().0;
         self.until_written(wanted).await;
@@ -59,6 +60,9 @@ impl<E: Env> Log<E> {
         if log.flushed.get() < wanted {
             log.flush().await;
         }
+        let is_flushed = log.flushed.get() >= wanted;
+        assert!(is_flushed || log.behind.is_some(), "a flush takes everything committed to the device");
+        is_flushed
     }
 
     /// Waits until everything before a position is committed; it is asked for again at each step.

@@ -81,6 +81,11 @@ impl<E: Env> Log<E> {
         self.0.behind.as_ref().is_some_and(|behind| behind.out_of_space.get())
     }
 
+    /// Waits until there is space for what is acknowledged, or the log closes.
+    pub(crate) async fn until_space(&self) {
+        self.0.changed.until(|| !self.is_out_of_space() || self.0.closing.get()).await;
+    }
+
     /// Waits until the log is written up to `position`, as far as there is space.
     pub(super) async fn until_written(&self, position: u64) {
         let log = &*self.0;
