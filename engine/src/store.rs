@@ -8,9 +8,9 @@ use crate::shard::OpenError;
 use crate::types::MAX_SHARDS;
 
 /// Newest format of the store that this program reads and writes; it covers every file under the data directory.
-/// 2: frames may be marks, and a slot of the tail journal may hold more than a sector. Stores of older formats are read
-/// as they are, and count as this one from then on.
-pub const STORE_FORMAT: u32 = 2;
+/// 2: frames may be marks, and a slot of the tail journal may hold more than a sector. 3: the newest of the log may be in
+/// the shadow alone. Stores of older formats are read as they are, and count as this one from then on.
+pub const STORE_FORMAT: u32 = 3;
 
 const META_FILE: &str = "store.meta";
 const META_NEW_FILE: &str = "store.meta.new";

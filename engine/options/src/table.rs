@@ -146,7 +146,7 @@ pub static OPTIONS: &[OptionDef] = &[
         Roles::BROKER,
         FLUSH,
         "sync",
-        "When a send is acknowledged. sync: it is on the device. async: it is written (a killed process \
+        "When a send is acknowledged. sync: it is on the device. async: it outlives the process (a kill \
          loses nothing), and on the device within the flush interval.",
     )
     .java(&["flushDiskType"]),

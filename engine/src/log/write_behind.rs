@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_lite::future;
-use ringmq_env::Env;
+use ringmq_env::{Env, mutant};
 
 use super::group_commit::is_no_space;
 use super::shadow::Shadow;
@@ -162,7 +162,8 @@ impl<E: Env> Inner<E> {
         let is_little = end - from <= MAX_SHADOWED && end - committed.position <= behind.shadow.len();
         // Recovery follows the shadow within the segment that the log ends in.
         let segment = staging.segment();
-        let is_in_place = segment == committed.segment && self.segments.exists(segment.start);
+        let is_in_place =
+            segment == committed.segment && self.segments.exists(segment.start) || mutant!("shadow-anywhere");
         if end == from || !is_little || !is_in_place {
             return false;
         }
@@ -187,6 +188,7 @@ impl<E: Env> Inner<E> {
         while let Err(error) = &written
             && is_no_space(error)
             && self.acknowledged.get() > self.written()
+            && !mutant!("acknowledged-rolled-back")
         {
             if !behind.out_of_space.replace(true) {
                 tracing::warn!(%error, "no space for what is acknowledged: messages are refused until there is some");

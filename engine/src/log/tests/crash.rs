@@ -27,6 +27,7 @@ fn sim_options(sync_flush: bool) -> LogOptions {
         segment_size: 64 << 10,
         tail_memory: 2 << 20,
         cold_memory: 4 << 20,
+        shadow: if sync_flush { 0 } else { 16 << 10 },
         ..options(Path::new("/store/000"), sync_flush)
     }
 }
@@ -68,6 +69,8 @@ async fn write(env: SimEnv, log: Log<SimEnv>, ledger: Rc<RefCell<Ledger>>) {
             ledger.flushed = ledger.kept.partition_point(|(at, _)| *at < log.flushed());
         }
     });
+    let writer = log.clone();
+    env.spawn(async move { writer.write_behind().await });
     let ahead = log.clone();
     let clock = env.clone();
     env.spawn(async move {

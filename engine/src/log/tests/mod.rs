@@ -1,4 +1,5 @@
 mod crash;
+mod shadow;
 mod tail;
 
 use std::path::Path;

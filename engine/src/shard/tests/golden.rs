@@ -15,6 +15,8 @@ use crate::{MetaLog, STORE_FORMAT, StoreMeta, inspect_shard};
 
 /// Stores of each format: one whose program was killed, and one whose program has ended.
 const STORES: [&str; 2] = ["killed", "closed"];
+/// The format from which on the newest messages may be in the shadow alone.
+const SHADOW_SINCE: u32 = 3;
 const MESSAGES: usize = 300;
 const QUEUES: usize = 3;
 const ID: ShardId = ShardId(0);
@@ -68,7 +70,7 @@ async fn fill(shard: &Shard<GlommioEnv>) {
     }
 }
 
-async fn check(shard: &Shard<GlommioEnv>) {
+async fn check(shard: &Shard<GlommioEnv>, format: u32) {
     assert_eq!(shard.damage(), []);
     for queue in 0..QUEUES {
         let wanted: Vec<_> = (0..MESSAGES).filter(|n| n % QUEUES == queue).map(body).collect();
@@ -80,6 +82,8 @@ async fn check(shard: &Shard<GlommioEnv>) {
         assert_eq!(bodies(&shard.query_keys(&query).await.unwrap()), [body(n)]);
     }
     assert_eq!(whole_queue(shard, "Settled", 0).await.len(), 5);
+    let shadowed = whole_queue(shard, "Shadowed", 0).await;
+    assert!(shadowed == vec![b"shadowed"; if format >= SHADOW_SINCE { 3 } else { 0 }], "{shadowed:?}");
     assert_eq!(shard.queue_range("Deleted", QueueId(0)), None);
     assert_eq!(shard.pending_stats(PendingKind::Delayed).count, 5);
 }
@@ -136,7 +140,7 @@ fn stores_of_every_format_are_opened_and_go_on() {
                 assert_eq!(entries, [(b"group".to_vec(), b"7".to_vec())]);
 
                 let shard = Shard::open(env.clone(), options(&dir, meta.store_id)).await.unwrap();
-                check(&shard).await;
+                check(&shard, format).await;
                 let next = send(&shard, "Golden", 0, b"next");
                 assert_eq!(next.first_queue_offset.0 as usize, MESSAGES / QUEUES);
                 committed(&shard, next.end).await;
@@ -160,9 +164,15 @@ fn make_golden_stores() {
         table.put(b"group", b"7");
         table.delete(b"gone");
         table.flush().await.unwrap();
-        let shard = Shard::open(env.clone(), options(&dir, meta.store_id)).await.unwrap();
+        let options = ShardOptions { sync_flush: false, ..options(&dir, meta.store_id) };
+        let shard = Shard::open(env.clone(), options).await.unwrap();
         fill(&shard).await;
-        check(&shard).await;
+        for _ in 0..3 {
+            let shadowed = send(&shard, "Shadowed", 0, b"shadowed");
+            committed(&shard, shadowed.end).await;
+        }
+        assert!(shard.stats().log_flushed < shard.stats().log_committed);
+        check(&shard, STORE_FORMAT).await;
         pack(&dir, &golden.join(STORES[0]));
         shard.close().await;
         pack(&dir, &golden.join(STORES[1]));
