@@ -109,6 +109,8 @@ struct Inner<E: Env> {
     commits_ended: Cell<bool>,
     /// Held by whoever saves the tables of waiting records.
     saving: Gate,
+    /// What waits at or behind this position, or did when the log was last on the device.
+    needed_on_device: Cell<LogPosition>,
     /// Background tasks that are using the disk.
     busy: Cell<u32>,
     /// Told when there is something for [`Shard::next_commit`].
@@ -219,6 +221,7 @@ impl<E: Env> Shard<E> {
             closing: Cell::new(false),
             commits_ended: Cell::new(false),
             saving: Gate::default(),
+            needed_on_device: Cell::new(LogPosition(0)),
             busy: Cell::new(0),
             committed: Signal::default(),
             taken: Signal::default(),
@@ -233,14 +236,15 @@ impl<E: Env> Shard<E> {
     /// Forgets the topic's queues on this shard: a queue made anew starts at offset 0. Durable when it returns.
     pub async fn delete_topic(&self, topic: &str) -> Result<(), std::io::Error> {
         let shard = &*self.0;
+        if shard.log.is_out_of_space() {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
         let _pass = shard.index.hold_runs().await;
         let expired = shard.index.forget_topic(topic, shard.log.staged());
-        // A mark ahead of what a crash leaves of the log would delete what is stored there next.
+        // A mark ahead of what a crash leaves of the log would delete what is stored there next. Where the log finds no
+        // space the runs are not held until there is some: the next start takes such a mark back.
         shard.log.until_committed(|| shard.index.deleted_at(topic)).await;
-        // The runs are held meanwhile. A log that closes without space has in its shadow what is not on the device.
-        while !shard.log.flush().await && !shard.closing.get() {
-            shard.log.until_space().await;
-        }
+        shard.log.flush().await;
         shard.index.mark_deleted(topic, &expired).await
     }
 

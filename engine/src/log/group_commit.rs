@@ -65,9 +65,10 @@ impl<E: Env> Log<E> {
         is_flushed
     }
 
-    /// Waits until everything before a position is committed; it is asked for again at each step.
+    /// Waits until everything before a position is committed, which is asked for again at each step, or there is no space
+    /// for it.
     pub(crate) async fn until_committed(&self, position: impl Fn() -> LogPosition) {
-        self.0.changed.until(|| self.committed() >= position()).await;
+        self.0.changed.until(|| self.committed() >= position() || self.is_out_of_space()).await;
     }
 
     /// Whether staged messages are being dropped: until [`Log::end_roll_back`] nothing may be staged.
@@ -242,6 +243,7 @@ impl<E: Env> Inner<E> {
         }
         self.journal.commit(slot, false);
         self.journaled.set(end.position);
+        self.changed.until(|| !self.flushing.get()).await;
         self.flush().await;
     }
 
@@ -267,6 +269,7 @@ impl<E: Env> Inner<E> {
         }
         self.count(|counters| counters.flushes += 1);
         self.flushed.set(wanted.max(self.flushed.get()));
+        self.assert_watermarks();
         self.flushing.set(false);
         self.changed.notify();
     }

@@ -37,7 +37,7 @@ pub(crate) struct LogWalk<'a, E: Env> {
     at: u64,
     chain: Option<u32>,
     epoch: u64,
-    /// What the shadow has behind the log's end is not looked for, or taken in.
+    /// What the shadow has behind the log's end is laid over it.
     has_shadow: bool,
 }
 
@@ -148,10 +148,12 @@ impl<E: Env> LogWalk<'_, E> {
         else {
             return false;
         };
-        self.has_shadow = true;
         let at = ScanEnd { position: self.at, chain: self.chain, epoch: self.epoch };
         let tail = shadow.tail_behind(&at, segment.range, newest, &mut self.scanner).await;
-        tail.map(|tail| self.scanner.lay_over(tail)).is_some()
+        let Some(tail) = tail else { return false };
+        self.has_shadow = true;
+        self.scanner.lay_over(tail);
+        true
     }
 
     /// The frame's records, with their positions.

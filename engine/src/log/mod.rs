@@ -178,11 +178,6 @@ impl<E: Env> Log<E> {
         now
     }
 
-    /// A record was found that was stored at this time: none is stored earlier from now on.
-    pub(crate) fn saw_store_time(&self, store_ms: i64) {
-        self.0.last_store_ms.set(self.0.last_store_ms.get().max(store_ms));
-    }
-
     /// Where the first frame's first record is, if anything is committed.
     pub(crate) fn first_record(&self) -> Option<LogPosition> {
         let first = self.0.segments.ranges().first()?.first_frame();

@@ -257,6 +257,9 @@ impl<'a, E: Env> Recovery<'a, E> {
             }
             let Some(frame) = next else { return at };
             self.store_ms = frame.mark.map_or(self.store_ms, |mark| mark.store_ms.max(self.store_ms));
+            // What no slot was written for, or none that is left, says itself when it was stored.
+            let stored = scanner.store_time(&frame).await;
+            self.store_ms = stored.map_or(self.store_ms, |store_ms| store_ms.max(self.store_ms));
             let position = scanner.next_position(&frame);
             at = ScanEnd { position, chain: Some(frame.header.crc), epoch: frame.header.epoch };
         }

@@ -1,6 +1,7 @@
 //! Reading frames in log order, for recovery and inspection.
 
 use ringmq_env::{Env, mutant};
+use ringmq_protocol::record::RecordView;
 
 use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, Mark, RecordSpan, check_frame};
 use super::segment::Segments;
@@ -145,6 +146,14 @@ impl<'a, E: Env> Scanner<'a, E> {
         let records = check_frame(&header, payload)?;
         let mark = (header.kind == FrameKind::Mark).then(|| Mark::decode(payload));
         Some(ScannedFrame { header, records, mark })
+    }
+
+    /// When the frame's last record was stored, in ms.
+    pub(crate) async fn store_time(&mut self, frame: &ScannedFrame) -> Option<i64> {
+        let record = frame.records.last()?;
+        let position = frame.header.base + (FRAME_HEADER_LEN + record.at) as u64;
+        let bytes = self.bytes(position, record.len).await?;
+        RecordView::decode(bytes).ok().map(|record| record.store_timestamp)
     }
 
     /// How much of the log was on the device by the word of the first mark behind `position` that knows of more. The group

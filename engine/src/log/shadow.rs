@@ -76,9 +76,8 @@ impl<E: Env> Shadow<E> {
         if mutant!("shadow-forgets") {
             return true;
         }
-        let stored = halves(position, bytes.len(), self.len)
-            .into_iter()
-            .try_for_each(|(at, part)| self.file.write_now(&bytes[part], at));
+        let parts = halves(position, bytes.len(), self.len).into_iter().filter(|(_, part)| !part.is_empty());
+        let stored = parts.into_iter().try_for_each(|(at, part)| self.file.write_now(&bytes[part], at));
         if let Err(error) = stored {
             tracing::warn!(path = %self.path.display(), %error, "from now on the device acknowledges all messages");
             self.has_failed.set(true);

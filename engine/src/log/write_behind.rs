@@ -81,11 +81,6 @@ impl<E: Env> Log<E> {
         self.0.behind.as_ref().is_some_and(|behind| behind.out_of_space.get())
     }
 
-    /// Waits until there is space for what is acknowledged, or the log closes.
-    pub(crate) async fn until_space(&self) {
-        self.0.changed.until(|| !self.is_out_of_space() || self.0.closing.get()).await;
-    }
-
     /// Waits until the log is written up to `position`, as far as there is space.
     pub(super) async fn until_written(&self, position: u64) {
         let log = &*self.0;
@@ -113,7 +108,9 @@ impl<E: Env> Inner<E> {
         let is_enough = || {
             let written = self.written();
             let staged = self.staging.borrow().end();
-            self.closing.get() || written < behind.wanted.get() || staged - written >= ENOUGH_BEHIND
+            // What was wanted may have been rolled back.
+            let is_wanted = written < behind.wanted.get().min(staged);
+            self.closing.get() || is_wanted || staged - written >= ENOUGH_BEHIND
         };
         if !is_enough() {
             future::or(self.changed.until(is_enough), self.env.sleep(MAX_BEHIND)).await;

@@ -296,7 +296,7 @@ impl<E: Env> Inner<E> {
     async fn flush_loop(&self) {
         while self.log.unflushed().await {
             self.env.sleep(Duration::from_millis(self.options.flush_interval_ms)).await;
-            self.log.flush().await;
+            self.flush_log().await;
         }
     }
 

@@ -93,7 +93,6 @@ impl<E: Env> Recovery<'_, E> {
                 return;
             }
         };
-        self.log.saw_store_time(view.store_timestamp);
         if with_pending {
             self.recover_pending(&record, &view);
         }

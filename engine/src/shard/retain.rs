@@ -143,7 +143,9 @@ impl<E: Env> Inner<E> {
         // What is settled, and deleted, must not wait again: neither after a power failure, nor because the record that
         // settles it is deleted before the tables have taken it in. Without space for them the next start makes them
         // anew.
-        self.log.flush().await;
+        if !self.flush_log().await && end > self.needed_on_device.get() {
+            return Ok(Retained::default());
+        }
         let flushed = self.log.flushed();
         if self.delayed.upto().min(self.half.upto()) < end {
             self.save_pending(true).await;
@@ -186,9 +188,24 @@ impl<E: Env> Inner<E> {
         found
     }
 
+    fn oldest_waiting(&self) -> LogPosition {
+        self.delayed.oldest_position().min(self.half.oldest_position())
+    }
+
+    /// Takes the log to the device, and with it what has settled waiting records; false: there was no space for all of it.
+    pub(super) async fn flush_log(&self) -> bool {
+        // What is committed later may wait, too.
+        let waiting = self.oldest_waiting().min(self.log.committed());
+        let is_flushed = self.log.flush().await;
+        if is_flushed {
+            self.needed_on_device.set(waiting);
+        }
+        is_flushed
+    }
+
     /// Whether a segment may go at all.
     fn is_deletable(&self, segment: &FullSegment) -> bool {
-        let needed = self.delayed.oldest_position().min(self.half.oldest_position());
+        let needed = self.oldest_waiting();
         let is_needed = segment.end > needed && !mutant!("retention-forgets-waiting");
         !is_needed && segment.next_record < self.log.flushed()
     }

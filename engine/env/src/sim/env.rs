@@ -419,12 +419,12 @@ impl File for SimFile {
         let outcome = self.env.fate(&op).outcome;
         let (disk, now) = (self.env.node.disk.borrow(), self.env.world.now());
         let has_room = disk.has_room(&self.inode.borrow(), offset + data.len() as u64, now);
-        outcome?;
-        if !has_room {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.inode.borrow_mut().write_now(offset, data);
-        Ok(())
+        let outcome = outcome.and(if has_room { Ok(()) } else { Err(io::ErrorKind::StorageFull) });
+        // A failure has happened up to somewhere.
+        let written =
+            if outcome.is_ok() { data.len() } else { self.env.world.below(data.len() as u64) as usize };
+        self.inode.borrow_mut().write_now(offset, &data[..written]);
+        Ok(outcome?)
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<IoSlice> {

@@ -24,6 +24,8 @@ pub(super) const SHARD: ShardId = ShardId(3);
 const MAX_RECORD: usize = 20_000;
 /// Memory of the tail beside what it may hold: blocks that are filled, written, or ready to be filled again.
 const MAX_STAGED_MEMORY: u64 = 8 << 20;
+/// Bytes of the shadow in one life or another.
+const SHADOWS: [u64; 4] = [0, 8 << 10, 8 << 10, 64 << 10];
 /// Longest time between two looks at whether something is done.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
@@ -82,7 +84,7 @@ pub(super) fn waiting_in_memory(plan: &Plan) -> usize {
     [16, 256, WAITING_IN_MEMORY][(plan.seed / 9 % 3) as usize]
 }
 
-fn options(plan: &Plan) -> ShardOptions {
+fn options(plan: &Plan, shadow: u64) -> ShardOptions {
     let segment = match Retention::of(plan) {
         Some(_) => retention::SEGMENT,
         None => [64 << 10, 128 << 10, 256 << 10][(plan.seed % 3) as usize],
@@ -100,14 +102,15 @@ fn options(plan: &Plan) -> ShardOptions {
         disk_watermark_percent: 100,
         strict: false,
         waiting_in_memory: waiting_in_memory(plan),
-        shadow: [0, 8 << 10, 64 << 10][(plan.seed / 27 % 3) as usize],
+        shadow,
         lmq_limit: None,
     }
 }
 
 /// Opens the store, checks it and works on it.
 pub async fn live(env: SimEnv, world: Rc<World>) -> End {
-    let opened = Shard::open(env.clone(), options(&world.plan)).await;
+    let shadow = SHADOWS[env.random() as usize % SHADOWS.len()];
+    let opened = Shard::open(env.clone(), options(&world.plan, shadow)).await;
     world.look_at_harm(&env);
     let shard = match opened {
         Ok(_) if world.model.borrow().is_beyond_knowledge() => return End::NotOpened,
@@ -257,7 +260,7 @@ impl Life {
         let stats = self.shard.stats();
         let ordered = stats.log_flushed <= stats.log_committed && stats.log_committed <= stats.log_staged;
         assert!(ordered, "{stats:?}");
-        let limit = options(&self.world.plan).tail_memory as u64 + MAX_STAGED_MEMORY;
+        let limit = options(&self.world.plan, 0).tail_memory as u64 + MAX_STAGED_MEMORY;
         assert!(stats.tail_memory <= limit, "the hot tail holds {} bytes of {limit}", stats.tail_memory);
         self.world.model.borrow_mut().flushed(stats.log_flushed);
     }

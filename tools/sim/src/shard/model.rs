@@ -19,6 +19,8 @@ pub const TOPICS: [&str; 4] = ["orders", "events", topics::TIMER_TOPIC, topics::
 pub const PLAIN_TOPICS: usize = 2;
 /// All queues: topic and number.
 const QUEUES: [(usize, u32); 6] = [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (3, 0)];
+/// Bytes of the log that the shadow has, at most.
+const MAX_SHADOW: u64 = 64 << 10;
 /// Lost messages that are remembered, to be looked for.
 const MAX_GONE: usize = 64;
 
@@ -352,7 +354,10 @@ impl Model {
 
     /// Log position before which nothing may be missing.
     fn sure(&self) -> u64 {
+        let has_lost_shadow = self.harm.iter().any(|harm| harm.path.ends_with("shadow"));
         match self.loss {
+            // What it alone had, at most, went with it.
+            Loss::Nothing if has_lost_shadow => self.acked.saturating_sub(MAX_SHADOW).max(self.flushed),
             Loss::Nothing => self.acked,
             Loss::Unflushed => self.flushed,
         }
@@ -396,6 +401,10 @@ impl Model {
         if self.is_harmed_in_log() {
             self.waiting.lose();
         }
+        if !self.is_harmed_in_log() {
+            let kept = self.queues.iter().flatten().map(|message| message.store_ms);
+            self.store_ms = kept.max().unwrap_or(0);
+        }
         (self.acked, self.flushed, self.loss) = (committed, committed, Loss::Nothing);
         self.groups.retain(|end| *end <= committed);
         self.groups.push(committed);
@@ -410,8 +419,7 @@ impl Model {
     /// Whether harm to the log or its tail journal can have taken messages. Whatever happens to the index takes none.
     fn is_harmed_in_log(&self) -> bool {
         let is_segment = |path: &Path| path.parent().is_some_and(|parent| parent.ends_with("log"));
-        let is_shadow = |path: &Path| path.ends_with("shadow");
-        self.has_lost_tail() || self.harm.iter().any(|harm| is_segment(&harm.path) || is_shadow(&harm.path))
+        self.has_lost_tail() || self.harm.iter().any(|harm| is_segment(&harm.path))
     }
 
     fn has_lost_tail(&self) -> bool {
