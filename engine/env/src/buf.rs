@@ -145,16 +145,16 @@ impl AppendBuf {
         self.unpublished_mut(at, len)
     }
 
-    /// Has the memory of the next `len` bytes fetched into the core's cache meanwhile, to be written, where the processor
-    /// can: it is in no cache mostly, and the first of each page's lines it does not see coming.
+    /// Has the memory of the next `len` bytes fetched into the core's cache meanwhile, where the processor can: it is in no
+    /// cache mostly, and the first of each page's lines it does not see coming.
     #[inline]
     pub fn prefetch_next(&self, len: usize) {
         #[cfg(target_arch = "x86_64")]
         for ahead in (0..len.min(self.remaining()).min(PREFETCHED)).step_by(CACHE_LINE) {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            // SAFETY: within the allocation; and the instruction changes nothing, or does nothing on processors without it.
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: within the allocation; every x86-64 has the instruction, and it changes nothing.
             unsafe {
-                _mm_prefetch::<_MM_HINT_ET0>(self.memory.start.as_ptr().add(self.written + ahead).cast())
+                _mm_prefetch::<_MM_HINT_T0>(self.memory.start.as_ptr().add(self.written + ahead).cast())
             };
         }
         #[cfg(not(target_arch = "x86_64"))]

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::format::*;
 use super::run::Filter;
 use super::table::IndexEntry;
-use crate::slices::{LOOK, Pacer, QUICK};
+use crate::slices::{LOOK, Pacer};
 
 /// Bytes in one write.
 const WRITE_SIZE: usize = 64 * BLOCK;
@@ -178,7 +178,7 @@ impl<E: Env> RunBuilder<E> {
             self.blocks.make_room(ENTRY).await?;
             let added = self.fill(name, since, first + done as i64, &records[done..], &decode);
             done += added;
-            self.pacer.done(added.div_ceil(QUICK)).await;
+            self.pacer.done_quickly(added).await;
         }
         Ok(())
     }
@@ -296,7 +296,7 @@ impl<E: Env> RunBuilder<E> {
             }
             let added = self.blocks.fill(left.iter(), |record, place| *place = encode(record));
             left = &left[added..];
-            self.pacer.done(added.div_ceil(QUICK)).await;
+            self.pacer.done_quickly(added).await;
         }
         Ok(())
     }
@@ -307,7 +307,7 @@ impl<E: Env> RunBuilder<E> {
         for fences in self.fences.chunks(FENCES_PER_BLOCK) {
             self.blocks.make_room(fences.len() * FENCE).await?;
             self.blocks.fill(fences.iter(), |fence, place| *place = fence.to_le_bytes());
-            self.pacer.done(fences.len().div_ceil(QUICK)).await;
+            self.pacer.done_quickly(fences.len()).await;
         }
         self.blocks.end_block().await?;
         assert!(

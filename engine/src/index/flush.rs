@@ -14,7 +14,7 @@ use super::run::Run;
 use super::sorted::Buckets;
 use super::table::{IndexEntry, QueueSlot, Table};
 use crate::meta::is_full;
-use crate::slices::{LOOK, Pacer, QUICK};
+use crate::slices::{LOOK, Pacer};
 use crate::types::LogPosition;
 
 /// A run is due when this much of the log is not in one,
@@ -142,7 +142,7 @@ impl<E: Env> Index<E> {
                 break;
             }
             items += seen;
-            pacer.done(seen.div_ceil(QUICK)).await;
+            pacer.done_quickly(seen).await;
         }
         if items > 0 {
             (header.keys_from_ms, header.keys_to_ms) = (whole_second(from_ms), to_ms);
@@ -158,7 +158,7 @@ impl<E: Env> Index<E> {
             if packed == 0 {
                 break;
             }
-            pacer.done(packed.div_ceil(QUICK)).await;
+            pacer.done_quickly(packed).await;
         }
         buckets.sorted(&mut pacer).await
     }

@@ -3,10 +3,12 @@
 use ringmq_env::Env;
 use smallvec::SmallVec;
 
-use crate::slices::{Pacer, QUICK};
+use crate::slices::Pacer;
 
 /// Items of a bucket, if their hashes are as different as usual: it is sorted in one go, within the core's cache.
 const BUCKET: usize = 4096;
+/// More are not: too many have the same hash.
+const MAX_BUCKET: usize = 4 * BUCKET;
 /// Items of a bucket that are sorted together, once they are by their hashes.
 const GROUP: usize = 4;
 /// Stretches that are merged without an allocation for their list.
@@ -19,6 +21,8 @@ pub(super) struct Buckets<T, H> {
     /// Highest bits of the hash that tell the bucket.
     bits: u32,
     buckets: Vec<Vec<T>>,
+    /// Room that a bucket gets with its first item.
+    usual: usize,
 }
 
 impl<T: Copy + Ord, H: Fn(&T) -> u64> Buckets<T, H> {
@@ -26,23 +30,29 @@ impl<T: Copy + Ord, H: Fn(&T) -> u64> Buckets<T, H> {
     pub(super) fn new(items: usize, hash: H) -> Buckets<T, H> {
         let bits = (items / BUCKET).next_power_of_two().ilog2();
         let usual = items >> bits;
-        let buckets = (0..1 << bits).map(|_| Vec::with_capacity(usual + usual / 16)).collect();
-        Buckets { hash, bits, buckets }
+        Buckets { hash, bits, buckets: vec![Vec::new(); 1 << bits], usual: usual + usual / 16 }
     }
 
     #[inline]
     pub(super) fn push(&mut self, item: T) {
-        let bucket = top_bits((self.hash)(&item), self.bits);
-        self.buckets[bucket].push(item);
+        let bucket = &mut self.buckets[top_bits((self.hash)(&item), self.bits)];
+        if bucket.capacity() == 0 {
+            bucket.reserve(self.usual);
+        }
+        bucket.push(item);
     }
 
     /// The items in their order.
     pub(super) async fn sorted<E: Env>(mut self, pacer: &mut Pacer<E>) -> Vec<Vec<T>> {
         let (mut spare, mut ends) = (Vec::new(), Vec::new());
         for bucket in &mut self.buckets {
+            if bucket.len() > MAX_BUCKET {
+                sort_alike(bucket, pacer).await;
+                continue;
+            }
             let hash = |item: &T| (self.hash)(item) << self.bits;
             sort_by_hash(bucket, hash, &mut spare, &mut ends);
-            pacer.done(bucket.len().div_ceil(QUICK)).await;
+            pacer.done_quickly(bucket.len()).await;
         }
         self.buckets
     }
@@ -53,8 +63,53 @@ fn top_bits(hash: u64, bits: u32) -> usize {
     hash.checked_shr(u64::BITS - bits).unwrap_or(0) as usize
 }
 
-/// Spreads the items over groups by the highest bits of their hashes, and sorts each, which is small then. If it is not,
-/// because the hashes are alike, that is as quick as any other sort. `spare` and `ends` are memory for it.
+/// Sorts items of which many have the same hash, as where all messages have a key in common: piece by piece, which are then
+/// merged. Those of one hash come in their order mostly, and are only looked at.
+async fn sort_alike<E: Env, T: Copy + Ord>(items: &mut Vec<T>, pacer: &mut Pacer<E>) {
+    for piece in items.chunks_mut(BUCKET) {
+        piece.sort_unstable();
+        pacer.done(piece.len()).await;
+    }
+    let mut merged = Vec::new();
+    let mut len = BUCKET;
+    while len < items.len() {
+        merged.clear();
+        merged.reserve(items.len());
+        for pair in items.chunks(2 * len) {
+            let (mut one, mut other) = pair.split_at(len.min(pair.len()));
+            while !one.is_empty() || !other.is_empty() {
+                let (from_one, from_other) = merge_some(one, other, BUCKET, &mut merged);
+                (one, other) = (&one[from_one..], &other[from_other..]);
+                pacer.done_quickly(from_one + from_other).await;
+            }
+        }
+        std::mem::swap(items, &mut merged);
+        len *= 2;
+    }
+}
+
+/// Appends the first `most` of what two stretches have to `out`; returns how many of them were in each.
+fn merge_some<T: Copy + Ord>(one: &[T], other: &[T], most: usize, out: &mut Vec<T>) -> (usize, usize) {
+    let (mut i, mut j) = (0, 0);
+    while i + j < most && i < one.len() && j < other.len() {
+        if other[j] < one[i] {
+            out.push(other[j]);
+            j += 1;
+        } else {
+            out.push(one[i]);
+            i += 1;
+        }
+    }
+    // One of them has come to its end, or nothing more is wanted.
+    let rest = most - i - j;
+    let (end_of_one, end_of_other) = (one.len().min(i + rest), other.len().min(j + rest));
+    out.extend_from_slice(&one[i..end_of_one]);
+    out.extend_from_slice(&other[j..end_of_other]);
+    (end_of_one, end_of_other)
+}
+
+/// Spreads the items over groups by the highest bits of their hashes, and sorts each, which is small then. `spare` and
+/// `ends` are memory for it.
 fn sort_by_hash<T: Copy + Ord>(
     items: &mut Vec<T>,
     hash: impl Fn(&T) -> u64,
@@ -170,5 +225,30 @@ mod tests {
             wanted.sort_unstable();
             prop_assert!(sorted == wanted);
         }
+    }
+
+    #[test]
+    fn items_of_one_hash_are_sorted_in_slices() {
+        let sim = Sim::new(1);
+        let number =
+            |n: u64| if n.is_multiple_of(3) { n } else { n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 };
+        let mut buckets = Buckets::new(100_000, |_: &u64| 7);
+        (0..100_000).for_each(|n| buckets.push(number(n)));
+        let others_turns = std::rc::Rc::new(std::cell::Cell::new(0));
+        let sorted = sim.run(async {
+            let (env, turns) = (sim.node("a"), std::rc::Rc::clone(&others_turns));
+            let other = env.clone();
+            env.clone().spawn(async move {
+                loop {
+                    turns.set(turns.get() + 1);
+                    other.yield_now().await;
+                }
+            });
+            buckets.sorted(&mut Pacer::new(&env)).await
+        });
+        let mut wanted: Vec<u64> = (0..100_000).map(number).collect();
+        wanted.sort_unstable();
+        assert!(sorted.concat() == wanted);
+        assert!(others_turns.get() > 100_000 / BUCKET, "{} turns", others_turns.get());
     }
 }

@@ -19,7 +19,7 @@ const MAX_LEN: usize = 2048;
 const LEARN_EVERY: u32 = 4;
 
 /// The forms of the JSON headers that a core has read, the last one first, and memory for the ext fields of the one that
-/// it reads. It belongs to one core, and takes some 60 KiB at most.
+/// it reads. It belongs to one core, and takes about 100 KiB at most.
 #[derive(Debug, Default)]
 pub struct Forms {
     known: Vec<Form>,
