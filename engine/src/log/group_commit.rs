@@ -251,10 +251,7 @@ impl<E: Env> Inner<E> {
     async fn flush(&self) {
         assert!(!self.flushing.replace(true), "one flush at a time");
         // The index says what is flushed, and knows what is acknowledged.
-        let wanted = match mutant!("flushed-before-known") {
-            true => self.committed.borrow().position,
-            false => self.committed.borrow().position.min(self.acknowledged.get()),
-        };
+        let wanted = self.committed.borrow().position.min(self.acknowledged.get());
         let flushed = async {
             self.journal.begin_flush();
             self.segments.flush().await?;

@@ -56,7 +56,6 @@ const MUTANTS: &[Mutant] = &[
         &[Fault::NoSpaceAnywhere],
         "a write without space drops what the shadow has acknowledged",
     ),
-    Mutant("flushed-before-known", Shard, &[], "a flush counts what the index has not heard of"),
     Mutant("skip-dir-sync", Shard, &[], "a new segment's name is not made durable"),
     Mutant("index-ahead-of-log", Shard, &[], "the index is checkpointed before the log is flushed"),
     Mutant("truncate-off-by-one", Shard, &[], "recovery takes the journal's sector without its last byte"),
