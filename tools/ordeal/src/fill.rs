@@ -29,6 +29,9 @@ pub struct FillArgs {
     /// Size of the file system, in MiB.
     #[arg(long, default_value_t = 128)]
     size: usize,
+    /// Flush mode: sync or async.
+    #[arg(long, default_value = "sync")]
+    flush: String,
     /// Directory of the store and the broker's output; removed when all is well.
     #[arg(long, default_value = "target/ordeal-fill")]
     dir: PathBuf,
@@ -53,7 +56,7 @@ fn command(args: &FillArgs, dir: &Path, disk: &SmallDisk, extra: &[&str]) -> any
     let extra: Vec<String> = common.iter().chain(extra).map(|part| (*part).to_owned()).collect();
     // nsenter changes the working directory.
     let binary = args.ringmq.canonicalize().with_context(|| format!("finding {}", args.ringmq.display()))?;
-    let command = BrokerCommand::new(binary, dir.to_owned(), "sync", &extra)?;
+    let command = BrokerCommand::new(binary, dir.to_owned(), &args.flush, &extra)?;
     Ok(command.through(disk.prefix()))
 }
 
@@ -119,8 +122,8 @@ fn fill_and_heal(args: &FillArgs, dir: &Path, disk: &SmallDisk) -> anyhow::Resul
         check_refusal(&refused, dir)?;
     }
     client.commit_offset(TOPIC, 0, sent)?;
-    // Longer than the offset flush interval with SYNC_FLUSH.
-    std::thread::sleep(Duration::from_millis(1500));
+    // Longer than the offset flush interval: 1 s with SYNC_FLUSH, 5 s otherwise.
+    std::thread::sleep(Duration::from_millis(if args.flush == "sync" { 1_500 } else { 6_500 }));
     let (broker, mut client) = restart(broker, &command)?;
     ensure!(client.committed_offset(TOPIC, 0)? == Some(sent), "an offset committed on the full disk is lost");
     read_all(&mut client, 0, sent).context("on a full disk, after a kill")?;
