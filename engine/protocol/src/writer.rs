@@ -139,8 +139,8 @@ impl FieldSink for HeaderWriter<'_> {
     }
 }
 
-/// A whole short frame with a JSON header, appended to a buffer where no piece has to be checked for room in it. Panics
-/// beyond its size.
+/// A whole short frame with a JSON header, appended to a buffer that has room for all of it. Panics beyond that room, which
+/// is its size at least.
 pub(crate) struct Scratch<'b> {
     out: &'b mut BytesMut,
     /// Bytes of the frame that are written, behind those of the buffer.

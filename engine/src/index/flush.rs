@@ -132,42 +132,40 @@ impl<E: Env> Index<E> {
         let (to, mut pacer) = (header.to, Pacer::new(&self.0.env));
         let (mut from_ms, mut to_ms) = (i64::MAX, i64::MIN);
         let mut items = 0;
-        for chunk in 0.. {
-            let seen = self.with_keys(chunk, to, |keys| {
-                from_ms = keys.iter().map(|key| key.store_ms).fold(from_ms, i64::min);
-                to_ms = keys.iter().map(|key| key.store_ms).fold(to_ms, i64::max);
-                keys.len()
-            });
-            if seen == 0 {
-                break;
-            }
-            items += seen;
-            pacer.done_quickly(seen).await;
-        }
+        let look = |keys: &[HotKey]| {
+            from_ms = keys.iter().map(|key| key.store_ms).fold(from_ms, i64::min);
+            to_ms = keys.iter().map(|key| key.store_ms).fold(to_ms, i64::max);
+            items += keys.len();
+        };
+        self.each_chunk(to, &mut pacer, look).await;
         if items > 0 {
             (header.keys_from_ms, header.keys_to_ms) = (whole_second(from_ms), to_ms);
         }
         let mut buckets = Buckets::new(items, |key: &PackedKey| key.hash());
-        for chunk in 0.. {
-            let packed = self.with_keys(chunk, to, |keys| {
-                for HotKey { hash, position, store_ms } in keys {
-                    buckets.push(PackedKey::new(*hash, *position, *store_ms, header));
-                }
-                keys.len()
-            });
-            if packed == 0 {
-                break;
+        let pack = |keys: &[HotKey]| {
+            for HotKey { hash, position, store_ms } in keys {
+                buckets.push(PackedKey::new(*hash, *position, *store_ms, header));
             }
-            pacer.done_quickly(packed).await;
-        }
+        };
+        self.each_chunk(to, &mut pacer, pack).await;
         buckets.sorted(&mut pacer).await
     }
 
-    /// Does something with the keys of one chunk that lie before `to`. None of the chunks goes while a run is written.
-    fn with_keys<T>(&self, chunk: usize, to: u64, work: impl FnOnce(&[HotKey]) -> T) -> T {
-        let state = self.0.state.borrow();
-        let keys = state.keys.chunk(chunk).unwrap_or_default();
-        work(&keys[..keys.partition_point(|key| key.position < to)])
+    /// Does something with the keys that lie before `to`, chunk by chunk. None of the chunks goes while a run is written.
+    async fn each_chunk(&self, to: u64, pacer: &mut Pacer<E>, mut work: impl FnMut(&[HotKey])) {
+        for chunk in 0.. {
+            let done = {
+                let state = self.0.state.borrow();
+                let keys = state.keys.chunk(chunk).unwrap_or_default();
+                let keys = &keys[..keys.partition_point(|key| key.position < to)];
+                work(keys);
+                keys.len()
+            };
+            if done == 0 {
+                break;
+            }
+            pacer.done_quickly(done).await;
+        }
     }
 
     async fn slots_by_hash(&self, slots: &[(u64, u32)]) -> Vec<Vec<(u64, u32)>> {

@@ -94,32 +94,31 @@ impl<E: Env> Log<E> {
 impl<E: Env> Inner<E> {
     /// Waits until something is staged and writes it.
     pub(super) async fn write_next(&self) -> CommitStep {
-        let log = self;
-        log.changed.until(|| log.closing.get() || log.staging.borrow().is_pending()).await;
-        log.gather().await;
+        self.changed.until(|| self.closing.get() || self.staging.borrow().is_pending()).await;
+        self.gather().await;
         let flushed = match mutant!("mark-vouches-for-itself") {
-            true => log.staging.borrow().end(),
-            false => log.flushed.get(),
+            true => self.staging.borrow().end(),
+            false => self.flushed.get(),
         };
-        let mark = Mark { flushed, store_ms: log.last_store_ms.get() };
-        let group = log.staging.borrow_mut().take_group(MAX_GROUP_BYTES, mark);
+        let mark = Mark { flushed, store_ms: self.last_store_ms.get() };
+        let group = self.staging.borrow_mut().take_group(MAX_GROUP_BYTES, mark);
         let Some(group) = group else { return CommitStep::Closed };
-        let begun = log.env.now();
-        let written = log.write_group(&group).await;
-        let Some(written) = log.insist(&group, written).await else { return CommitStep::Closed };
+        let begun = self.env.now();
+        let written = self.write_group(&group).await;
+        let Some(written) = self.insist(&group, written).await else { return CommitStep::Closed };
         let step = match written {
-            Ok(slot) => log.complete(group, slot),
+            Ok(slot) => self.complete(group, slot),
             Err(error) if is_no_space(&error) => {
                 // Until the shard has dropped the messages, too: Log::end_roll_back.
-                log.rolling_back.set(true);
-                log.roll_back().await;
+                self.rolling_back.set(true);
+                self.roll_back().await;
                 CommitStep::RolledBack(error)
             }
-            Err(error) => ringmq_env::fatal(Fatal::Write { path: log.options.dir.clone(), error }),
+            Err(error) => ringmq_env::fatal(Fatal::Write { path: self.options.dir.clone(), error }),
         };
-        log.commit_time.set(log.env.now().since(begun));
-        log.assert_watermarks();
-        log.changed.notify();
+        self.commit_time.set(self.env.now().since(begun));
+        self.assert_watermarks();
+        self.changed.notify();
         step
     }
 

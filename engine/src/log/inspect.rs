@@ -37,8 +37,6 @@ pub(crate) struct LogWalk<'a, E: Env> {
     at: u64,
     chain: Option<u32>,
     epoch: u64,
-    /// What the shadow has behind the log's end is laid over it.
-    has_shadow: bool,
 }
 
 impl ScannedFrame {
@@ -80,7 +78,7 @@ impl<E: Env> LogFiles<E> {
     pub(crate) fn walk(&self) -> LogWalk<'_, E> {
         let first = self.segments.ranges().first().map_or(SEGMENT_HEADER_LEN, |range| range.first_frame());
         let scanner = Scanner::new(&self.segments, self.tails.clone(), ALIGNMENT, self.report.clone());
-        LogWalk { files: self, scanner, at: first, chain: None, epoch: 0, has_shadow: false }
+        LogWalk { files: self, scanner, at: first, chain: None, epoch: 0 }
     }
 
     /// First position kept.
@@ -142,18 +140,10 @@ impl<E: Env> LogWalk<'_, E> {
 
     /// At the log's end: lays over it what only the shadow has; true if there is anything.
     async fn take_in_shadow(&mut self) -> bool {
-        let segment = self.files.segments.locate(self.at);
-        let (Some(shadow), Some(newest), Some(segment), false) =
-            (&self.files.shadow, self.files.tails.last(), segment, self.has_shadow)
-        else {
-            return false;
-        };
+        let (Some(shadow), newest) = (&self.files.shadow, self.files.tails.last()) else { return false };
         let at = ScanEnd { position: self.at, chain: self.chain, epoch: self.epoch };
-        let tail = shadow.tail_behind(&at, segment.range, newest, &mut self.scanner).await;
-        let Some(tail) = tail else { return false };
-        self.has_shadow = true;
-        self.scanner.lay_over(tail);
-        true
+        let tail = shadow.tail_behind(&at, &self.files.segments, newest, &mut self.scanner).await;
+        tail.map(|tail| self.scanner.lay_over(tail)).is_some()
     }
 
     /// The frame's records, with their positions.

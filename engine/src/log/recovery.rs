@@ -223,15 +223,14 @@ impl<'a, E: Env> Recovery<'a, E> {
 
     /// Takes in what was acknowledged before the log had it: true if there is anything.
     async fn take_in(&mut self, shadow: &ShadowImage, at: &ScanEnd) -> bool {
-        let (segment, newest) = (self.segments.locate(at.position), self.tails.last());
-        let (Some(segment), Some(newest)) = (segment, newest) else { return false };
         if at.position < self.sure_end {
             // What is between is lost, and the shadow goes on behind that, if at all.
             return false;
         }
-        let tail = shadow.tail_behind(at, segment.range, newest, &mut self.scanner()).await;
-        self.tails.extend(tail.clone());
-        tail.is_some()
+        let tail = shadow.tail_behind(at, self.segments, self.tails.last(), &mut self.scanner()).await;
+        let is_any = tail.is_some();
+        self.tails.extend(tail);
+        is_any
     }
 
     /// Follows the frames for as long as they chain, and over damage before `sure_end`.

@@ -27,6 +27,13 @@ pub(crate) struct ScannedFrame {
 }
 
 impl ScannedFrame {
+    /// The frame of this header and what lies behind it, if it is what was written.
+    pub(super) fn of(header: FrameHeader, payload: &[u8]) -> Option<ScannedFrame> {
+        let records = check_frame(&header, payload)?;
+        let mark = (header.kind == FrameKind::Mark).then(|| Mark::decode(payload));
+        Some(ScannedFrame { header, records, mark })
+    }
+
     /// One past its last byte.
     pub(crate) fn end(&self) -> u64 {
         self.header.base + (FRAME_HEADER_LEN + self.header.payload as usize) as u64
@@ -143,9 +150,7 @@ impl<'a, E: Env> Scanner<'a, E> {
             return None;
         }
         let payload = self.bytes(position + FRAME_HEADER_LEN as u64, header.payload as usize).await?;
-        let records = check_frame(&header, payload)?;
-        let mark = (header.kind == FrameKind::Mark).then(|| Mark::decode(payload));
-        Some(ScannedFrame { header, records, mark })
+        ScannedFrame::of(header, payload)
     }
 
     /// When the frame's last record was stored, in ms.

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions, mutant};
 
-use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, Mark, check_frame};
+use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use super::replay::{ScanEnd, follows};
 use super::scan::{ScannedFrame, Scanner};
-use super::segment::SegmentRange;
+use super::segment::Segments;
 use super::tail_journal::TailRecord;
 use crate::damage::{Damage, DamageReport};
 use crate::reread::read_again;
@@ -76,8 +76,9 @@ impl<E: Env> Shadow<E> {
         if mutant!("shadow-forgets") {
             return true;
         }
-        let parts = halves(position, bytes.len(), self.len).into_iter().filter(|(_, part)| !part.is_empty());
-        let stored = parts.into_iter().try_for_each(|(at, part)| self.file.write_now(&bytes[part], at));
+        let mut parts =
+            halves(position, bytes.len(), self.len).into_iter().filter(|(_, part)| !part.is_empty());
+        let stored = parts.try_for_each(|(at, part)| self.file.write_now(&bytes[part], at));
         if let Err(error) = stored {
             tracing::warn!(path = %self.path.display(), %error, "from now on the device acknowledges all messages");
             self.has_failed.set(true);
@@ -116,16 +117,17 @@ impl ShadowImage {
         }
     }
 
-    /// What only the shadow has of a log that was found to end at `at` in `segment`, as if it were the newest entry of the
-    /// tail journal, which is `newest` so far.
+    /// What only the shadow has of a log that was found to end at `at`, as if it were the newest entry of the tail journal,
+    /// which is `newest` so far. Without a journal nobody knows which epoch is the newest.
     pub(super) async fn tail_behind<E: Env>(
         &self,
         at: &ScanEnd,
-        segment: SegmentRange,
-        newest: &TailRecord,
+        segments: &Segments<E>,
+        newest: Option<&TailRecord>,
         scanner: &mut Scanner<'_, E>,
     ) -> Option<TailRecord> {
         at.chain?;
+        let (newest, segment) = (newest?, segments.locate(at.position)?.range);
         let (mut end, mut bytes) = (*at, Vec::new());
         while let Some((frame, data)) = self.frame(end.position, segment.end())
             && follows(&frame, &end, Some(newest))
@@ -156,10 +158,7 @@ impl ShadowImage {
             return None;
         }
         let bytes = self.bytes(position, len)?;
-        let payload = &bytes[FRAME_HEADER_LEN..];
-        let records = check_frame(&header, payload)?;
-        let mark = (header.kind == FrameKind::Mark).then(|| Mark::decode(payload));
-        Some((ScannedFrame { header, records, mark }, bytes))
+        Some((ScannedFrame::of(header, &bytes[FRAME_HEADER_LEN..])?, bytes))
     }
 
     fn bytes(&self, position: u64, len: usize) -> Option<Vec<u8>> {

@@ -81,8 +81,6 @@ impl<E: Env> Shard<E> {
         let shard = self.clone();
         self.0.env.spawn(async move { shard.0.commit_loop().await });
         let shard = self.clone();
-        self.0.env.spawn(async move { shard.0.log.write_behind().await });
-        let shard = self.clone();
         self.0.env.spawn(async move { shard.0.housekeeping_loop().await });
         let shard = self.clone();
         self.0.env.spawn(async move { shard.0.index_loop().await });
@@ -91,6 +89,8 @@ impl<E: Env> Shard<E> {
         let shard = self.clone();
         self.0.env.spawn(async move { shard.0.pending_loop().await });
         if !self.0.options.sync_flush {
+            let shard = self.clone();
+            self.0.env.spawn(async move { shard.0.log.write_behind().await });
             let shard = self.clone();
             self.0.env.spawn(async move { shard.0.flush_loop().await });
         }
