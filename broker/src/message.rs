@@ -106,6 +106,17 @@ pub struct WaitsIn {
     pub queue_id: QueueId,
 }
 
+/// Where in the frame a message's properties stand that are indexed; none of a name is an empty span.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IndexedSpans {
+    /// TAGS.
+    pub tags: Span,
+    /// KEYS.
+    pub keys: Span,
+    /// DEDUPE_KEY, with its name and the separator in front.
+    pub dedupe_key: Span,
+}
+
 /// A send that passed the checks of the edge.
 #[derive(Debug)]
 pub struct SendRequest {
@@ -144,6 +155,8 @@ pub struct SendRequest {
     pub inner: u32,
     /// For the answer's transactionId; empty when the message has none.
     pub uniq_key: UniqKey,
+    /// What is indexed beside the `uniq_key`, where the edge has seen it.
+    pub indexed: Option<IndexedSpans>,
     /// The message is stored once within its topic's window.
     pub once: Option<Box<Once>>,
     /// For the answer's recallHandle.

@@ -25,7 +25,9 @@ use crate::pending::Pending;
 use crate::signal::Signal;
 use crate::slices::{Job, SliceStats, Slices};
 use crate::types::*;
+pub use append::Known;
 use commit::{Disk, Staged};
+pub use message::Indexed;
 pub use retain::{DeleteReason, Retained, RetentionPolicy, TopicRetention};
 
 /// Directory of the tables of waiting records in the shard's directory.

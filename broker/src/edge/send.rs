@@ -326,6 +326,7 @@ impl Draft {
             // As Java: no delay, and a level that says so.
             push_property(&mut added, property::DELAY_TIME_LEVEL, "-1");
         }
+        let indexed = Some(seen.indexed(base));
         let recall_handle = recall::handle(core, when, &topic, &uniq_key);
         let fields = self.fields;
         let multi_tags =
@@ -348,6 +349,7 @@ impl Draft {
             batch: fields.is_batch() && inner == 0,
             inner,
             uniq_key,
+            indexed,
             once,
             recall_handle,
             plain_answer: false,
@@ -510,6 +512,8 @@ fn reply_of<E: Env>(
 /// What matters among a message's properties.
 #[derive(Default)]
 struct Seen<'a> {
+    tags: Option<&'a str>,
+    keys: Option<&'a str>,
     uniq_key: Option<&'a str>,
     dedupe_key: Option<&'a str>,
     /// A message's priority, if that is what it has.
@@ -533,6 +537,8 @@ impl<'a> Seen<'a> {
         let mut seen = Seen::default();
         for (name, value) in properties::iter(text) {
             match name {
+                property::TAGS => seen.tags = Some(value),
+                property::KEYS => seen.keys = Some(value),
                 property::UNIQ_KEY => seen.uniq_key = Some(value),
                 property::DEDUPE_KEY => seen.dedupe_key = Some(value),
                 property::PRIORITY if attributes::message_type(text) == "PRIORITY" => {
@@ -558,6 +564,16 @@ impl<'a> Seen<'a> {
             }
         }
         seen
+    }
+
+    /// Where what is indexed stands in the frame that starts at the address `base`.
+    fn indexed(&self, base: usize) -> IndexedSpans {
+        let span = |value: Option<&str>| value.map_or(Span::default(), |value| span_of(base, value));
+        let mut dedupe_key = span(self.dedupe_key);
+        if self.dedupe_key.is_some() {
+            dedupe_key.start -= property::DEDUPE_KEY.len() as u32 + 1;
+        }
+        IndexedSpans { tags: span(self.tags), keys: span(self.keys), dedupe_key }
     }
 
     /// Names of the properties that are dropped; the priority of a message that is of another type is no priority.

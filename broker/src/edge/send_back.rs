@@ -209,6 +209,7 @@ impl SentBack {
             batch: false,
             inner: 0,
             uniq_key: UniqKey::new(),
+            indexed: None,
             once: None,
             recall_handle: None,
             plain_answer: true,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use ringmq_engine::{AppendError, Arrival, Commit, NewMessage, QueueId};
+use ringmq_engine::{AppendError, Arrival, Commit, Indexed, Known, NewMessage, QueueId};
 use ringmq_env::mutant;
 use ringmq_protocol::batch::{Batch, BatchMessage};
 use ringmq_protocol::names::topics;
@@ -129,12 +129,14 @@ impl<E: Env> ShardService<E> {
     }
 
     fn append_one(&self, core: &Core<E>, send: &SendRequest) -> Result<Appended, Refusal> {
-        let mut properties: SmallVec<[&[u8]; 4]> =
-            send.properties.iter().map(|span| &send.frame[span.range()]).collect();
+        let mut properties = SmallVec::<[&[u8]; 4]>::new();
+        for span in &send.properties {
+            properties.push(&send.frame[span.range()]);
+        }
         properties.push(&send.added);
         properties.push(&self.common_properties);
         let message = new_message(core, send, send.flag, &send.frame[send.body.range()], &properties);
-        self.append(core, send, &[message])
+        self.append(core, Known { topic: send.known, indexed: indexed(send) }, &[message])
     }
 
     fn append_batch(&self, core: &Core<E>, send: &SendRequest) -> Result<Appended, Refusal> {
@@ -158,13 +160,13 @@ impl<E: Env> ShardService<E> {
         if messages.iter().any(|message| message.body.is_empty() || is_forged(message)) {
             return Err(illegal());
         }
-        self.append(core, send, &messages)
+        self.append(core, Known { topic: send.known, indexed: None }, &messages)
     }
 
     fn append(
         &self,
         core: &Core<E>,
-        send: &SendRequest,
+        known: Known<'_>,
         messages: &[NewMessage<'_>],
     ) -> Result<Appended, Refusal> {
         let max_message_size = core.identity.config.max_message_size;
@@ -179,7 +181,7 @@ impl<E: Env> ShardService<E> {
             return Err(remarks::message_illegal(max_message_size));
         }
         self.shard
-            .append_in(send.known, messages)
+            .append_known(known, messages)
             .map_err(|error| remarks::append_refused(&error, max_message_size))
     }
 
@@ -270,6 +272,14 @@ impl<E: Env> ShardService<E> {
         }
         woken.into_iter().for_each(|parked| self.resume(core, parked));
     }
+}
+
+/// What the edge has seen of the properties that are indexed.
+fn indexed(send: &SendRequest) -> Option<Indexed<'_>> {
+    let text = |span: Span| text::utf8(&send.frame[span.range()]).ok().filter(|text| !text.is_empty());
+    let IndexedSpans { tags, keys, dedupe_key } = send.indexed?;
+    let uniq_key = text::utf8(&send.uniq_key).ok().filter(|key| !key.is_empty());
+    Some(Indexed { tags: text(tags), keys: text(keys), uniq_key, dedupe_key: text(dedupe_key) })
 }
 
 fn new_message<'a, E: Env>(

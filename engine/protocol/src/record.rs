@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
+use crate::text;
+
 /// Magic number of a record whose topic's length takes one byte.
 pub const MAGIC_V1: u32 = 0xDAA3_20A7;
 /// Magic number of a record whose topic's length takes two bytes.
@@ -473,7 +475,7 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self, field: &'static str, len: usize) -> Result<&'a str, RecordError> {
-        std::str::from_utf8(self.take(field, len)?).map_err(|_| RecordError::NotUtf8 { field })
+        text::utf8(self.take(field, len)?).map_err(|_| RecordError::NotUtf8 { field })
     }
 
     fn host(&mut self, field: &'static str, v6: bool) -> Result<SocketAddr, RecordError> {

@@ -190,6 +190,9 @@ impl<'b> Scratch<'b> {
     /// Appends an integer.
     #[inline(always)]
     pub(crate) fn int(&mut self, value: i64) {
+        if let 0..10 = value {
+            return self.literal(&[b'0' + value as u8]);
+        }
         if value < 0 {
             self.literal(b"-");
         }

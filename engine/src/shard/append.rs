@@ -20,16 +20,16 @@ impl<E: Env> Shard<E> {
     /// A unit of up to 8 MiB of records is there as a whole or not at all after a crash; of a larger one that was
     /// never acknowledged the first part may be there.
     pub fn append(&self, messages: &[NewMessage<'_>]) -> Result<Appended, AppendError> {
-        self.append_in(TopicHandle::default(), messages)
+        self.append_known(Known::default(), messages)
     }
 
-    /// The same for messages of a topic of which there may be a handle: where it holds, nothing is looked for by name.
-    pub fn append_in(
+    /// The same for messages of which something is known.
+    pub fn append_known(
         &self,
-        topic: TopicHandle,
+        known: Known<'_>,
         messages: &[NewMessage<'_>],
     ) -> Result<Appended, AppendError> {
-        self.0.append(topic, messages, Relation::None)
+        self.0.append(known, messages, Relation::None)
     }
 
     /// The topic's handle: `known` if it is of this topic and still holds, else that which is found by name. While the topic
@@ -43,6 +43,15 @@ impl<E: Env> Shard<E> {
         queues.iter().for_each(|(topic, _)| self.0.index.prefetch(*topic, None));
         queues.iter().for_each(|(topic, queue)| self.0.index.prefetch(*topic, Some(*queue)));
     }
+}
+
+/// What an append need not find out itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// The topic's handle, if there is one: where it holds, nothing is looked for by name.
+    pub topic: TopicHandle,
+    /// Of a single message: what [`Indexed::of`] finds in its properties.
+    pub indexed: Option<Indexed<'a>>,
 }
 
 /// What an append has to do with an earlier record.
@@ -64,13 +73,13 @@ pub(super) struct PendingMark {
 impl<E: Env> Inner<E> {
     pub(super) fn append(
         &self,
-        topic: TopicHandle,
+        known: Known<'_>,
         messages: &[NewMessage<'_>],
         relation: Relation,
     ) -> Result<Appended, AppendError> {
         let shard = self;
         let first = messages.first().expect("an append has messages");
-        assert!(messages.iter().all(|m| m.queue_id == first.queue_id && m.topic == first.topic));
+        assert!(messages[1..].iter().all(|m| m.queue_id == first.queue_id && m.topic == first.topic));
         shard.admit()?;
         let lmqs = shard.lmqs_of(messages, matches!(relation, Relation::Settles(_)))?;
         let (parts, widened);
@@ -84,8 +93,10 @@ impl<E: Env> Inner<E> {
             }
         };
         let limit = shard.options.max_record_size.min(shard.log.max_unit());
-        let sizes = messages.iter().map(|message| record_size(message, limit));
-        let sizes: SmallVec<[usize; 1]> = sizes.collect::<Result<_, _>>()?;
+        let mut sizes = SmallVec::<[usize; 1]>::new();
+        for message in messages {
+            sizes.push(record_size(message, limit)?);
+        }
         let total = sizes.iter().sum();
         if shard.log.is_full_for(total) {
             let (shard, position) = (shard.options.id.0, shard.log.staged().0);
@@ -94,20 +105,23 @@ impl<E: Env> Inner<E> {
         if total <= shard.log.max_unit() {
             shard.log.reserve(total);
         }
-        let slot = shard.index.slot_in(topic, first.topic, first.queue_id);
+        let slot = shard.index.slot_in(known.topic, first.topic, first.queue_id);
         let store_timestamp = shard.log.store_timestamp();
-        let staged = messages
-            .iter()
-            .zip(&sizes)
-            .map(|(message, size)| shard.stage(slot, message, *size, store_timestamp, relation));
-        let staged: SmallVec<[_; 1]> = staged.collect();
+        let mut physical_offsets = SmallVec::new();
+        let mut first_queue_offset = None;
+        for (message, size) in messages.iter().zip(sizes) {
+            let (queue_offset, physical_offset) =
+                shard.stage(slot, message, size, store_timestamp, relation, known.indexed);
+            first_queue_offset.get_or_insert(queue_offset);
+            physical_offsets.push(physical_offset);
+        }
         if let Some(lmqs) = &lmqs {
             shard.stage_lmqs(lmqs);
         }
         shard.log.kick();
         Ok(Appended {
-            first_queue_offset: staged[0].0,
-            physical_offsets: staged.iter().map(|(_, physical)| *physical).collect(),
+            first_queue_offset: first_queue_offset.expect("an append has messages"),
+            physical_offsets,
             store_timestamp,
             end: shard.log.staged(),
         })
@@ -140,6 +154,7 @@ impl<E: Env> Inner<E> {
         size: usize,
         store_ms: i64,
         relation: Relation,
+        indexed: Option<Indexed<'_>>,
     ) -> (QueueOffset, PhysicalOffset) {
         let count = inner_count(message);
         let offset = self.index.stage(slot, count);
@@ -153,12 +168,14 @@ impl<E: Env> Inner<E> {
             let (body, body_crc) = fields.encode(size, |part| filler.put(part));
             let record = filler.filled();
             // The properties stand last; their parts were checked to be text.
-            let text = text::utf8(&record[size - properties_len..]).unwrap_or_default();
-            let indexed = Indexed::of(text, message.sys_flag);
-            tags_code = indexed.tags_code;
-            let keys = indexed.keys.iter();
-            staged.keys.extend(keys.map(|key| (key_hash(message.topic, key), position, store_ms)));
-            waits = kind.and_then(|kind| PendingRecord::of(kind, text, position, size as u32, 0));
+            let text = || text::utf8(&record[size - properties_len..]).unwrap_or_default();
+            let indexed = indexed.unwrap_or_else(|| Indexed::of(text()));
+            debug_assert_eq!(indexed, Indexed::of(text()), "what is known of a message is what it says");
+            tags_code = indexed.tags_code();
+            for key in indexed.each_key(message.sys_flag) {
+                staged.keys.push_back((key_hash(message.topic, key), position, store_ms));
+            }
+            waits = kind.and_then(|kind| PendingRecord::of(kind, text(), position, size as u32, 0));
             crc::around(record, body, body_crc)
         });
         waits.iter_mut().for_each(|record| record.crc = crc);

@@ -2,50 +2,53 @@
 
 use ringmq_protocol::properties::{self, names};
 use ringmq_protocol::record::sys_flag;
-use smallvec::SmallVec;
 
 /// Most messages of an inner batch: Java's index counts them in 16 bits.
 const MAX_INNER: u32 = i16::MAX as u32;
 
-/// The properties that are indexed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Indexed<'a> {
-    /// Hash of TAGS; 0 without.
-    pub tags_code: i64,
-    /// KEYS, one by one, UNIQ_KEY, and DEDUPE_KEY with its name, as it stands in the properties.
-    pub keys: SmallVec<[&'a str; 4]>,
+/// The properties of a message that are indexed, as they stand in it. The last one of a name counts, as in Java's map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indexed<'a> {
+    /// TAGS.
+    pub tags: Option<&'a str>,
+    /// KEYS.
+    pub keys: Option<&'a str>,
+    /// UNIQ_KEY.
+    pub uniq_key: Option<&'a str>,
+    /// DEDUPE_KEY, with its name and the separator in front.
+    pub dedupe_key: Option<&'a str>,
 }
 
 impl<'a> Indexed<'a> {
-    /// From a record's encoded properties. A message of a rolled back transaction has no keys.
-    pub(super) fn of(properties: &'a str, sys_flag: i32) -> Indexed<'a> {
-        let (mut tags, mut keys, mut unique, mut dedupe) = (None, None, None, None);
+    /// From a record's encoded properties.
+    pub fn of(properties: &'a str) -> Indexed<'a> {
+        let mut indexed = Indexed::default();
         for (name, value) in properties::iter(properties) {
-            // The last one of a name counts, as in Java's map.
             match name {
-                "TAGS" => tags = Some(value),
-                "KEYS" => keys = Some(value),
-                "UNIQ_KEY" => unique = Some(value),
-                "DEDUPE_KEY" => {
+                names::TAGS => indexed.tags = Some(value),
+                names::KEYS => indexed.keys = Some(value),
+                names::UNIQ_KEY => indexed.uniq_key = Some(value),
+                names::DEDUPE_KEY => {
                     let start = name.as_ptr() as usize - properties.as_ptr() as usize;
-                    dedupe = properties.get(start..start + name.len() + 1 + value.len());
+                    indexed.dedupe_key = properties.get(start..start + name.len() + 1 + value.len());
                 }
                 _ => {}
             }
         }
-        let tags_code = tags.map_or(0, properties::tags_code);
-        let mut indexed = Indexed { tags_code, keys: SmallVec::new() };
-        if sys_flag & sys_flag::TRANSACTION_TYPE != sys_flag::TRANSACTION_ROLLBACK {
-            indexed.keys.extend(unique);
-            indexed.keys.extend(dedupe);
-            keys.into_iter().for_each(|keys| indexed.keys.extend(properties::keys(keys)));
-        }
         indexed
     }
 
-    /// Whether a query by `key` should find the message.
-    pub(super) fn has_key(&self, key: &str) -> bool {
-        self.keys.contains(&key)
+    /// Hash of TAGS; 0 without.
+    pub(super) fn tags_code(&self) -> i64 {
+        self.tags.map_or(0, properties::tags_code)
+    }
+
+    /// The keys by which it is found, KEYS one by one. A message of a rolled back transaction has none.
+    pub(super) fn each_key(&self, sys_flag: i32) -> impl Iterator<Item = &'a str> {
+        let has_keys = sys_flag & sys_flag::TRANSACTION_TYPE != sys_flag::TRANSACTION_ROLLBACK;
+        let Indexed { keys, uniq_key, dedupe_key, .. } = if has_keys { *self } else { Indexed::default() };
+        let keys = keys.into_iter().flat_map(properties::keys);
+        uniq_key.into_iter().chain(dedupe_key).chain(keys)
     }
 }
 
@@ -65,12 +68,11 @@ mod tests {
     #[test]
     fn tags_and_keys_are_found_and_the_last_of_a_name_counts() {
         let text = "KEYS\u{1}old\u{2}a\u{1}b\u{2}TAGS\u{1}TagA\u{2}KEYS\u{1}k1  k2\u{2}UNIQ_KEY\u{1}U\u{2}";
-        let indexed = Indexed::of(text, 0);
-        assert_eq!(indexed.tags_code, i64::from(properties::java_hash("TagA")));
-        assert_eq!(indexed.keys[..], ["U", "k1", "k2"]);
-        assert!(indexed.has_key("k2") && !indexed.has_key("old"));
-        let indexed = Indexed::of("KEYS\u{1}k\u{2}DEDUPE_KEY\u{1}d 1\u{2}", 0);
-        assert_eq!(indexed.keys[..], ["DEDUPE_KEY\u{1}d 1", "k"]);
+        let indexed = Indexed::of(text);
+        assert_eq!(indexed.tags_code(), i64::from(properties::java_hash("TagA")));
+        assert_eq!(indexed.each_key(0).collect::<Vec<_>>(), ["U", "k1", "k2"]);
+        let indexed = Indexed::of("KEYS\u{1}k\u{2}DEDUPE_KEY\u{1}d 1\u{2}");
+        assert_eq!(indexed.each_key(0).collect::<Vec<_>>(), ["DEDUPE_KEY\u{1}d 1", "k"]);
     }
 
     #[test]
@@ -85,8 +87,9 @@ mod tests {
 
     #[test]
     fn a_rolled_back_message_is_found_by_tag_only() {
-        let indexed = Indexed::of("KEYS\u{1}k\u{2}TAGS\u{1}t", sys_flag::TRANSACTION_ROLLBACK);
-        assert_eq!((indexed.tags_code, indexed.keys.len()), (i64::from(properties::java_hash("t")), 0));
-        assert_eq!(Indexed::of("", 0), Indexed::default());
+        let indexed = Indexed::of("KEYS\u{1}k\u{2}TAGS\u{1}t");
+        assert_eq!(indexed.tags_code(), i64::from(properties::java_hash("t")));
+        assert_eq!(indexed.each_key(sys_flag::TRANSACTION_ROLLBACK).count(), 0);
+        assert_eq!(Indexed::of(""), Indexed::default());
     }
 }

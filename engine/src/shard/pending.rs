@@ -2,9 +2,8 @@
 
 use ringmq_env::{Env, IoSlice, mutant};
 
-use super::append::Relation;
+use super::append::{Known, Relation};
 use super::{Inner, Shard};
-use crate::index::TopicHandle;
 use crate::pending::{Pending, Settling, settling_field};
 use crate::types::*;
 
@@ -34,7 +33,7 @@ impl<E: Env> Shard<E> {
         }
         let field = settling_field(record, self.0.options.id);
         let message = NewMessage { prepared_transaction_offset: field, ..*message };
-        let appended = self.0.append(TopicHandle::default(), &[message], Relation::Settles(*record));
+        let appended = self.0.append(Known::default(), &[message], Relation::Settles(*record));
         appended.map_err(|error| {
             pending.take_back(record);
             SettleError::Refused(error)

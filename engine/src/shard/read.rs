@@ -174,7 +174,7 @@ fn has_key(record: &[u8], query: &KeyQuery<'_>) -> bool {
     RecordView::decode(record).is_ok_and(|view| {
         view.topic == query.topic
             && (query.begin_ms..=query.end_ms).contains(&view.store_timestamp)
-            && Indexed::of(view.properties, view.sys_flag).has_key(query.key)
+            && Indexed::of(view.properties).each_key(view.sys_flag).any(|key| key == query.key)
     })
 }
 

@@ -99,12 +99,12 @@ impl<E: Env> Recovery<'_, E> {
         if position < index.indexed_upto() {
             return;
         }
-        let indexed = Indexed::of(view.properties, view.sys_flag);
+        let indexed = Indexed::of(view.properties);
         let entry = IndexEntry {
             position,
             size: record.bytes.len() as u32,
             crc: record.crc,
-            tags_code: indexed.tags_code,
+            tags_code: indexed.tags_code(),
             store_ms: view.store_timestamp,
         };
         let queue = QueueId(view.queue_id as u32);
@@ -113,7 +113,7 @@ impl<E: Env> Recovery<'_, E> {
             index.recover(lmq, lmq::QUEUE, offset, 1, entry);
         }
         if index.recover(view.topic, queue, QueueOffset(view.queue_offset), count, entry) {
-            for key in indexed.keys.iter().filter(|_| !mutant!("dedupe-key-forgotten")) {
+            for key in indexed.each_key(view.sys_flag).filter(|_| !mutant!("dedupe-key-forgotten")) {
                 index.push_key(key_hash(view.topic, key), position, view.store_timestamp);
             }
         }

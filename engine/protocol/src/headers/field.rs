@@ -54,8 +54,15 @@ fn digits(text: &str, most: usize) -> Option<i64> {
     if text.is_empty() || text.len() > most {
         return None;
     }
-    let digit = |byte: u8| Some(i64::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
-    text.bytes().try_fold(0, |number, byte| Some(number * 10 + digit(byte)?))
+    let mut number = 0;
+    for byte in text.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + i64::from(digit);
+    }
+    Some(number)
 }
 
 macro_rules! int_field {

@@ -1,5 +1,9 @@
 //! The lexer that headers and bodies share: lenient as fastjson is, linear in time, without recursion.
 
+use std::ops::Range;
+
+use crate::marks;
+
 /// Deepest nesting of objects and arrays that is read. Java's own bodies nest six deep.
 pub const MAX_DEPTH: u32 = 60;
 
@@ -182,32 +186,50 @@ pub(crate) fn skip_value(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> 
 /// Replaces the escapes of a string's text by what they stand for, in place, and returns the new length (never
 /// longer). What is left over behind it becomes spaces, so that the buffer as a whole stays UTF-8.
 pub(crate) fn unescape(text: &mut [u8]) -> Result<usize, SyntaxError> {
-    let mut from = next_escape(text, 0);
-    let mut to = from;
+    let (mut from, mut to) = (0, 0);
     while from < text.len() {
-        let (c, next) = match separator(text, from) {
-            Some(c) => (char::from(c), from + 6),
-            None => escape(text, from)?,
+        let (found, _) = marks::first::<b'\\', b'\\'>(&text[from..]);
+        let at = found.map_or(text.len(), |found| from + found);
+        let escape = match at < text.len() {
+            true => Some(escape_at(text, at)?),
+            false => None,
         };
-        if c.is_ascii() {
-            text[to] = c as u8;
-            to += 1;
-        } else {
+        let next = escape.map_or(at, |(_, next)| next);
+        move_down(text, from..at, to, next);
+        to += at - from;
+        if let Some((c, _)) = escape {
             to += c.encode_utf8(&mut text[to..]).len();
         }
-        from = next_escape(text, next);
-        text.copy_within(next..from, to);
-        to += from - next;
+        from = next;
     }
     text[to..].fill(b' ');
     Ok(to)
 }
 
-/// Where the next backslash stands, from `from` on; the text's end when there is none.
+/// Moves bytes down to `to`; what is behind them, up to `free`, may be overwritten. Most are few: whole blocks are moved
+/// without a call.
 #[inline(always)]
-fn next_escape(text: &[u8], from: usize) -> usize {
-    let (found, _) = crate::marks::first::<b'\\', b'\\'>(&text[from..]);
-    found.map_or(text.len(), |at| from + at)
+fn move_down(text: &mut [u8], from: Range<usize>, to: usize, free: usize) {
+    const BLOCK: usize = 16;
+    let (mut from, end, mut to) = (from.start, from.end, to);
+    while from < end {
+        match text[from..].first_chunk::<BLOCK>() {
+            Some(&block) if to + BLOCK <= free => {
+                text[to..][..BLOCK].copy_from_slice(&block);
+            }
+            _ => return text.copy_within(from..end, to),
+        }
+        (from, to) = (from + BLOCK, to + BLOCK);
+    }
+}
+
+/// The character of the escape at `at`, and where the text goes on.
+#[inline(always)]
+fn escape_at(text: &[u8], at: usize) -> Result<(char, usize), SyntaxError> {
+    match separator(text, at) {
+        Some(c) => Ok((char::from(c), at + 6)),
+        None => escape(text, at),
+    }
 }
 
 /// The character below 16 whose escape stands at `at`, as `\u000` and a digit: those between a message's properties are

@@ -2,6 +2,8 @@
 
 use bytes::{BufMut, BytesMut};
 
+use crate::text::any_of;
+
 /// Appends `text` as a JSON string: quotes, backslashes and control characters escaped, all else as it is.
 pub(crate) fn string(out: &mut BytesMut, text: &str) {
     let bytes = text.as_bytes();
@@ -24,8 +26,7 @@ pub(crate) fn string(out: &mut BytesMut, text: &str) {
 /// Whether nothing in a text needs an escape.
 #[inline]
 pub(crate) fn is_plain(text: &str) -> bool {
-    // Nearly all texts are plain; looking at every byte, without a way out, is done many at a time.
-    !text.bytes().fold(false, |any, b| any | is_escaped(b))
+    !any_of(text.as_bytes(), is_escaped)
 }
 
 #[inline]

@@ -55,7 +55,7 @@ impl Life {
             handle = self.shard.topic(queue.topic(), handle);
             self.handles.borrow_mut()[queue.topic] = handle;
         }
-        match self.shard.append_in(handle, &messages) {
+        match self.shard.append_known(Known { topic: handle, indexed: None }, &messages) {
             Ok(appended) => self.staged(queue, &drafts, &appended),
             Err(error) => self.refused_append(&error),
         }
