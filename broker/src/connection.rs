@@ -45,7 +45,10 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 pub const MAX_IN_A_ROW: usize = 16;
 /// Read buffer of a connection that says little.
 const MIN_READ: usize = 1 << 10;
-/// Most bytes that one read takes.
+/// Most bytes that one read takes of a connection whose frames are small: what was read is still in the core's cache when it
+/// is handled.
+const USUAL_READ: usize = 64 << 10;
+/// Most bytes that one read takes of a large frame.
 const MAX_READ: usize = 256 << 10;
 /// Read buffer that a connection may always have, whatever the others use.
 const FREE_READ: usize = 64 << 10;
@@ -417,7 +420,7 @@ impl<E: Env> Requests<'_, E> {
     /// Learns from what the last read took how much the next should have room for.
     fn adapt(&mut self, read: usize, spare: usize) {
         if read == spare {
-            self.want = (self.want * 2).min(MAX_READ);
+            self.want = (self.want * 2).min(USUAL_READ);
         } else if read < self.want / 4 {
             self.want = (self.want / 2).max(MIN_READ);
         }

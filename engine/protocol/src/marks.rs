@@ -86,7 +86,7 @@ pub(crate) fn first<const A: u8, const B: u8>(text: &[u8]) -> (Option<usize>, bo
 /// A bit for each byte that is `A` or `B`; and any bits at all if one is not ASCII. `N` is 16, 32, 48 or 64.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn masks<const A: u8, const B: u8, const N: usize>(block: &[u8; N]) -> (u64, u64) {
+pub(crate) fn masks<const A: u8, const B: u8, const N: usize>(block: &[u8; N]) -> (u64, u64) {
     use std::arch::x86_64::{
         _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
@@ -107,7 +107,7 @@ fn masks<const A: u8, const B: u8, const N: usize>(block: &[u8; N]) -> (u64, u64
 
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-fn masks<const A: u8, const B: u8, const N: usize>(block: &[u8; N]) -> (u64, u64) {
+pub(crate) fn masks<const A: u8, const B: u8, const N: usize>(block: &[u8; N]) -> (u64, u64) {
     masks_in_words::<A, B, N>(block)
 }
 

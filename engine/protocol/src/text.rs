@@ -22,14 +22,23 @@ pub fn is_ascii(bytes: &[u8]) -> bool {
 /// asked once more with the bytes before, so that none is looked at by itself but in short texts.
 #[inline(always)]
 pub(crate) fn any_of(bytes: &[u8], is: impl Fn(u8) -> bool) -> bool {
-    const BLOCK: usize = 16;
-    let Some(last) = bytes.last_chunk::<BLOCK>() else { return bytes.iter().any(|byte| is(*byte)) };
-    let found = |block: &[u8; BLOCK]| block.map(|byte| u8::from(is(byte)));
-    let mut all = found(last);
-    for block in bytes.as_chunks::<BLOCK>().0 {
-        all.iter_mut().zip(found(block)).for_each(|(any, here)| *any |= here);
+    if let Some(last) = bytes.last_chunk::<16>() {
+        any_in(bytes, last, is)
+    } else if let Some(last) = bytes.last_chunk::<8>() {
+        any_in(bytes, last, is)
+    } else {
+        bytes.iter().any(|byte| is(*byte))
     }
-    all.iter().fold(0, |all, any| all | any) != 0
+}
+
+#[inline(always)]
+fn any_in<const N: usize>(bytes: &[u8], last: &[u8; N], is: impl Fn(u8) -> bool) -> bool {
+    let mut any = [0; N];
+    let mut ask =
+        |block: &[u8; N]| any.iter_mut().zip(block).for_each(|(any, byte)| *any |= u8::from(is(*byte)));
+    bytes.as_chunks::<N>().0.iter().for_each(&mut ask);
+    ask(last);
+    any.iter().fold(0, |all, any| all | any) != 0
 }
 
 #[cfg(test)]

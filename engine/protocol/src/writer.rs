@@ -193,15 +193,7 @@ impl<'b> Scratch<'b> {
         if let 0..10 = value {
             return self.literal(&[b'0' + value as u8]);
         }
-        if value < 0 {
-            self.literal(b"-");
-        }
-        let mut left = value.unsigned_abs();
-        let digits = left.checked_ilog10().map_or(1, |log| log as usize + 1);
-        for digit in self.next(digits).iter_mut().rev() {
-            digit.write(b'0' + (left % 10) as u8);
-            left /= 10;
-        }
+        self.put(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// Ends a response without remark and body, as [`Trailer::response`] and [`HeaderWriter::finish`] do.

@@ -24,6 +24,7 @@ pub enum ExtError {
 }
 
 impl ExtError {
+    #[cold]
     fn invalid(field: &'static str, expected: &'static str, value: &str) -> ExtError {
         ExtError::Invalid { field, expected, value: value.chars().take(64).collect() }
     }
@@ -65,15 +66,25 @@ fn digits(text: &str, most: usize) -> Option<i64> {
     Some(number)
 }
 
+/// A number that is not digits alone, or has many.
+#[cold]
+fn parsed<T: std::str::FromStr>(
+    value: &str,
+    field: &'static str,
+    expected: &'static str,
+) -> Result<T, ExtError> {
+    value.parse().map_err(|_| ExtError::invalid(field, expected, value))
+}
+
 macro_rules! int_field {
     ($ty:ty, $most:literal, $expected:literal) => {
         impl<'a> Field<'a> for $ty {
-            #[inline]
+            #[inline(always)]
             fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
                 let value = value.ok_or(ExtError::Missing { field })?;
                 match digits(value, $most) {
                     Some(number) => Ok(number as $ty),
-                    None => value.parse().map_err(|_| ExtError::invalid(field, $expected, value)),
+                    None => parsed(value, field, $expected),
                 }
             }
 
@@ -101,7 +112,7 @@ impl<'a> Field<'a> for bool {
 
 /// An empty number or boolean counts as missing.
 impl<'a, T: Field<'a> + NotText> Field<'a> for Option<T> {
-    #[inline]
+    #[inline(always)]
     fn read(value: Option<&'a str>, field: &'static str) -> Result<Self, ExtError> {
         value.filter(|v| !v.is_empty()).map(|v| T::read(Some(v), field)).transpose()
     }

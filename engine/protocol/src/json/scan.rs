@@ -1,7 +1,5 @@
 //! The lexer that headers and bodies share: lenient as fastjson is, linear in time, without recursion.
 
-use std::ops::Range;
-
 use crate::marks;
 
 /// Deepest nesting of objects and arrays that is read. Java's own bodies nest six deep.
@@ -188,15 +186,16 @@ pub(crate) fn skip_value(bytes: &[u8], at: usize) -> Result<usize, SyntaxError> 
 pub(crate) fn unescape(text: &mut [u8]) -> Result<usize, SyntaxError> {
     let (mut from, mut to) = (0, 0);
     while from < text.len() {
-        let (found, _) = marks::first::<b'\\', b'\\'>(&text[from..]);
-        let at = found.map_or(text.len(), |found| from + found);
-        let escape = match at < text.len() {
-            true => Some(escape_at(text, at)?),
-            false => None,
-        };
+        let (plain, has_escape) = plain_at(&text[from..]);
+        let at = from + plain;
+        let escape = if has_escape { Some(escape_at(text, at)?) } else { None };
         let next = escape.map_or(at, |(_, next)| next);
-        move_down(text, from..at, to, next);
-        to += at - from;
+        match text[from..].first_chunk::<BLOCK>() {
+            // Without a call; what is moved too much falls upon what was read.
+            Some(&block) if to + BLOCK <= next => text[to..][..BLOCK].copy_from_slice(&block),
+            _ => text.copy_within(from..at, to),
+        }
+        to += plain;
         if let Some((c, _)) = escape {
             to += c.encode_utf8(&mut text[to..]).len();
         }
@@ -206,20 +205,21 @@ pub(crate) fn unescape(text: &mut [u8]) -> Result<usize, SyntaxError> {
     Ok(to)
 }
 
-/// Moves bytes down to `to`; what is behind them, up to `free`, may be overwritten. Most are few: whole blocks are moved
-/// without a call.
+/// Bytes that are looked at and moved together.
+const BLOCK: usize = 16;
+
+/// How many bytes have no escape among them, up to the first escape or a block, and whether it is the escape that ends them.
 #[inline(always)]
-fn move_down(text: &mut [u8], from: Range<usize>, to: usize, free: usize) {
-    const BLOCK: usize = 16;
-    let (mut from, end, mut to) = (from.start, from.end, to);
-    while from < end {
-        match text[from..].first_chunk::<BLOCK>() {
-            Some(&block) if to + BLOCK <= free => {
-                text[to..][..BLOCK].copy_from_slice(&block);
-            }
-            _ => return text.copy_within(from..end, to),
+fn plain_at(text: &[u8]) -> (usize, bool) {
+    match text.first_chunk::<BLOCK>() {
+        Some(block) => {
+            let (mask, _) = marks::masks::<b'\\', b'\\', BLOCK>(block);
+            (BLOCK.min(mask.trailing_zeros() as usize), mask != 0)
         }
-        (from, to) = (from + BLOCK, to + BLOCK);
+        None => {
+            let found = text.iter().position(|byte| *byte == b'\\');
+            (found.unwrap_or(text.len()), found.is_some())
+        }
     }
 }
 
