@@ -120,6 +120,13 @@ fn keys_times_and_positions_are_looked_up() {
         assert_eq!(shard.stats().earliest_store_ms, first.store_timestamp);
         let by_time = shard.offset_by_time("T", QueueId(0), first.store_timestamp + 1, Boundary::Lower).await;
         assert_eq!(by_time.unwrap(), QueueOffset(1));
+
+        // What the caller has found in the properties is not looked for again.
+        let text = "TAGS\x01a\x02KEYS\x01k3\x02";
+        let known = Known { indexed: Some(Indexed::of(text)), ..Known::default() };
+        let third = shard.append_known(known, &[message("T", 1, b"3", &[text.as_bytes()])]).unwrap();
+        committed(&shard, third.end).await;
+        assert_eq!(bodies(&shard.query_keys(&query("k3")).await.unwrap()), [b"3"]);
         shard.close().await;
     });
 }
