@@ -22,22 +22,21 @@ pub fn is_ascii(bytes: &[u8]) -> bool {
 /// asked once more with the bytes before, so that none is looked at by itself but in short texts.
 #[inline(always)]
 pub(crate) fn any_of(bytes: &[u8], is: impl Fn(u8) -> bool) -> bool {
-    if let Some(last) = bytes.last_chunk::<16>() {
-        any_in(bytes, last, is)
-    } else if let Some(last) = bytes.last_chunk::<8>() {
-        any_in(bytes, last, is)
-    } else {
-        bytes.iter().any(|byte| is(*byte))
+    const BLOCK: usize = 16;
+    const HALF: usize = BLOCK / 2;
+    match (bytes.last_chunk::<BLOCK>(), bytes.first_chunk::<HALF>(), bytes.last_chunk::<HALF>()) {
+        (Some(last), ..) => any_in(bytes.as_chunks::<BLOCK>().0.iter().chain([last]), is),
+        (None, Some(first), Some(last)) => any_in([first, last].into_iter(), is),
+        _ => bytes.iter().any(|byte| is(*byte)),
     }
 }
 
 #[inline(always)]
-fn any_in<const N: usize>(bytes: &[u8], last: &[u8; N], is: impl Fn(u8) -> bool) -> bool {
+fn any_in<'a, const N: usize>(blocks: impl Iterator<Item = &'a [u8; N]>, is: impl Fn(u8) -> bool) -> bool {
     let mut any = [0; N];
-    let mut ask =
-        |block: &[u8; N]| any.iter_mut().zip(block).for_each(|(any, byte)| *any |= u8::from(is(*byte)));
-    bytes.as_chunks::<N>().0.iter().for_each(&mut ask);
-    ask(last);
+    for block in blocks {
+        any.iter_mut().zip(block).for_each(|(any, byte)| *any |= u8::from(is(*byte)));
+    }
     any.iter().fold(0, |all, any| all | any) != 0
 }
 
