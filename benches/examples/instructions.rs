@@ -24,14 +24,14 @@ const REPEAT: u64 = 64;
 type Operation = (&'static str, fn() -> u64, u64);
 
 const OPERATIONS: [Operation; 12] = [
-    ("decode_send", decode_send, 3340),
-    ("decode_unknown_send", decode_unknown_send, 6280),
-    ("encode_answer", encode_answer, 950),
+    ("decode_send", decode_send, 3090),
+    ("decode_unknown_send", decode_unknown_send, 6025),
+    ("encode_answer", encode_answer, 805),
     ("encode_record", encode_record, 1205),
-    ("decode_record", decode_record, 925),
+    ("decode_record", decode_record, 655),
     ("crc_1kib", crc_1kib, 640),
     ("tags_code", tags_code, 545),
-    ("append", append, 4135),
+    ("append", append, 3990),
     ("read_32_filtered", read_32_filtered, 28_600),
     ("mailbox_hop", mailbox_hop, 575),
     ("index_run", index_run, 585),
