@@ -504,6 +504,8 @@ pub enum CallAnswer {
 }
 
 /// What goes through a ring.
+// Most are sends, the largest: a box for each would be an allocation for each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 pub enum CoreMessage {
     /// A request to a shard of the receiving core.
