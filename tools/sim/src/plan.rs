@@ -92,6 +92,8 @@ pub struct Plan {
     pub quota: bool,
     /// Harm hits only what can be made anew from the log: runs of the index, tables of waiting records.
     pub spares_log: bool,
+    /// Each life of a shard has SYNC_FLUSH or not, as it happens.
+    pub changes_flush: bool,
 }
 
 impl Plan {
@@ -126,6 +128,7 @@ impl Plan {
             brokers: cut([1, 1, 1, 2, 2, 3][random.usize(..6)], cuts.brokers),
             name_servers: random.u32(1..3),
             spares_log: random.u8(..3) == 0,
+            changes_flush: random.u8(..4) == 0,
         }
     }
 

@@ -84,7 +84,7 @@ pub(super) fn waiting_in_memory(plan: &Plan) -> usize {
     [16, 256, WAITING_IN_MEMORY][(plan.seed / 9 % 3) as usize]
 }
 
-fn options(plan: &Plan, shadow: u64) -> ShardOptions {
+fn options(plan: &Plan, sync_flush: bool, shadow: u64) -> ShardOptions {
     let segment = match Retention::of(plan) {
         Some(_) => retention::SEGMENT,
         None => [64 << 10, 128 << 10, 256 << 10][(plan.seed % 3) as usize],
@@ -93,11 +93,11 @@ fn options(plan: &Plan, shadow: u64) -> ShardOptions {
         id: SHARD,
         store_id: 42,
         dir: Path::new(DIR).join("shards/003"),
-        sync_flush: plan.sync_flush,
+        sync_flush,
         flush_interval_ms: [1, 5, 50][(plan.seed / 3 % 3) as usize],
         segment_size: segment,
         max_record_size: MAX_RECORD,
-        tail_memory: if plan.small { 0 } else { 2 << 20 },
+        tail_memory: tail_memory(plan),
         staged_limit: if plan.small { 4 << 10 } else { 1 << 20 },
         disk_watermark_percent: 100,
         strict: false,
@@ -107,10 +107,16 @@ fn options(plan: &Plan, shadow: u64) -> ShardOptions {
     }
 }
 
+fn tail_memory(plan: &Plan) -> usize {
+    if plan.small { 0 } else { 2 << 20 }
+}
+
 /// Opens the store, checks it and works on it.
 pub async fn live(env: SimEnv, world: Rc<World>) -> End {
     let shadow = SHADOWS[env.random() as usize % SHADOWS.len()];
-    let opened = Shard::open(env.clone(), options(&world.plan, shadow)).await;
+    let sync_flush = if world.plan.changes_flush { env.random() & 1 == 0 } else { world.plan.sync_flush };
+    world.model.borrow_mut().begun(sync_flush);
+    let opened = Shard::open(env.clone(), options(&world.plan, sync_flush, shadow)).await;
     world.look_at_harm(&env);
     let shard = match opened {
         Ok(_) if world.model.borrow().is_beyond_knowledge() => return End::NotOpened,
@@ -260,7 +266,7 @@ impl Life {
         let stats = self.shard.stats();
         let ordered = stats.log_flushed <= stats.log_committed && stats.log_committed <= stats.log_staged;
         assert!(ordered, "{stats:?}");
-        let limit = options(&self.world.plan, 0).tail_memory as u64 + MAX_STAGED_MEMORY;
+        let limit = tail_memory(&self.world.plan) as u64 + MAX_STAGED_MEMORY;
         assert!(stats.tail_memory <= limit, "the hot tail holds {} bytes of {limit}", stats.tail_memory);
         self.world.model.borrow_mut().flushed(stats.log_flushed);
     }

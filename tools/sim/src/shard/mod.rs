@@ -35,7 +35,7 @@ pub fn run(plan: &Plan, sim: &Sim) -> Outcome {
     sim.set_time_limit(TIME_LIMIT);
     let world = Rc::new(World {
         plan: plan.clone(),
-        model: RefCell::new(Model::new(plan.sync_flush)),
+        model: RefCell::new(Model::new()),
         table: RefCell::default(),
         faults: RefCell::new(plan.faults),
         retention: Retention::of(plan),

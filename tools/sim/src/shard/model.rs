@@ -161,7 +161,10 @@ pub enum Loss {
 
 /// The model of one shard over all its lives.
 pub struct Model {
+    /// SYNC_FLUSH, in this life.
     sync_flush: bool,
+    /// A life since the last recovery, or the one before, may have left what is not on the device.
+    may_be_unflushed: bool,
     queues: Vec<Vec<Message>>,
     /// The queues' minimum offsets, as last seen.
     mins: Vec<i64>,
@@ -197,9 +200,10 @@ pub struct Model {
 
 impl Model {
     /// Of a shard without messages.
-    pub fn new(sync_flush: bool) -> Model {
+    pub fn new() -> Model {
         Model {
-            sync_flush,
+            sync_flush: true,
+            may_be_unflushed: false,
             queues: vec![Vec::new(); Queue::all().count()],
             mins: vec![0; Queue::all().count()],
             deleted_before: 0,
@@ -218,6 +222,12 @@ impl Model {
             harmed: 0,
             acknowledged: 0,
         }
+    }
+
+    /// A life begins, with SYNC_FLUSH or without.
+    pub fn begun(&mut self, sync_flush: bool) {
+        self.sync_flush = sync_flush;
+        self.may_be_unflushed |= !sync_flush;
     }
 
     /// A number for a new message.
@@ -316,7 +326,7 @@ impl Model {
 
     /// The process ended, and what was not flushed may be lost.
     pub fn ended(&mut self, unflushed_is_lost: bool, harm: Vec<Harm>) {
-        if unflushed_is_lost && !self.sync_flush {
+        if unflushed_is_lost && self.may_be_unflushed {
             self.loss = Loss::Unflushed;
         }
         self.harmed_by(harm);
@@ -406,6 +416,7 @@ impl Model {
             self.store_ms = kept.max().unwrap_or(0);
         }
         (self.acked, self.flushed, self.loss) = (committed, committed, Loss::Nothing);
+        self.may_be_unflushed = !self.sync_flush;
         self.groups.retain(|end| *end <= committed);
         self.groups.push(committed);
     }
