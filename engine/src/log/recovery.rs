@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringmq_env::{Env, IoSlice};
+use ringmq_env::{Env, IoSlice, mutant};
 
 use super::cold_cache::ColdCache;
 use super::frame::FrameHeader;
@@ -57,6 +57,7 @@ impl<E: Env> Log<E> {
         let mut recovery = Recovery::new(&segments, &journal, slots, known.0.min(furthest), &options, report);
         let mut scanned = recovery.find_end().await;
         if let Some(shadow) = shadow
+            && !(options.sync_flush && mutant!("another-modes-shadow"))
             && recovery.take_in(&shadow, &scanned).await
         {
             scanned = recovery.follow(scanned).await;

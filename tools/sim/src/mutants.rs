@@ -51,6 +51,12 @@ const MUTANTS: &[Mutant] = &[
     Mutant("shadow-forgets", Shard, &[], "ASYNC_FLUSH acknowledges what it has not stored in the shadow"),
     Mutant("shadow-anywhere", Shard, &[], "and what is in a segment that recovery does not know"),
     Mutant(
+        "another-modes-shadow",
+        Shard,
+        &[],
+        "SYNC_FLUSH does not look into the shadow that ASYNC_FLUSH left",
+    ),
+    Mutant(
         "acknowledged-rolled-back",
         Shard,
         &[Fault::NoSpaceAnywhere],
