@@ -5,7 +5,7 @@ mod ops;
 use bytes::BytesMut;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use ops::{Hop, SimIndex, SimShard};
+use ops::{Hop, IndexShape, SimIndex, SimShard};
 use ringmq_protocol::frame::Forms;
 
 fn main() {
@@ -73,15 +73,17 @@ fn mailbox_hop(bencher: Bencher) {
     bencher.bench_local(|| hop.request());
 }
 
-#[divan::bench(sample_count = 20, sample_size = 1)]
-fn index_run(bencher: Bencher) {
-    let indexes = bencher.with_inputs(SimIndex::new).input_counter(messages);
+const INDEXES: [IndexShape; 2] = [IndexShape::FEW_QUEUES, IndexShape::MANY_QUEUES];
+
+#[divan::bench(sample_count = 20, sample_size = 1, args = INDEXES)]
+fn index_run(bencher: Bencher, shape: IndexShape) {
+    let indexes = bencher.with_inputs(|| SimIndex::new(shape)).input_counter(messages);
     indexes.bench_local_refs(|index| index.flush());
 }
 
-#[divan::bench(sample_count = 20, sample_size = 1)]
-fn index_merge(bencher: Bencher) {
-    let indexes = bencher.with_inputs(SimIndex::with_runs).input_counter(messages);
+#[divan::bench(sample_count = 20, sample_size = 1, args = INDEXES)]
+fn index_merge(bencher: Bencher, shape: IndexShape) {
+    let indexes = bencher.with_inputs(|| SimIndex::with_runs(shape)).input_counter(messages);
     indexes.bench_local_refs(|index| index.merge());
 }
 

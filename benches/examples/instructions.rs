@@ -14,7 +14,7 @@ use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
 use bytes::BytesMut;
-use ops::{Hop, SimIndex, SimShard};
+use ops::{Hop, IndexShape, SimIndex, SimShard};
 use ringmq_protocol::frame::Forms;
 
 /// Repetitions in one count; the first warms up what is lazily made, and is not counted.
@@ -23,7 +23,7 @@ const REPEAT: u64 = 64;
 /// Name, what prepares it, runs it and says how often, and the most instructions that one may take.
 type Operation = (&'static str, fn() -> u64, u64);
 
-const OPERATIONS: [Operation; 12] = [
+const OPERATIONS: [Operation; 14] = [
     ("decode_send", decode_send, 3090),
     ("decode_unknown_send", decode_unknown_send, 6025),
     ("encode_answer", encode_answer, 805),
@@ -36,6 +36,8 @@ const OPERATIONS: [Operation; 12] = [
     ("mailbox_hop", mailbox_hop, 575),
     ("index_run", index_run, 585),
     ("index_merge", index_merge, 685),
+    ("index_run_many", index_run_many, 2860),
+    ("index_merge_many", index_merge_many, 2840),
 ];
 
 fn main() -> ExitCode {
@@ -163,13 +165,29 @@ fn mailbox_hop() -> u64 {
 }
 
 fn index_run() -> u64 {
-    let index = SimIndex::new();
+    count_run(IndexShape::FEW_QUEUES)
+}
+
+fn index_run_many() -> u64 {
+    count_run(IndexShape::MANY_QUEUES)
+}
+
+fn count_run(shape: IndexShape) -> u64 {
+    let index = SimIndex::new(shape);
     measured(&mut || index.flush());
     index.messages()
 }
 
 fn index_merge() -> u64 {
-    let index = SimIndex::with_runs();
+    count_merge(IndexShape::FEW_QUEUES)
+}
+
+fn index_merge_many() -> u64 {
+    count_merge(IndexShape::MANY_QUEUES)
+}
+
+fn count_merge(shape: IndexShape) -> u64 {
+    let index = SimIndex::with_runs(shape);
     measured(&mut || index.merge());
     index.messages()
 }

@@ -22,8 +22,28 @@ const PROPERTIES: &str =
     "UNIQ_KEY\u{1}7F0000010000018B0000000000000042\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA\u{2}";
 /// Messages of a pull.
 pub const PULL: usize = 32;
-/// Messages in a run of the index.
-const RUN: u64 = 8 << 10;
+
+/// What the messages of an index are like.
+#[derive(Clone, Copy)]
+pub struct IndexShape {
+    /// Topics, which they go round.
+    pub topics: u64,
+    /// Messages in a run.
+    pub run: u64,
+}
+
+impl std::fmt::Display for IndexShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} topics", self.topics)
+    }
+}
+
+impl IndexShape {
+    /// A few queues with many messages each.
+    pub const FEW_QUEUES: IndexShape = IndexShape { topics: 1, run: 8 << 10 };
+    /// About as many queues as messages in a run.
+    pub const MANY_QUEUES: IndexShape = IndexShape { topics: 8 << 10, run: 9 << 10 };
+}
 
 /// A body of 1 KiB.
 pub fn body() -> Vec<u8> {
@@ -223,20 +243,20 @@ pub struct SimIndex {
 }
 
 impl SimIndex {
-    /// With [`RUN`] messages, with a key each, that are in no run yet.
-    pub fn new() -> SimIndex {
+    /// With a run's messages, with a key each, that are in no run yet.
+    pub fn new(shape: IndexShape) -> SimIndex {
         let sim = Sim::new(1);
-        let mut index = sim.run(BenchIndex::open(sim.node("bench"), "/index".as_ref()));
-        index.push(RUN);
+        let mut index = sim.run(BenchIndex::open(sim.node("bench"), "/index".as_ref(), shape.topics));
+        index.push(shape.run);
         SimIndex { sim, index }
     }
 
     /// With as many runs of so many messages as are merged.
-    pub fn with_runs() -> SimIndex {
-        let mut index = SimIndex::new();
+    pub fn with_runs(shape: IndexShape) -> SimIndex {
+        let mut index = SimIndex::new(shape);
         index.flush();
         while !index.index.merge_due() {
-            index.index.push(RUN);
+            index.index.push(shape.run);
             index.flush();
         }
         index

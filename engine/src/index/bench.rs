@@ -8,7 +8,6 @@ use super::{Index, IndexEntry, keys::key_hash};
 use crate::damage::DamageReport;
 use crate::types::{LogPosition, QueueId};
 
-const TOPIC: &str = "BenchTopic";
 const QUEUES: u32 = 8;
 /// Bytes of the log that a message takes.
 const SIZE: u64 = 1100;
@@ -16,23 +15,27 @@ const SIZE: u64 = 1100;
 /// An index that messages with a key each are pushed to.
 pub struct BenchIndex<E: Env> {
     index: Index<E>,
+    topics: Vec<String>,
     messages: u64,
 }
 
 impl<E: Env> BenchIndex<E> {
-    /// An empty one in an empty directory.
-    pub async fn open(env: E, dir: &Path) -> BenchIndex<E> {
+    /// An empty one in an empty directory, for messages of so many topics.
+    pub async fn open(env: E, dir: &Path, topics: u64) -> BenchIndex<E> {
         let (zero, report) = (LogPosition(0), DamageReport::default());
         let mut opening = Index::open(env, dir, zero, zero, &report).await.expect("a new index opens");
         assert!(opening.next_gap().await.is_ok_and(|gap| gap.is_none()), "there is no log");
         let index = opening.finish(&[]).await.expect("a new index opens");
-        BenchIndex { index, messages: 0 }
+        let topics = (0..topics).map(|topic| format!("BenchTopic{topic:06}")).collect();
+        BenchIndex { index, topics, messages: 0 }
     }
 
-    /// Adds messages, to a few queues in turn.
+    /// Adds messages, to the topics in turn, and to a few queues of each.
     pub fn push(&mut self, messages: u64) {
+        let topics = self.topics.len() as u64;
         for number in self.messages..self.messages + messages {
-            let slot = self.index.slot(TOPIC, QueueId(number as u32 % QUEUES));
+            let topic = &self.topics[(number % topics) as usize];
+            let slot = self.index.slot(topic, QueueId((number / topics) as u32 % QUEUES));
             let entry = IndexEntry {
                 position: LogPosition(number * SIZE),
                 size: SIZE as u32,
@@ -41,7 +44,7 @@ impl<E: Env> BenchIndex<E> {
                 store_ms: 1_700_000_000_000 + number as i64 / 400,
             };
             self.index.push(slot, self.index.stage(slot, 1), 1, entry);
-            self.index.push_key(key_hash(TOPIC, &number.to_string()), entry.position, entry.store_ms);
+            self.index.push_key(key_hash(topic, &number.to_string()), entry.position, entry.store_ms);
         }
         self.messages += messages;
     }
