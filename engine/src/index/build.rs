@@ -3,9 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hashbrown::HashTable;
 use ringmq_env::{AppendBuf, Env, File, OpenOptions};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::format::*;
 use super::run::Filter;
@@ -29,19 +27,24 @@ struct BlockWriter<F: File> {
 }
 
 impl<F: File> BlockWriter<F> {
-    fn new(file: F, run: u64) -> BlockWriter<F> {
-        let buf = AppendBuf::with_capacity(WRITE_SIZE);
-        BlockWriter { file, run, number: 1, start: 0, filled: 0, buf, written: BLOCK as u64 }
+    /// For the blocks from `number` on.
+    fn new(file: F, run: u64, number: u32) -> BlockWriter<F> {
+        let (buf, written) = (AppendBuf::with_capacity(WRITE_SIZE), u64::from(number) * BLOCK as u64);
+        BlockWriter { file, run, number, start: 0, filled: 0, buf, written }
     }
 
     /// Makes room for a record of `len` bytes, which never crosses into the next block; true when it is the first of
     /// its block.
     #[inline]
     async fn make_room(&mut self, len: usize) -> io::Result<bool> {
-        if self.filled + len > DATA {
+        if !self.has_room(len) {
             self.end_block().await?;
         }
         Ok(self.filled == 0)
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.filled + len <= DATA
     }
 
     /// Adds as many records as the block has room for, and returns how many. There is room for one.
@@ -106,13 +109,24 @@ pub(super) struct RunBuilder<E: Env> {
     temporary: PathBuf,
     header: Header,
     blocks: BlockWriter<E::File>,
+    /// The directory, where it is known how many entries come before it: it is written along with them then, and not kept
+    /// in memory until they are all there.
+    directory: Option<BlockWriter<E::File>>,
     pacer: Pacer<E>,
+    /// Those that are not in the directory yet.
     extents: Vec<Extent>,
     filter: Filter,
     names: Vec<u8>,
-    /// Where the topics are in `names`.
-    name_places: HashTable<u32>,
     fences: Vec<u64>,
+}
+
+/// What a run will have.
+#[derive(Clone, Copy)]
+pub(super) struct Expected {
+    /// So many entries.
+    pub entries: u32,
+    /// So many extents at most.
+    pub extents: usize,
 }
 
 /// A run that is on disk.
@@ -132,17 +146,22 @@ pub(super) struct QueueName {
 }
 
 impl<E: Env> RunBuilder<E> {
-    /// Of about `topics` topics it will be asked for the places of their names: room for them is made at once.
+    /// Makes the file. `expected` says how many entries the run will have, and how many extents at most, if that is known.
     pub(super) async fn create(
         env: E,
         temporary: PathBuf,
         header: Header,
-        topics: usize,
+        expected: Option<Expected>,
     ) -> io::Result<RunBuilder<E>> {
         let options = OpenOptions { write: true, create: true, direct: true, ..OpenOptions::default() };
         let file = env.open(&temporary, options).await?;
         file.set_len(0).await?;
-        let blocks = BlockWriter::new(file, header.id);
+        let blocks = BlockWriter::new(file.clone(), header.id, FIRST_BLOCK);
+        let directory = expected.map(|Expected { entries, .. }| {
+            let layout = Header { entries, ..header }.layout();
+            BlockWriter::new(file, header.id, layout.directory)
+        });
+        let filter = Filter::new(expected.map_or(0, |expected| expected.extents));
         let (extents, names, fences) = (Vec::new(), Vec::new(), Vec::new());
         Ok(RunBuilder {
             pacer: Pacer::new(&env),
@@ -150,42 +169,25 @@ impl<E: Env> RunBuilder<E> {
             temporary,
             header,
             blocks,
+            directory,
             extents,
-            filter: Filter::new(0),
+            filter,
             names,
-            name_places: HashTable::with_capacity(topics),
             fences,
         })
     }
 
     /// Bytes written so far.
     pub(super) fn written(&self) -> u64 {
-        self.blocks.written
+        let directory = u64::from(self.header.extents) * EXTENT as u64;
+        self.blocks.written + self.directory.as_ref().map_or(0, |_| directory)
     }
 
-    /// Adds consecutive entries of a queue, of which there are `records`; `first` is the offset of the first. What lies
-    /// before the log position `since` and what lies behind it do not belong together.
-    pub(super) async fn add<R>(
-        &mut self,
-        name: &QueueName,
-        since: u64,
-        first: i64,
-        records: &[R],
-        decode: impl Fn(&R) -> IndexEntry,
-    ) -> io::Result<()> {
-        let mut done = 0;
-        while done < records.len() {
-            self.blocks.make_room(ENTRY).await?;
-            let added = self.fill(name, since, first + done as i64, &records[done..], &decode);
-            done += added;
-            self.pacer.done_quickly(added).await;
-        }
-        Ok(())
-    }
-
-    /// Adds as many of the entries as the block has room for and one extent can have, the first at least; returns how
-    /// many.
-    fn fill<R>(
+    /// Adds consecutive entries of a queue, of which there are `records`: as many as the block has room for and one extent
+    /// can have. Returns how many; with none, call [`RunBuilder::end_block`] first. `first` is the offset of the first. What
+    /// lies before the log position `since` and what lies behind it do not belong together.
+    #[inline]
+    pub(super) fn add<R>(
         &mut self,
         name: &QueueName,
         since: u64,
@@ -193,6 +195,9 @@ impl<E: Env> RunBuilder<E> {
         records: &[R],
         decode: impl Fn(&R) -> IndexEntry,
     ) -> usize {
+        if !self.blocks.has_room(ENTRY) {
+            return 0;
+        }
         let next = decode(&records[0]);
         let is_since = next.position.0 >= since;
         let is_continued = self.extents.last().is_some_and(|e| {
@@ -226,19 +231,21 @@ impl<E: Env> RunBuilder<E> {
         added
     }
 
-    /// Where the topic's name is; it is added if it is new.
-    pub(super) fn name_place(&mut self, topic: &str) -> u32 {
-        let hash = xxh3_64(topic.as_bytes());
-        let same = |place: &u32| name_at(&self.names, *place) == Some(topic);
-        if let Some(place) = self.name_places.find(hash, same) {
-            return *place;
-        }
-        let place = self.add_name(topic);
-        let names = &self.names;
-        self.name_places.insert_unique(hash, place, |other| {
-            xxh3_64(name_at(names, *other).unwrap_or_default().as_bytes())
-        });
-        place
+    /// The next entries begin a block.
+    pub(super) async fn end_block(&mut self) -> io::Result<()> {
+        self.blocks.end_block().await
+    }
+
+    /// As [`Pacer::done`], to be called where entries are added.
+    #[inline]
+    pub(super) async fn done(&mut self, items: usize) {
+        self.pacer.done(items).await;
+    }
+
+    /// As [`Pacer::done_quickly`].
+    #[inline]
+    pub(super) async fn done_quickly(&mut self, items: usize) {
+        self.pacer.done_quickly(items).await;
     }
 
     /// Adds the name of a topic that the run does not name yet; returns where it is. No name crosses into the next block.
@@ -254,24 +261,51 @@ impl<E: Env> RunBuilder<E> {
         place
     }
 
+    /// Writes what can be of the directory: the last extent may go on.
+    pub(super) async fn write_directory(&mut self) -> io::Result<()> {
+        let whole = self.extents.len().saturating_sub(1) / EXTENTS_PER_BLOCK * EXTENTS_PER_BLOCK;
+        if whole > 0
+            && let Some(mut directory) = self.directory.take()
+        {
+            std::mem::swap(&mut self.blocks, &mut directory);
+            let written = self.add_extents(whole).await;
+            std::mem::swap(&mut self.blocks, &mut directory);
+            self.directory = Some(directory);
+            written?;
+        }
+        Ok(())
+    }
+
+    async fn add_extents(&mut self, count: usize) -> io::Result<()> {
+        let extents = std::mem::take(&mut self.extents);
+        let (now, later) = extents.split_at(count);
+        for some in now.chunks(EXTENTS_PER_BLOCK) {
+            some.iter().for_each(|extent| self.filter.add(extent.hash));
+            self.add_sorted(some, |extent| extent.hash, Extent::encode).await?;
+        }
+        self.header.extents += count as u32;
+        self.extents.extend_from_slice(later);
+        Ok(())
+    }
+
     /// All queues are added: writes where they are. Then come the keys.
     pub(super) async fn end_queues(&mut self) -> io::Result<()> {
-        self.name_places = HashTable::new();
         self.blocks.end_block().await?;
-        let directory = std::mem::take(&mut self.extents);
-        self.filter = Filter::new(directory.len());
-        for extents in directory.chunks(EXTENTS_PER_BLOCK) {
-            extents.iter().for_each(|extent| self.filter.add(extent.hash));
-            self.add_sorted(extents, |extent| extent.hash, Extent::encode).await?;
-            self.pacer.done(extents.len()).await;
+        if let Some(directory) = self.directory.take() {
+            let layout = self.header.layout();
+            assert!(layout.directory == self.blocks.number, "as many entries as were expected");
+            self.blocks.write().await?;
+            self.blocks = directory;
+        } else {
+            self.filter = Filter::new(self.extents.len());
         }
+        self.add_extents(self.extents.len()).await?;
         self.blocks.end_block().await?;
         for data in self.names.chunks(DATA) {
             self.blocks.make_room(data.len()).await?;
             self.blocks.add(data);
             self.pacer.done(LOOK).await;
         }
-        self.header.extents = directory.len() as u32;
         self.header.names = self.names.len() as u32;
         self.blocks.end_block().await
     }

@@ -28,6 +28,8 @@ const MOST_FLUSH_LOG: u64 = 128 << 20;
 const FLUSH_MEMORY: usize = 32 << 20;
 /// Entries of one queue, or queues, handled between two looks at the clock.
 const SLICE: usize = 512;
+/// The place of a name that a run does not have.
+pub(super) const NOWHERE: u32 = u32::MAX;
 /// Queues of which all is fetched into the cache together, before they are written.
 const AHEAD: usize = 64;
 
@@ -39,23 +41,39 @@ pub(super) fn run_path(dir: &Path, from: u64, to: u64) -> PathBuf {
 /// Writes queues to a run.
 struct QueueWriter<'a, E: Env> {
     builder: &'a mut RunBuilder<E>,
-    /// Where the run has the names of the topics, by their numbers in the table.
-    names: Vec<Option<u32>>,
+    /// Where the run has the names of the topics, by their numbers in the table; [`NOWHERE`]: it has not.
+    names: Vec<u32>,
     entries: Vec<IndexEntry>,
 }
 
 impl<E: Env> QueueWriter<'_, E> {
     fn name(&mut self, hash: u64, slot: QueueSlot, table: &Table) -> QueueName {
         let (number, topic, queue) = table.numbered_name(slot);
-        let place = match self.names.get(number as usize).copied().flatten() {
-            Some(place) => place,
-            None => self.builder.add_name(topic),
-        };
         // A topic that was made meanwhile has no entries in the run.
-        if let Some(known) = self.names.get_mut(number as usize) {
-            *known = Some(place);
+        let mut unknown = NOWHERE;
+        let place = self.names.get_mut(number as usize).unwrap_or(&mut unknown);
+        if *place == NOWHERE {
+            *place = self.builder.add_name(topic);
         }
-        QueueName { hash, topic: place, queue: queue.0 }
+        QueueName { hash, topic: *place, queue: queue.0 }
+    }
+}
+
+impl<E: Env> QueueWriter<'_, E> {
+    /// Adds the entries, of which the first has the offset `first`.
+    #[inline]
+    async fn add(&mut self, name: &QueueName, first: i64) -> io::Result<()> {
+        let mut done = 0;
+        while done < self.entries.len() {
+            let left = &self.entries[done..];
+            let added = self.builder.add(name, 0, first + done as i64, left, |entry| *entry);
+            if added == 0 {
+                self.builder.end_block().await?;
+            }
+            done += added;
+            self.builder.done_quickly(added).await;
+        }
+        Ok(())
     }
 }
 
@@ -108,10 +126,10 @@ impl<E: Env> Index<E> {
         let keys = self.pack_keys(&mut header).await;
         let by_hash = self.slots_by_hash(slots).await;
         let (env, temporary) = (self.0.env.clone(), temporary.to_path_buf());
-        let mut builder = RunBuilder::create(env, temporary, header, 0).await?;
+        let mut builder = RunBuilder::create(env, temporary, header, None).await?;
         let topics = self.0.state.borrow().table.topics();
         let mut queues =
-            QueueWriter { builder: &mut builder, names: vec![None; topics], entries: Vec::new() };
+            QueueWriter { builder: &mut builder, names: vec![NOWHERE; topics], entries: Vec::new() };
         for sorted in by_hash {
             for part in sorted.chunks(AHEAD) {
                 self.0.state.borrow().table.prefetch_for_run(part.iter().map(|(_, slot)| *slot));
@@ -200,7 +218,7 @@ impl<E: Env> Index<E> {
             }
             next = first + entries.len() as i64;
             let name = to_run.name(hash, slot, &self.0.state.borrow().table);
-            to_run.builder.add(&name, 0, first, &to_run.entries, |entry| *entry).await?;
+            to_run.add(&name, first).await?;
             // Most queues have few entries: they need no second look.
             if next == end {
                 return Ok(());

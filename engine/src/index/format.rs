@@ -16,6 +16,8 @@ pub(super) const ENTRY: usize = 24;
 pub(super) const EXTENT: usize = 56;
 pub(super) const KEY: usize = 16;
 pub(super) const FENCE: usize = 8;
+/// Block in which the entries begin, behind the header.
+pub(super) const FIRST_BLOCK: u32 = 1;
 /// Records of each kind in a block; none crosses into the next.
 pub(super) const ENTRIES_PER_BLOCK: usize = DATA / ENTRY;
 pub(super) const EXTENTS_PER_BLOCK: usize = DATA / EXTENT;
@@ -115,13 +117,13 @@ impl Header {
     /// Where the sections begin, in blocks: they follow one another.
     pub(super) fn layout(&self) -> Layout {
         let blocks = |count: u32, each: usize| (count as usize).div_ceil(each) as u32;
-        let directory = 1 + blocks(self.entries, ENTRIES_PER_BLOCK);
+        let directory = FIRST_BLOCK + blocks(self.entries, ENTRIES_PER_BLOCK);
         let names = directory + blocks(self.extents, EXTENTS_PER_BLOCK);
         let keys = names + blocks(self.names, DATA);
         let fences = keys + blocks(self.keys, KEYS_PER_BLOCK);
         let fence_count = (names - directory) + (fences - keys);
         Layout {
-            entries: 1,
+            entries: FIRST_BLOCK,
             directory,
             names,
             keys,

@@ -158,7 +158,10 @@ impl HotEntries {
     /// Has the newest entry of a chain fetched into the core's cache.
     pub(super) fn prefetch(&self, held: Held) {
         if !held.is_empty() && held.links != Held::LISTED {
-            prefetch(self.links.get(held.at));
+            let link = self.links.get(held.at);
+            // It may lie in two lines of the cache.
+            prefetch(link);
+            prefetch(&link.before);
         }
     }
 

@@ -11,15 +11,17 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ringmq_env::{Env, Fatal, IoSlice, fatal, mutant, prefetch};
+use ringmq_env::{Env, Fatal, IoSlice, fatal, mutant};
 use smallvec::SmallVec;
 
-use super::build::{Finished, QueueName, RunBuilder};
+use super::build::{Expected, Finished, QueueName, RunBuilder};
 use super::flush::run_path;
 use super::format::*;
 use super::run::{self, Run, RunError};
+use super::topics::{Places, Topics};
 use super::{Index, State, sorted};
 use crate::meta::is_full;
+use crate::slices::Pacer;
 
 /// Runs of one size that are merged into one of the next.
 pub(super) const FAN_IN: usize = 8;
@@ -32,6 +34,10 @@ const FULL_GROWN: u64 = 4 << 30;
 const NAME_BYTES: usize = 12;
 /// Blocks of a section that are read at a time.
 const BLOCKS: u32 = 16;
+/// Extents of a run that are put in order with those of the others at a time, if it has so many more.
+const EXTENTS: usize = 2 * EXTENTS_PER_BLOCK;
+/// Extents of which the topics' names are fetched into the cache together, before they are copied.
+const AHEAD: usize = 64;
 /// After so many bytes that were written the disk is left to others for a moment.
 const BURST: u64 = 1 << 20;
 const PAUSE: Duration = Duration::from_millis(2);
@@ -76,14 +82,39 @@ fn is_countable(runs: &[Rc<Run>]) -> bool {
     (0..4).all(|of| runs.iter().map(|run| counts(&run.header)[of]).sum::<u64>() <= u64::from(u32::MAX))
 }
 
-/// Extents, each with the number of the run that it is of.
-type Extents = SmallVec<[(usize, Extent); FAN_IN]>;
+/// An extent of a run that is merged, in its place among all: the hash of its queue, the number of its run, and which it is
+/// of those that were read. One number, so that the order is found without a branch.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(u128);
+
+impl Place {
+    fn new(hash: u64, run: usize, index: usize) -> Place {
+        Place(u128::from(hash) << 64 | (run as u128) << 32 | index as u128)
+    }
+
+    fn hash(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    fn run(self) -> usize {
+        (self.0 as u64 >> 32) as usize
+    }
+
+    fn index(self) -> usize {
+        self.0 as u32 as usize
+    }
+}
 
 /// One of the runs that are merged, read from its beginning to its end.
 struct Input<E: Env> {
     run: Rc<Run>,
-    names: Vec<u8>,
-    extents: VecDeque<Extent>,
+    /// Its number among those that are merged.
+    number: usize,
+    topics: Places,
+    /// Some extents, of which the first few are taken, with the numbers of their topics for places of their names.
+    extents: Vec<Extent>,
+    order: Vec<Place>,
+    extents_taken: usize,
     directory: Blocks<E>,
     entries: Blocks<E>,
     /// Keys as the merged run has them, of which the first few are taken.
@@ -121,8 +152,13 @@ impl<E: Env> Blocks<E> {
         Ok(self.read.front())
     }
 
-    /// Block `number`, and none before it from now on; if it was dropped, reading begins anew there.
-    async fn seek(&mut self, header: &Header, number: u32) -> Result<&IoSlice, RunError> {
+    /// Block `number`, if it is the first that was not dropped.
+    fn at(&self, number: u32) -> Option<&IoSlice> {
+        self.read.front().filter(|(first, _)| *first == number).map(|(_, block)| block)
+    }
+
+    /// Reads block `number`, and has none before it from now on; if it was dropped, reading begins anew there.
+    async fn seek(&mut self, header: &Header, number: u32) -> Result<(), RunError> {
         if self.read.front().is_some_and(|(first, _)| number < *first) {
             self.read.clear();
         }
@@ -132,20 +168,31 @@ impl<E: Env> Blocks<E> {
         if self.read.is_empty() {
             self.next = number;
         }
-        let (found, block) = self.first(header).await?.ok_or(RunError::Damaged(number))?;
+        let (found, _) = self.first(header).await?.ok_or(RunError::Damaged(number))?;
         assert!(*found == number, "blocks are read in order");
-        Ok(block)
+        Ok(())
     }
 }
 
 impl<E: Env> Input<E> {
-    async fn open(index: &Index<E>, run: &Rc<Run>, merged: &Header) -> Result<Input<E>, RunError> {
+    /// Opens the `number`th of the runs, and takes its topics in.
+    async fn open(
+        index: &Index<E>,
+        (number, run): (usize, &Rc<Run>),
+        merged: &Header,
+        topics: &mut Topics,
+        pacer: &mut Pacer<E>,
+    ) -> Result<Input<E>, RunError> {
         let file = index.0.reader.open(&run.path).await?;
         let layout = run.header.layout();
+        let names = run::read_names(&file, &run.header).await?;
         Ok(Input {
             run: Rc::clone(run),
-            names: run::read_names(&file, &run.header).await?,
-            extents: VecDeque::new(),
+            number,
+            topics: topics.add(&names, pacer).await,
+            extents: Vec::new(),
+            order: Vec::new(),
+            extents_taken: 0,
             directory: Blocks::new(&file, layout.directory..layout.names),
             entries: Blocks::new(&file, layout.entries..layout.directory),
             keys: Vec::with_capacity(KEYS_PER_BLOCK),
@@ -162,35 +209,61 @@ impl<E: Env> Input<E> {
         MergeError::Read(Rc::clone(&self.run), error)
     }
 
-    /// The next extent; `None` behind the last.
-    async fn extent(&mut self) -> Result<Option<&Extent>, RunError> {
-        if self.extents.is_empty()
-            && let Some((number, block)) = self.directory.first(&self.run.header).await?
-        {
+    /// Whether more extents should be read before some are taken: few are left, or all that are there are of one hash, and
+    /// more may be.
+    fn wants_extents(&self) -> bool {
+        let left = &self.order[self.extents_taken..];
+        let is_of_one = || left.first().map(|place| place.hash()) == left.last().map(|place| place.hash());
+        !self.directory.is_done() && (left.len() < EXTENTS || is_of_one())
+    }
+
+    /// Reads on in the directory if need be.
+    async fn read_extents(&mut self) -> Result<(), RunError> {
+        if !self.wants_extents() {
+            return Ok(());
+        }
+        self.extents.drain(..self.extents_taken);
+        self.extents_taken = 0;
+        self.order.clear();
+        let places = |(index, extent): (usize, &Extent)| Place::new(extent.hash, self.number, index);
+        self.order.extend(self.extents.iter().enumerate().map(places));
+        while self.wants_extents() {
+            let Some((number, block)) = self.directory.first(&self.run.header).await? else { break };
             for extent in run::extents_in(&self.run.header, *number, block) {
                 let extent = extent?;
-                // The queues are in the order of their hashes, and their names are anywhere.
-                self.names.get(extent.name as usize).inspect(|name| prefetch(*name));
-                self.extents.push_back(extent);
+                // The queues are in the order of their hashes, and their topics are anywhere: so many are looked for in a row
+                // that the core waits for many at a time.
+                let topic = self.topics.topic(extent.name);
+                let name = topic.ok_or_else(|| RunError::Damaged(self.run.header.layout().names))?;
+                self.order.push(Place::new(extent.hash, self.number, self.extents.len()));
+                self.extents.push(Extent { name, ..extent });
             }
             self.directory.read.pop_front();
         }
-        Ok(self.extents.front())
+        Ok(())
     }
 
-    fn topic(&self, extent: &Extent) -> Result<&str, RunError> {
-        let block = self.run.header.layout().names;
-        name_at(&self.names, extent.name).ok_or(RunError::Damaged(block))
+    /// Hash of the last extent that was read, if more can be: of that hash there may be more.
+    fn last_hash(&self) -> Option<u64> {
+        self.order.last().filter(|_| !self.directory.is_done()).map(|place| place.hash())
     }
 
-    /// Entries of the extent from its `skip`th on, as many as lie in one block.
-    async fn entries(&mut self, extent: &Extent, skip: u32) -> Result<&[[u8; ENTRY]], RunError> {
+    /// Takes the extents that were read below `bound`.
+    fn take_extents(&mut self, bound: Option<u64>) -> &[Place] {
+        let left = &self.order[self.extents_taken..];
+        let wanted = bound.map_or(left.len(), |bound| left.partition_point(|place| place.hash() < bound));
+        self.extents_taken += wanted;
+        &left[..wanted]
+    }
+
+    /// Entries of the extent from its `skip`th on, as many as lie in one block, if that is read already; else its number.
+    fn entries(&self, extent: &Extent, skip: u32) -> Result<&[[u8; ENTRY]], u32> {
         let (at, end) = ((extent.entry + skip) as usize, (extent.entry + extent.count) as usize);
         let (block, within) = (at / ENTRIES_PER_BLOCK, at % ENTRIES_PER_BLOCK);
         let count = (end - at).min(ENTRIES_PER_BLOCK - within);
-        let header = &self.run.header;
-        let bytes = self.entries.seek(header, header.layout().entries + block as u32).await?;
-        let (entries, _) = bytes.as_chunks();
+        // The entries come first.
+        let number = FIRST_BLOCK + block as u32;
+        let (entries, _) = self.entries.at(number).ok_or(number)?.as_chunks();
         Ok(&entries[within..within + count])
     }
 
@@ -277,18 +350,36 @@ impl<E: Env> Index<E> {
         temporary: &Path,
         give_up: &impl Fn() -> bool,
     ) -> Result<Finished<E>, MergeError> {
-        let mut inputs = Vec::with_capacity(runs.len());
-        for run in runs {
-            let input = Input::open(self, run, &header).await;
-            inputs.push(input.map_err(|error| MergeError::Read(Rc::clone(run), error))?);
-        }
         let env = &self.0.env;
-        let topics = inputs.iter().map(|input| input.names.len() / NAME_BYTES).max().unwrap_or(0);
-        let mut builder = RunBuilder::create(env.clone(), temporary.to_path_buf(), header, topics).await?;
-        let mut burst = Burst { env, written: 0, give_up };
-        while let Some(extents) = next_extents(&mut inputs).await? {
-            self.copy_queues(&mut inputs, extents, &mut builder, &mut burst).await?;
+        let mut pacer = Pacer::new(env);
+        let most = runs.iter().map(|run| run.header.names as usize / NAME_BYTES).max().unwrap_or(0);
+        let mut topics = Topics::with_capacity(most);
+        let mut inputs = Vec::with_capacity(runs.len());
+        for run in runs.iter().enumerate() {
+            let input = Input::open(self, run, &header, &mut topics, &mut pacer).await;
+            inputs.push(input.map_err(|error| MergeError::Read(Rc::clone(run.1), error))?);
         }
+        let expected = Expected {
+            entries: runs.iter().map(|run| run.header.entries).sum(),
+            extents: runs.iter().map(|run| run.header.extents as usize).sum(),
+        };
+        let place = temporary.to_path_buf();
+        let mut builder = RunBuilder::create(env.clone(), place, header, Some(expected)).await?;
+        let mut burst = Burst { env, written: 0, give_up };
+        let mut buffers = Default::default();
+        loop {
+            let places = next_extents(&mut inputs, &mut buffers).await?;
+            if places.is_empty() {
+                break;
+            }
+            for some in places.chunks(AHEAD) {
+                self.copy_extents(&mut inputs, some, &mut topics, &mut builder, &mut burst).await?;
+                builder.write_directory().await?;
+                builder.done(some.len()).await;
+                burst.pause(builder.written()).await?;
+            }
+        }
+        drop(topics);
         builder.end_queues().await?;
         let mut buffers = Default::default();
         loop {
@@ -302,39 +393,45 @@ impl<E: Env> Index<E> {
         Ok(builder.finish().await?)
     }
 
-    /// Copies what the runs have of the queues with one hash, queue after queue, in the order of the log.
-    async fn copy_queues(
+    /// Copies extents with their entries. Those of one queue come in the order of the log.
+    async fn copy_extents(
         &self,
         inputs: &mut [Input<E>],
-        mut extents: Extents,
+        places: &[Place],
+        topics: &mut Topics,
         builder: &mut RunBuilder<E>,
         burst: &mut Burst<'_, E, impl Fn() -> bool>,
     ) -> Result<(), MergeError> {
-        let mut topic = String::new();
-        while let Some((at, first)) = extents.first().copied() {
-            topic.clear();
-            topic.push_str(inputs[at].topic(&first).map_err(|error| inputs[at].failed(error))?);
-            let is_its = |(at, extent): &(usize, Extent)| {
-                extent.queue == first.queue && inputs[*at].topic(extent).is_ok_and(|other| other == topic)
-            };
-            let (of_queue, others): (Extents, Extents) = extents.into_iter().partition(is_its);
-            extents = others;
+        let extent_at = |inputs: &[Input<E>], place: &Place| inputs[place.run()].extents[place.index()];
+        places.iter().for_each(|place| topics.prefetch(extent_at(inputs, place).name));
+        for place in places {
+            let extent = extent_at(inputs, place);
+            let input = &mut inputs[place.run()];
+            let topic = topics.place(extent.name, |name| builder.add_name(name));
             // What was deleted is not continued by what came later, whatever its offsets.
-            let since = self.deleted_at(&topic).0;
-            let name = QueueName { hash: first.hash, topic: builder.name_place(&topic), queue: first.queue };
-            for (at, extent) in of_queue {
-                let input = &mut inputs[at];
-                let is_cut = at == 0 && mutant!("merge-drops-an-entry");
-                let count = extent.count - u32::from(is_cut);
-                let mut done = 0;
-                while done < count {
-                    let run = Rc::clone(&input.run);
-                    let entries = input.entries(&extent, done).await;
-                    let entries = entries.map_err(|error| MergeError::Read(run, error))?;
-                    let entries = &entries[..entries.len().min((count - done) as usize)];
-                    let decode = |entry: &[u8; ENTRY]| extent.decode_entry(entry);
-                    builder.add(&name, since, extent.first + i64::from(done), entries, decode).await?;
-                    done += entries.len() as u32;
+            let since = self.deleted_at(topics.name(extent.name)).0;
+            let name = QueueName { hash: extent.hash, topic, queue: extent.queue };
+            let is_cut = place.run() == 0 && mutant!("merge-drops-an-entry");
+            let count = extent.count - u32::from(is_cut);
+            let mut done = 0;
+            while done < count {
+                let entries = match input.entries(&extent, done) {
+                    Ok(entries) => entries,
+                    Err(block) => {
+                        let read = input.entries.seek(&input.run.header, block).await;
+                        read.map_err(|error| input.failed(error))?;
+                        continue;
+                    }
+                };
+                let entries = &entries[..entries.len().min((count - done) as usize)];
+                let decode = |entry: &[u8; ENTRY]| extent.decode_entry(entry);
+                let added = builder.add(&name, since, extent.first + i64::from(done), entries, decode);
+                if added == 0 {
+                    builder.end_block().await?;
+                }
+                done += added as u32;
+                if added > 1 {
+                    builder.done_quickly(added).await;
                     burst.pause(builder.written()).await?;
                 }
             }
@@ -381,7 +478,7 @@ struct Burst<'a, E: Env, G: Fn() -> bool> {
 impl<E: Env, G: Fn() -> bool> Burst<'_, E, G> {
     /// To be called often, with what is written so far.
     async fn pause(&mut self, written: u64) -> Result<(), MergeError> {
-        if written - self.written < BURST {
+        if written.saturating_sub(self.written) < BURST {
             return Ok(());
         }
         self.written = written;
@@ -393,26 +490,21 @@ impl<E: Env, G: Fn() -> bool> Burst<'_, E, G> {
     }
 }
 
-/// All extents with the smallest hash that is left, those of older runs first, and which run each is of.
-async fn next_extents<E: Env>(inputs: &mut [Input<E>]) -> Result<Option<Extents>, MergeError> {
-    let mut least: Option<u64> = None;
+/// The next extents in their order: by hash, and those of one hash by their runs, oldest first. All of a hash come at once;
+/// none when there are no more.
+async fn next_extents<'a, E: Env>(
+    inputs: &mut [Input<E>],
+    buffers: &'a mut [Vec<Place>; 2],
+) -> Result<&'a [Place], MergeError> {
     for input in inputs.iter_mut() {
-        let head = input.extent().await.map(|extent| extent.map(|extent| extent.hash));
-        let head = head.map_err(|error| input.failed(error))?;
-        least = head.into_iter().chain(least).min();
+        let read = input.read_extents().await;
+        read.map_err(|error| input.failed(error))?;
     }
-    let Some(hash) = least else { return Ok(None) };
-    let mut found = Extents::new();
-    for (at, input) in inputs.iter_mut().enumerate() {
-        loop {
-            let head = input.extent().await.map(Option::<&Extent>::copied);
-            let head = head.map_err(|error| input.failed(error))?;
-            let Some(extent) = head.filter(|extent| extent.hash == hash) else { break };
-            found.push((at, extent));
-            input.extents.pop_front();
-        }
-    }
-    Ok(Some(found))
+    // Of this hash there may be more to be read. Each run has some below its own last one.
+    let bound = inputs.iter().filter_map(|input| input.last_hash()).min();
+    let stretches: SmallVec<[&[Place]; FAN_IN]> =
+        inputs.iter_mut().map(|input| input.take_extents(bound)).collect();
+    Ok(sorted::merge(&stretches, buffers))
 }
 
 /// The next keys in their order; none when there are no more.

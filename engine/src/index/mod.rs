@@ -23,6 +23,7 @@ mod search;
 mod segments;
 mod sorted;
 mod table;
+mod topics;
 
 use std::cell::RefCell;
 use std::io;
