@@ -4,21 +4,23 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use ringmq_engine::{QueueId, ShardId, TopicHandle};
+use ringmq_engine::{QueueId, ShardId};
 use ringmq_env::{Env, Listener, Stream, StreamWriter, mutant};
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Forms, Limits};
 use ringmq_protocol::message_id::UniqueKeys;
 use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
 
 use crate::answers::Identity;
 use crate::backlog::{self, Backlog};
 use crate::calls::{CallTable, Caller};
 use crate::complaints::Complaints;
-use crate::connection::{Connection, ConnectionTable, End, read_requests, write_answers};
+use crate::connection::{Connection, ConnectionTable, End, MAX_IN_A_ROW, read_requests, write_answers};
 use crate::control::{Change, MetadataCopy, TopicPlace, Update};
 use crate::control_plane::ControlPlane;
 use crate::event::LocalEvent;
@@ -142,28 +144,28 @@ impl<E: Env> Core<E> {
         service.expect("requests are routed to the core that hosts their shard")
     }
 
-    /// The handle by which a shard knows the topic; that of no topic if the shard is on another core. `place` keeps it
+    /// The handles by which a shard knows the topic; those of no topic if the shard is on another core. `place` keeps them
     /// for the next time.
-    pub fn topic_in(&self, shard: ShardId, topic: &str, place: &Cell<TopicPlace>) -> TopicHandle {
+    pub fn topic_in(&self, shard: ShardId, topic: &Arc<str>, place: &Cell<TopicPlace>) -> TopicPlace {
         if self.identity.routing.core(shard) != self.id {
-            return TopicHandle::default();
+            return TopicPlace::default();
         }
-        let known = place.get();
-        let handle = if known.shard == shard { known.handle } else { TopicHandle::default() };
-        let handle = self.shard(shard).engine().topic(topic, handle);
-        place.set(TopicPlace { shard, handle });
-        handle
+        let known = Some(place.get()).filter(|known| known.shard == shard).unwrap_or_default();
+        let service = self.shard(shard);
+        let handle = service.engine().topic(topic, known.handle);
+        let found = TopicPlace { shard, handle, counted: service.counted(topic, known.counted) };
+        place.set(found);
+        found
     }
 
-    /// Has what the shards of this core have counted of the topic fetched into its cache.
-    pub fn prefetch_counts(&self, topic: &str) {
-        self.shards().for_each(|shard| shard.prefetch_counts(topic));
-    }
-
-    /// Has what sends to these queues need of the shards of this core fetched into its cache.
-    pub fn prefetch_queues(&self, shard: ShardId, queues: &[(TopicHandle, QueueId)]) {
+    /// Has what sends to these queues, which have such places, need of a shard of this core fetched into its cache.
+    pub fn prefetch_queues(&self, shard: ShardId, queues: &[(TopicPlace, QueueId)]) {
         if self.identity.routing.core(shard) == self.id {
-            self.shard(shard).engine().prefetch(queues);
+            let service = self.shard(shard);
+            queues.iter().for_each(|(place, _)| service.prefetch_counts(place.counted));
+            let handles: SmallVec<[_; MAX_IN_A_ROW]> =
+                queues.iter().map(|(place, queue)| (place.handle, *queue)).collect();
+            service.engine().prefetch(&handles);
         }
     }
 

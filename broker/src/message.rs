@@ -14,6 +14,7 @@ use ringmq_protocol::command::Command;
 use smallvec::SmallVec;
 
 use crate::broadcasts::Broadcaster;
+use crate::control::stats::PutsHandle;
 use crate::control::{Refusal, Update};
 use crate::mailbox::CoreId;
 use crate::message_filter::MessageFilter;
@@ -126,6 +127,8 @@ pub struct SendRequest {
     pub topic: Arc<str>,
     /// The handle that the shard knows the topic it is stored under by, if the edge has one.
     pub known: TopicHandle,
+    /// Where the shard counts the topic's messages, if the edge has that.
+    pub counted: PutsHandle,
     /// The group of producers, if its sends have a quota.
     pub sender: Option<Arc<str>>,
     /// Queue that the edge chose.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ringmq_engine::{PendingStats, ShardStats};
 use ringmq_protocol::names;
 
-use crate::control::stats::{PutLatency, StatsDelta, StatsKind, StatsRecorder, Totals};
+use crate::control::stats::{PutLatency, PutsHandle, StatsDelta, StatsKind, StatsRecorder, Totals};
 use crate::message_filter::Verdicts;
 use crate::metrics::Figures;
 
@@ -78,6 +78,7 @@ const LATE_MS: u64 = 100;
 
 struct Run {
     topic: Arc<str>,
+    counted: PutsHandle,
     messages: u64,
     bytes: u64,
 }
@@ -119,7 +120,7 @@ impl Meters {
     /// A message was staged under `topic`, with this many bytes of body.
     pub fn delayed(&mut self, topic: &str, bytes: u64) {
         let known = self.run.as_ref().filter(|run| *run.topic == *topic).map(|run| run.topic.clone());
-        self.staged(&known.unwrap_or_else(|| topic.into()), 1, bytes);
+        self.staged(&known.unwrap_or_else(|| topic.into()), PutsHandle::default(), 1, bytes);
     }
 
     /// A timer message was recalled.
@@ -135,8 +136,8 @@ impl Meters {
         self.deliveries.late += u64::from(late_ms > LATE_MS);
     }
 
-    /// Messages of a topic were staged, with this many bytes of bodies.
-    pub fn staged(&mut self, topic: &Arc<str>, messages: u64, bytes: u64) {
+    /// Messages of a topic were staged, with this many bytes of bodies. There may be a handle of where they are counted.
+    pub fn staged(&mut self, topic: &Arc<str>, counted: PutsHandle, messages: u64, bytes: u64) {
         self.totals.put += messages;
         if names::is_retry_topic(topic) {
             self.deliveries.retries += messages;
@@ -150,19 +151,24 @@ impl Meters {
             }
             _ => {
                 self.end_run();
-                self.run = Some(Run { topic: topic.clone(), messages, bytes });
+                self.run = Some(Run { topic: topic.clone(), counted, messages, bytes });
             }
         }
     }
 
-    /// Has what is counted of the topic fetched into the core's cache.
-    pub fn prefetch(&self, topic: &str) {
-        self.recorder.prefetch_puts(topic);
+    /// Where messages of the topic are counted: `known` if that still holds.
+    pub fn counted(&mut self, topic: &Arc<str>, known: PutsHandle) -> PutsHandle {
+        self.recorder.puts_of(topic, known)
+    }
+
+    /// Has what is counted there fetched into the core's cache.
+    pub fn prefetch(&self, counted: PutsHandle) {
+        self.recorder.prefetch_puts(counted);
     }
 
     fn end_run(&mut self) {
         if let Some(run) = self.run.take() {
-            self.recorder.record_puts(&run.topic, run.messages, run.bytes);
+            self.recorder.record_puts(&run.topic, run.counted, run.messages, run.bytes);
             self.puts.0 += run.messages;
             self.puts.1 += 1;
         }
@@ -244,9 +250,9 @@ mod tests {
     fn runs_of_one_topic_end_in_the_report() {
         let mut meters = Meters::new("c");
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        meters.staged(&a, 1, 10);
-        meters.staged(&a, 2, 20);
-        meters.staged(&b, 1, 5);
+        meters.staged(&a, PutsHandle::default(), 1, 10);
+        meters.staged(&a, PutsHandle::default(), 2, 20);
+        meters.staged(&b, PutsHandle::default(), 1, 5);
         meters.pulled("a", "g", 0, 0);
         meters.pulled("a", "g", 2, 40);
         let report = meters.report(ShardStats::default(), PendingStats::default());

@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 use super::change::{Change, Update};
 use super::groups::{Forbidden, is_read_forbidden};
 use super::sessions::GroupView;
+use super::stats::PutsHandle;
 
 /// With more topics than this, what a send needs of its own is not in the cache of a core.
 const MANY_TOPICS: usize = 1000;
@@ -36,13 +37,22 @@ struct Topic {
     place: Cell<TopicPlace>,
 }
 
-/// By which handle a shard knows a topic.
+/// By which handles a shard knows a topic.
 #[derive(Clone, Copy, Debug)]
 pub struct TopicPlace {
     /// The shard.
     pub shard: ShardId,
-    /// Its handle, which it checks.
+    /// Its index's handle, which it checks.
     pub handle: TopicHandle,
+    /// Where it counts the topic's messages, which it checks, too.
+    pub counted: PutsHandle,
+}
+
+impl Default for TopicPlace {
+    /// None yet: the handles are of no topic.
+    fn default() -> TopicPlace {
+        TopicPlace { shard: ShardId(0), handle: TopicHandle::default(), counted: PutsHandle::default() }
+    }
 }
 
 /// What a send needs of a topic.
@@ -70,8 +80,7 @@ impl MetadataCopy {
         self.revision = update.revision;
         match update.change {
             Change::Topic { name, config } => {
-                let place = TopicPlace { shard: ShardId(0), handle: TopicHandle::default() };
-                let topic = config.map(|config| Topic { config, place: Cell::new(place) });
+                let topic = config.map(|config| Topic { config, place: Cell::default() });
                 set(&mut self.topics, name, topic);
             }
             Change::Group { name, config } => set(&mut self.groups, name, config),

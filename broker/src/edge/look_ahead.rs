@@ -29,11 +29,11 @@ pub fn look_ahead<E: Env>(core: &Core<E>, received: &[u8]) {
     let known =
         sends.iter().map(|(topic, queue)| metadata.prefetch_topic(topic).map(|place| (place, *queue)));
     let known: SmallVec<[_; MAX_IN_A_ROW]> = known.collect();
-    sends.iter().for_each(|(topic, _)| core.prefetch_counts(topic));
-    let mut places = known.into_iter().flatten();
-    let Some((TopicPlace { shard, handle }, queue)) = places.next() else { return };
-    let others = places.filter(|(place, _)| place.shard == shard).map(|(place, queue)| (place.handle, queue));
-    let queues: SmallVec<[_; MAX_IN_A_ROW]> = std::iter::once((handle, queue)).chain(others).collect();
+    let Some(TopicPlace { shard, .. }) = known.iter().flatten().map(|(place, _)| *place).next() else {
+        return;
+    };
+    let here = known.into_iter().flatten().filter(|(place, _)| place.shard == shard);
+    let queues: SmallVec<[_; MAX_IN_A_ROW]> = here.collect();
     core.prefetch_queues(shard, &queues);
 }
 

@@ -24,6 +24,7 @@ use super::recall;
 use super::reply::Reply;
 use super::*;
 use crate::config::BrokerConfig as Config;
+use crate::control::stats::PutsHandle;
 use crate::control::{KnownTopic, MetadataCopy};
 use crate::delay::When;
 use crate::shard_service::MAX_BATCH;
@@ -183,7 +184,8 @@ impl Draft {
         }
         let shard = core.identity.routing.shard(&send.topic, send.queue_id);
         if let (Some(place), None, None | Some(false)) = (place, send.waits_in, is_dead) {
-            send.known = core.topic_in(shard, &send.topic, place);
+            let place = core.topic_in(shard, &send.topic, place);
+            (send.known, send.counted) = (place.handle, place.counted);
         }
         drop(metadata);
         core.submit_send(shard, reply, bytes, send);
@@ -335,6 +337,7 @@ impl Draft {
         Ok(SendRequest {
             topic,
             known: TopicHandle::default(),
+            counted: PutsHandle::default(),
             sender,
             queue_id,
             waits_in,

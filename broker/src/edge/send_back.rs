@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::delay;
 use super::*;
+use crate::control::stats::PutsHandle;
 use crate::delay::When;
 
 /// Level of the first retry, when the consumer leaves it to the broker.
@@ -193,6 +194,7 @@ impl SentBack {
         let waits_in = delay::put_off(when, topic, queue_id, &mut added);
         SendRequest {
             known: TopicHandle::default(),
+            counted: PutsHandle::default(),
             frame: Bytes::from(frame),
             topic: topic.clone(),
             sender: None,

@@ -18,6 +18,7 @@ mod transaction;
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringmq_engine::{
     Appended, Boundary, LogPosition, MetaLog, OpenError, PhysicalOffset, QueueOffset, ReadRequest, Shard,
@@ -28,6 +29,7 @@ use ringmq_protocol::codes::response;
 
 use crate::broadcasts::BroadcastTable;
 use crate::control::Refusal;
+use crate::control::stats::PutsHandle;
 use crate::core::Core;
 use crate::event::LocalEvent;
 use crate::long_poll::{LongPolls, MAX_PARKED};
@@ -216,9 +218,14 @@ impl<E: Env> ShardService<E> {
         }
     }
 
-    /// Has what is counted of the topic fetched into the core's cache.
-    pub fn prefetch_counts(&self, topic: &str) {
-        self.meters.borrow().prefetch(topic);
+    /// Where messages of the topic are counted: `known` if that still holds.
+    pub fn counted(&self, topic: &Arc<str>, known: PutsHandle) -> PutsHandle {
+        self.meters.borrow_mut().counted(topic, known)
+    }
+
+    /// Has what is counted there fetched into the core's cache.
+    pub fn prefetch_counts(&self, counted: PutsHandle) {
+        self.meters.borrow().prefetch(counted);
     }
 
     /// Starts a task that may read from disk, and answers with what it says; refused when too many are there.

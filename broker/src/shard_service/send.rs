@@ -94,7 +94,7 @@ impl<E: Env> ShardService<E> {
                 match send.waits_in.map(|waits_in| waits_in.topic) {
                     Some(topics::TRANS_HALF_TOPIC) => {}
                     Some(topic) => self.meters.borrow_mut().delayed(topic, bytes),
-                    None => self.meters.borrow_mut().staged(&send.topic, messages, bytes),
+                    None => self.meters.borrow_mut().staged(&send.topic, send.counted, messages, bytes),
                 }
                 let (end, staged_ms) = (appended.end, appended.store_timestamp);
                 let SendRequest { queue_id, uniq_key, recall_handle, inner, .. } = send;

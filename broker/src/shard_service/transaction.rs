@@ -188,7 +188,7 @@ impl<E: Env> ShardService<E> {
             false => self.shard.append_settling(&message, record)?,
         };
         let mut meters = self.meters.borrow_mut();
-        meters.staged(&half.topic.into(), 1, view.body.len() as u64);
+        meters.staged(&half.topic.into(), PutsHandle::default(), 1, view.body.len() as u64);
         Ok(appended)
     }
 

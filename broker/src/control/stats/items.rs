@@ -63,25 +63,46 @@ pub struct StatsDelta {
 }
 
 /// Messages stored of one topic.
-#[derive(Default)]
 struct Puts {
+    topic: Arc<str>,
     messages: u64,
     bytes: u64,
     times: u64,
 }
 
+/// Where a recorder counts what is stored of a topic: spares the next search by name. It holds until the recorder hands over
+/// what it counted, which the recorder checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PutsHandle {
+    /// [`PutsHandle::NOWHERE`]: there are too many topics.
+    index: u32,
+    /// 0: of no topic.
+    round: u32,
+}
+
+impl PutsHandle {
+    const NOWHERE: u32 = u32::MAX;
+}
+
 /// One core's counters; each core has its own, and hands them to core 0 every ten seconds or so.
-#[derive(Default)]
 pub struct StatsRecorder {
     counts: HashMap<(StatsKind, Arc<str>), (u64, u64), FxBuildHasher>,
     /// By topic. Messages and bytes lie together: with many topics each place is one that is in no cache.
-    puts: HashMap<Arc<str>, Puts, FxBuildHasher>,
+    puts: Vec<Puts>,
+    puts_by_topic: HashMap<Arc<str>, u32, FxBuildHasher>,
+    /// Counts the calls of [`StatsRecorder::take`], from 1.
+    round: u32,
 }
 
 impl StatsRecorder {
     /// Nothing counted yet.
     pub fn new() -> StatsRecorder {
-        StatsRecorder::default()
+        StatsRecorder {
+            counts: HashMap::default(),
+            puts: Vec::new(),
+            puts_by_topic: HashMap::default(),
+            round: 1,
+        }
     }
 
     /// Counts one event of this value.
@@ -94,20 +115,41 @@ impl StatsRecorder {
         }
     }
 
-    /// Counts one event of `TOPIC_PUT_NUMS` and one of `TOPIC_PUT_SIZE`.
-    pub fn record_puts(&mut self, topic: &Arc<str>, messages: u64, bytes: u64) {
-        if let Some(puts) = self.puts.get_mut(topic) {
+    /// Where the topic's puts are counted: `known` if that still holds, else what is found by name.
+    pub fn puts_of(&mut self, topic: &Arc<str>, known: PutsHandle) -> PutsHandle {
+        let round = self.round;
+        if known.round == round {
+            return known;
+        }
+        let found = self.puts_by_topic.get(topic).copied();
+        let index = found.unwrap_or_else(|| self.begin_puts(topic));
+        PutsHandle { index, round }
+    }
+
+    fn begin_puts(&mut self, topic: &Arc<str>) -> u32 {
+        if self.len() >= MAX_ITEMS {
+            return PutsHandle::NOWHERE;
+        }
+        let index = self.puts.len() as u32;
+        self.puts.push(Puts { topic: topic.clone(), messages: 0, bytes: 0, times: 0 });
+        self.puts_by_topic.insert(topic.clone(), index);
+        index
+    }
+
+    /// Counts one event of `TOPIC_PUT_NUMS` and one of `TOPIC_PUT_SIZE`. There may be a handle of the topic.
+    pub fn record_puts(&mut self, topic: &Arc<str>, known: PutsHandle, messages: u64, bytes: u64) {
+        let PutsHandle { index, .. } = self.puts_of(topic, known);
+        if let Some(puts) = self.puts.get_mut(index as usize) {
+            debug_assert!(puts.topic == *topic, "a handle stays with its topic");
             puts.messages += messages;
             puts.bytes += bytes;
             puts.times += 1;
-        } else if self.len() < MAX_ITEMS {
-            self.puts.insert(topic.clone(), Puts { messages, bytes, times: 1 });
         }
     }
 
-    /// Has what is counted of the topic's puts fetched into the core's cache.
-    pub fn prefetch_puts(&self, topic: &str) {
-        self.puts.get(topic).inspect(|puts| prefetch(*puts));
+    /// Has what is counted of a topic's puts fetched into the core's cache.
+    pub fn prefetch_puts(&self, known: PutsHandle) {
+        self.puts.get(known.index as usize).inspect(|puts| prefetch(*puts));
     }
 
     fn len(&self) -> usize {
@@ -118,7 +160,11 @@ impl StatsRecorder {
     pub fn take(&mut self) -> Vec<StatsDelta> {
         let counts = self.counts.drain();
         let counts = counts.map(|((kind, key), (value, times))| StatsDelta { kind, key, value, times });
-        let puts = self.puts.drain().flat_map(|(topic, Puts { messages, bytes, times })| {
+        self.round = self.round.wrapping_add(1).max(1);
+        self.puts_by_topic.clear();
+        // What only has a place was not counted.
+        let puts = self.puts.drain(..).filter(|puts| puts.times > 0);
+        let puts = puts.flat_map(|Puts { topic, messages, bytes, times }| {
             let messages = (StatsKind::TopicPutNums, messages);
             [messages, (StatsKind::TopicPutSize, bytes)].map(|(kind, value)| StatsDelta {
                 kind,
@@ -302,11 +348,34 @@ mod tests {
         recorder.record(StatsKind::TopicPutNums, &topic, 3);
         recorder.record(StatsKind::TopicPutNums, &topic, 4);
         assert_eq!(recorder.take(), [StatsDelta { value: 7, ..delta("t", 0) }]);
-        recorder.record_puts(&topic, 1, 10);
-        recorder.record_puts(&topic, 2, 20);
+        let known = recorder.puts_of(&topic, PutsHandle::default());
+        recorder.puts_of(&"other".into(), PutsHandle::default());
+        recorder.record_puts(&topic, known, 1, 10);
+        recorder.record_puts(&topic, PutsHandle::default(), 2, 20);
         let size = StatsDelta { kind: StatsKind::TopicPutSize, ..delta("t", 30) };
-        assert_eq!(recorder.take(), [delta("t", 3), size]);
+        assert_eq!(recorder.take(), [delta("t", 3), size.clone()], "what has a place only is not told");
         assert_eq!(recorder.take(), []);
+        // The handle is of an earlier round, and another topic has its place.
+        let other: Arc<str> = "other".into();
+        recorder.record_puts(&other, PutsHandle::default(), 1, 1);
+        recorder.record_puts(&topic, known, 3, 30);
+        let told = recorder.take();
+        let of_topic: Vec<_> = told.iter().filter(|delta| delta.key == topic).cloned().collect();
+        let times = |delta: StatsDelta| StatsDelta { times: 1, ..delta };
+        assert_eq!(of_topic, [times(delta("t", 3)), times(size)]);
+        assert_eq!(told.len(), 4);
+    }
+
+    #[test]
+    fn no_more_topics_are_counted_than_there_is_room_for() {
+        let mut recorder = StatsRecorder::new();
+        let name = |number: usize| -> Arc<str> { format!("t{number}").into() };
+        (0..MAX_ITEMS).for_each(|number| recorder.record_puts(&name(number), PutsHandle::default(), 1, 1));
+        let known = recorder.puts_of(&name(MAX_ITEMS), PutsHandle::default());
+        recorder.record_puts(&name(MAX_ITEMS), known, 1, 1);
+        assert_eq!(recorder.take().len(), MAX_ITEMS);
+        recorder.record_puts(&name(MAX_ITEMS), known, 1, 1);
+        assert_eq!(recorder.take().len(), 2, "there is room again");
     }
 
     #[test]
