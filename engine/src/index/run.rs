@@ -105,7 +105,7 @@ impl Filter {
         (0..4).map(move |probe| {
             let mixed = hash.wrapping_add(hash.rotate_left(32).wrapping_mul(2 * probe + 1));
             // Spread over the bits as a division would, which takes longer than all the rest.
-            let place = (u128::from(mixed) * u128::from(len) >> 64) as u64;
+            let place = ((u128::from(mixed) * u128::from(len)) >> 64) as u64;
             ((place / 64) as usize, 1 << (place % 64))
         })
     }
