@@ -94,15 +94,21 @@ pub struct StatsRecorder {
     round: u32,
 }
 
-impl StatsRecorder {
-    /// Nothing counted yet.
-    pub fn new() -> StatsRecorder {
+impl Default for StatsRecorder {
+    fn default() -> StatsRecorder {
         StatsRecorder {
             counts: HashMap::default(),
             puts: Vec::new(),
             puts_by_topic: HashMap::default(),
             round: 1,
         }
+    }
+}
+
+impl StatsRecorder {
+    /// Nothing counted yet.
+    pub fn new() -> StatsRecorder {
+        StatsRecorder::default()
     }
 
     /// Counts one event of this value.
