@@ -275,7 +275,7 @@ impl BrokerConfig {
                 .maybe_duration("offset-flush-interval")
                 .unwrap_or(default_offset_flush),
             permission: settings.integer("permission"),
-            region_id: settings.text("region-id").to_owned(),
+            region_id: name(settings, "region-id")?,
             trace_on: settings.switch("trace-on"),
             trace_topic: settings.switch("trace-topic"),
             store_reply: settings.switch("store-reply"),

@@ -43,6 +43,8 @@ pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 /// Requests that a connection hands on in a row. Then others have their turn: a group commit that the first of
 /// them have begun is on its way to the device while the rest are still being read.
 pub const MAX_IN_A_ROW: usize = 16;
+/// And bytes of them.
+const MAX_BYTES_IN_A_ROW: usize = 256 << 10;
 /// Read buffer of a connection that says little.
 const MIN_READ: usize = 1 << 10;
 /// Most bytes that one read takes of a connection whose frames are small: what was read is still in the core's cache when it
@@ -314,6 +316,8 @@ pub async fn read_requests<E: Env>(
         connection: &connection,
         buffer: BytesMut::new(),
         want: MIN_READ,
+        largest: 0,
+        row: Row::default(),
         metered: 0,
     };
     let end = requests.run(&mut reader).await;
@@ -327,8 +331,29 @@ struct Requests<'a, E: Env> {
     buffer: BytesMut,
     /// Bytes that the next read should have room for.
     want: usize,
+    /// Bytes of the largest frame among those that were handed on last.
+    largest: usize,
+    row: Row,
     /// What the core's meter was told of this buffer.
     metered: usize,
+}
+
+/// What was handed on since others had their turn, however many reads that took.
+#[derive(Default)]
+struct Row {
+    requests: usize,
+    bytes: usize,
+}
+
+impl Row {
+    fn add(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    fn is_full(&self) -> bool {
+        self.requests >= MAX_IN_A_ROW || self.bytes >= MAX_BYTES_IN_A_ROW
+    }
 }
 
 impl<E: Env> Requests<'_, E> {
@@ -357,13 +382,18 @@ impl<E: Env> Requests<'_, E> {
     /// Hands on every whole frame that is in the buffer.
     async fn dispatch(&mut self) -> Result<(), End> {
         let limits = self.core.limits();
-        let mut in_a_row = 0;
+        let mut looked_ahead = 0;
+        let mut largest = 0;
         while let Some(size) = frame::peek(&self.buffer, limits).map_err(End::Frame)?
             && self.buffer.len() >= size
         {
-            if in_a_row == 0 {
+            if looked_ahead == 0 {
                 edge::look_ahead(self.core, &self.buffer);
+                looked_ahead = MAX_IN_A_ROW;
             }
+            looked_ahead -= 1;
+            largest = largest.max(size);
+            self.largest = largest;
             let frame = self.buffer.split_to(size);
             match edge::dispatch(self.core, self.connection, frame).map_err(End::Frame)? {
                 Step::Done => {}
@@ -372,12 +402,12 @@ impl<E: Env> Requests<'_, E> {
                     waiting.finish(self.core, self.connection).await;
                 }
             }
-            in_a_row += 1;
+            self.row.add(size);
             if !self.connection.has_room(self.core) {
                 self.core.flush();
                 self.wait_for_room().await?;
-            } else if in_a_row == MAX_IN_A_ROW {
-                in_a_row = 0;
+            } else if self.row.is_full() {
+                self.row = Row::default();
                 self.core.flush();
                 self.core.env.yield_now().await;
             }
@@ -420,9 +450,14 @@ impl<E: Env> Requests<'_, E> {
     /// Learns from what the last read took how much the next should have room for.
     fn adapt(&mut self, read: usize, spare: usize) {
         if read == spare {
-            self.want = (self.want * 2).min(USUAL_READ);
+            let most = self.largest.next_power_of_two().clamp(USUAL_READ, MAX_READ);
+            self.want = (self.want * 2).min(most);
         } else if read < self.want / 4 {
             self.want = (self.want / 2).max(MIN_READ);
+        }
+        if read < spare {
+            // Nothing more is there: the next read waits, and others have their turn.
+            self.row = Row::default();
         }
     }
 }

@@ -282,6 +282,7 @@ impl<E: Env> RunBuilder<E> {
         for some in now.chunks(EXTENTS_PER_BLOCK) {
             some.iter().for_each(|extent| self.filter.add(extent.hash));
             self.add_sorted(some, |extent| extent.hash, Extent::encode).await?;
+            self.pacer.done(some.len()).await;
         }
         self.header.extents += count as u32;
         self.extents.extend_from_slice(later);
@@ -300,6 +301,7 @@ impl<E: Env> RunBuilder<E> {
             self.filter = Filter::new(self.extents.len());
         }
         self.add_extents(self.extents.len()).await?;
+        self.filter.shrink(self.header.extents as usize, &mut self.pacer).await;
         self.blocks.end_block().await?;
         for data in self.names.chunks(DATA) {
             self.blocks.make_room(data.len()).await?;

@@ -23,27 +23,38 @@ const PREFIX: usize = PLACE + 2;
 pub(super) struct Topics {
     names: Vec<u8>,
     /// By the low bits of the names' hashes, or behind that; twice as many as topics at least.
-    slots: Vec<Slot>,
+    slots: Vec<u64>,
     len: usize,
 }
 
+/// What a number among the slots says: a hash and, above it, the number of its topic and one; 0: none. A table without topics
+/// is memory that nobody has touched yet.
 #[derive(Clone, Copy)]
-struct Slot {
-    /// The high half of the hash.
-    hash: u32,
-    /// [`Slot::FREE`]: none.
-    topic: u32,
-}
+struct Slot(u64);
 
 impl Slot {
-    const FREE: u32 = u32::MAX;
+    fn new(hash: u32, topic: u32) -> Slot {
+        Slot((u64::from(topic) + 1) << 32 | u64::from(hash))
+    }
+
+    fn hash(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn topic(self) -> Option<u32> {
+        ((self.0 >> 32) as u32).checked_sub(1)
+    }
+}
+
+fn hash_of(name: &str) -> u32 {
+    xxh3_64(name.as_bytes()) as u32
 }
 
 impl Topics {
     /// None yet; with room for about so many.
     pub(super) fn with_capacity(topics: usize) -> Topics {
-        let slots = (2 * topics).next_power_of_two().max(16);
-        Topics { names: Vec::new(), slots: vec![Slot { hash: 0, topic: Slot::FREE }; slots], len: 0 }
+        let slots = (2 * topics).next_power_of_two().max(4 * SIDE_BY_SIDE);
+        Topics { names: Vec::new(), slots: vec![0; slots], len: 0 }
     }
 
     /// Takes the topics of a run's names section in; returns where in it which topic is.
@@ -51,38 +62,33 @@ impl Topics {
         let mut places = Places::new(section.len());
         let mut found = names(section);
         loop {
-            let some: SmallVec<[(u32, &str, u64); SIDE_BY_SIDE]> = found
-                .by_ref()
-                .take(SIDE_BY_SIDE)
-                .map(|(at, name)| (at, name, xxh3_64(name.as_bytes())))
-                .collect();
+            let some: SmallVec<[(u32, &str, u32); SIDE_BY_SIDE]> =
+                found.by_ref().take(SIDE_BY_SIDE).map(|(at, name)| (at, name, hash_of(name))).collect();
             if some.is_empty() {
                 return places;
             }
+            if 2 * (self.len + some.len()) > self.slots.len() {
+                self.grow(pacer).await;
+            }
             some.iter().for_each(|(.., hash)| prefetch(&self.slots[self.slot_of(*hash)]));
             for (.., hash) in &some {
-                let topic = self.slots[self.slot_of(*hash)].topic;
-                self.names.get(topic as usize).inspect(|name| prefetch(*name));
+                let topic = Slot(self.slots[self.slot_of(*hash)]).topic();
+                topic.inspect(|topic| self.prefetch(*topic));
             }
             some.iter().for_each(|(at, name, hash)| places.push(*at, self.number(name, *hash)));
             pacer.done(some.len()).await;
         }
     }
 
-    fn slot_of(&self, hash: u64) -> usize {
+    fn slot_of(&self, hash: u32) -> usize {
         hash as usize & (self.slots.len() - 1)
     }
 
     /// The topic's number, which it gets if it has none.
-    fn number(&mut self, name: &str, hash: u64) -> u32 {
+    fn number(&mut self, name: &str, hash: u32) -> u32 {
         let mut slot = self.slot_of(hash);
-        let high = (hash >> 32) as u32;
-        loop {
-            let Slot { hash, topic } = self.slots[slot];
-            if topic == Slot::FREE {
-                break;
-            }
-            if hash == high && self.name(topic) == name {
+        while let Some(topic) = Slot(self.slots[slot]).topic() {
+            if Slot(self.slots[slot]).hash() == hash && self.name(topic) == name {
                 return topic;
             }
             slot = (slot + 1) & (self.slots.len() - 1);
@@ -92,25 +98,23 @@ impl Topics {
         self.names.extend_from_slice(&NOWHERE.to_le_bytes());
         self.names.extend_from_slice(&len.to_le_bytes());
         self.names.extend_from_slice(name.as_bytes());
-        self.slots[slot] = Slot { hash: high, topic };
+        self.slots[slot] = Slot::new(hash, topic).0;
         self.len += 1;
-        if 2 * self.len > self.slots.len() {
-            self.grow();
-        }
         topic
     }
 
-    fn grow(&mut self) {
-        let free = vec![Slot { hash: 0, topic: Slot::FREE }; 2 * self.slots.len()];
-        for old in std::mem::replace(&mut self.slots, free) {
-            if old.topic == Slot::FREE {
-                continue;
+    async fn grow<E: Env>(&mut self, pacer: &mut Pacer<E>) {
+        let free = vec![0; 2 * self.slots.len()];
+        let old = std::mem::replace(&mut self.slots, free);
+        for some in old.chunks(SIDE_BY_SIDE) {
+            for old in some.iter().filter(|old| **old != 0) {
+                let mut slot = self.slot_of(Slot(*old).hash());
+                while self.slots[slot] != 0 {
+                    slot = (slot + 1) & (self.slots.len() - 1);
+                }
+                self.slots[slot] = *old;
             }
-            let mut slot = self.slot_of(xxh3_64(self.name(old.topic).as_bytes()));
-            while self.slots[slot].topic != Slot::FREE {
-                slot = (slot + 1) & (self.slots.len() - 1);
-            }
-            self.slots[slot] = old;
+            pacer.done(some.len()).await;
         }
     }
 
@@ -169,7 +173,8 @@ struct Word {
 }
 
 impl Places {
-    fn new(len: usize) -> Places {
+    /// None, in a section of `len` bytes.
+    pub(super) fn new(len: usize) -> Places {
         Places { words: vec![Word::default(); len.div_ceil(64)], topics: Vec::new() }
     }
 

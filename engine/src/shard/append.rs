@@ -29,6 +29,7 @@ impl<E: Env> Shard<E> {
         known: Known<'_>,
         messages: &[NewMessage<'_>],
     ) -> Result<Appended, AppendError> {
+        debug_assert!(known.indexed.is_none() || messages.len() == 1, "it is known of one message");
         self.0.append(known, messages, Relation::None)
     }
 

@@ -315,6 +315,33 @@ mod tests {
         Ok(String::from_utf8(bytes[..len].to_vec()).unwrap())
     }
 
+    proptest::proptest! {
+        #[test]
+        fn every_text_comes_back_from_its_escapes(parts in proptest::collection::vec(
+            (proptest::prelude::any::<char>(), 0..12_u8, 0..24_usize), 0..20,
+        )) {
+            let (mut escaped, mut text) = (String::new(), String::new());
+            for (char, form, plain) in parts {
+                let short = [('\n', r"\n"), ('"', r#"\""#), ('\\', r"\\"), ('/', r"\/"), ('\u{1}', r"\u0001")];
+                match short.get(usize::from(form)) {
+                    Some((char, form)) => {
+                        text.push(*char);
+                        escaped.push_str(form);
+                    }
+                    None => {
+                        text.push(char);
+                        let units = char.encode_utf16(&mut [0; 2]).to_vec();
+                        units.iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}")));
+                    }
+                }
+                let plain: String = "ab\u{e9}cdefg\u{4e2d}hijklmnop\u{1f600}q".chars().cycle().take(plain).collect();
+                text.push_str(&plain);
+                escaped.push_str(&plain);
+            }
+            proptest::prop_assert_eq!(unescaped(&escaped).unwrap(), text);
+        }
+    }
+
     #[test]
     fn escapes_shrink_in_place() {
         assert_eq!(unescaped(r"plain").unwrap(), "plain");
