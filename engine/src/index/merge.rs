@@ -229,9 +229,17 @@ impl<E: Env> Input<E> {
 
     /// Reads on in the directory if need be.
     async fn read_extents(&mut self) -> Result<(), RunError> {
-        if !self.wants_extents() {
-            return Ok(());
+        if self.wants_extents() {
+            self.read_some_extents().await?;
         }
+        let is_short = self.read_entries < u64::from(self.run.header.entries);
+        match self.directory.is_done() && is_short {
+            true => Err(RunError::Damaged(self.run.header.layout().directory)),
+            false => Ok(()),
+        }
+    }
+
+    async fn read_some_extents(&mut self) -> Result<(), RunError> {
         self.extents.drain(..self.extents_taken);
         self.extents_taken = 0;
         self.order.clear();
@@ -257,10 +265,6 @@ impl<E: Env> Input<E> {
                 self.extents.push(Extent { name, ..extent });
             }
             self.directory.read.pop_front();
-        }
-        let is_short = self.read_entries < u64::from(self.run.header.entries);
-        if self.directory.is_done() && is_short {
-            return Err(RunError::Damaged(self.run.header.layout().directory));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
 use ringmq_env::sim::{Crash, Sim, SimEnv};
 use ringmq_env::{File, OpenOptions};
 
+use super::format::*;
 use super::merge::FAN_IN;
 use super::*;
 use crate::damage::DamageReport;
@@ -608,6 +609,48 @@ fn what_a_crash_leaves_of_merged_runs_is_removed_and_serves_when_the_merged_one_
             harness.check().await;
         });
     }
+}
+
+/// Whoever wrote it and however its CRCs fit: such a run is damage, and not the end of the process.
+#[test]
+fn a_run_whose_directory_does_not_fit_its_entries_is_damaged_when_it_is_merged() {
+    let changes: [fn(&mut [u8]); 3] = [|_| {}, lower_a_count, swap_the_ends];
+    for change in changes {
+        run(move |env, dir| async move {
+            let mut harness = Harness::new(env, &dir).await;
+            for _ in 0..FAN_IN {
+                (0..6).for_each(|queue| harness.push(queue, 100, 1));
+                harness.apply(&Step::Flush(16)).await;
+            }
+            let small = runs(&dir);
+            let path = dir.join(&small[2]);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let header = Header::decode(&bytes[..BLOCK]).unwrap();
+            let number = header.layout().directory;
+            let block = &mut bytes[number as usize * BLOCK..][..BLOCK];
+            let before = block.to_vec();
+            change(&mut block[..header.extents as usize * EXTENT]);
+            let is_changed = block != before;
+            let crc = block_crc(header.id, number, &block[..DATA]);
+            block[DATA..].copy_from_slice(&crc.to_le_bytes());
+            std::fs::write(&path, bytes).unwrap();
+            harness.index.merge(|| false).await.unwrap();
+            assert_eq!(runs(&dir).len(), if is_changed { FAN_IN } else { 1 });
+            assert!(!harness.index.merge_due(), "what is damaged is not merged again");
+        });
+    }
+}
+
+fn lower_a_count(directory: &mut [u8]) {
+    let count = &mut directory[2 * EXTENT..][44..48];
+    let lower = u32::from_le_bytes(count.try_into().unwrap()) - 1;
+    count.copy_from_slice(&lower.to_le_bytes());
+}
+
+fn swap_the_ends(directory: &mut [u8]) {
+    let last = directory.len() - EXTENT;
+    let (first, rest) = directory.split_at_mut(EXTENT);
+    first.swap_with_slice(&mut rest[last - EXTENT..]);
 }
 
 /// What is read of runs that are merged at that moment is what was there before.
