@@ -444,7 +444,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, field: &'static str, needed: usize) -> Result<&'a [u8], RecordError> {
-        let left = &self.bytes[self.at..];
+        // The stated size may be less than what was read to get to it.
+        let left = self.bytes.get(self.at..).unwrap_or_default();
         let taken = left.get(..needed).ok_or(RecordError::Truncated { field, needed, left: left.len() })?;
         self.at += needed;
         Ok(taken)

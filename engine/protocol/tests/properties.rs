@@ -285,3 +285,16 @@ fn frames_over_the_limits_are_refused_by_their_first_bytes() {
     assert_eq!(frame::peek(&[0, 0, 0], &limits), Ok(None));
     assert_eq!(frame::peek(&[0, 0, 0, 96], &limits), Ok(Some(100)));
 }
+
+/// A size that is less than what stands before the size itself can be believed, to begin with.
+#[test]
+fn a_record_that_states_another_size_is_refused() {
+    let pulled = SEEDS[3];
+    let header = u32::from_be_bytes([0, pulled[5], pulled[6], pulled[7]]) as usize;
+    let record = RecordView::decode(&pulled[8 + header..]).unwrap().bytes;
+    for size in 0..record.len() + 9 {
+        let mut bytes = record.to_vec();
+        bytes[..4].copy_from_slice(&(size as u32).to_be_bytes());
+        assert_eq!(RecordView::decode(&bytes).is_ok(), size == record.len(), "{size}");
+    }
+}
