@@ -365,7 +365,13 @@ impl<E: Env> Requests<'_, E> {
             let spare = self.buffer.capacity() - self.buffer.len();
             match reader.read(&mut self.buffer).await {
                 Ok(0) => return End::Peer,
-                Ok(read) => self.adapt(read, spare),
+                Ok(read) => {
+                    self.adapt(read, spare);
+                    if read < spare {
+                        // Nothing more is there: the next read waits, and others have their turn.
+                        self.row = Row::default();
+                    }
+                }
                 Err(error) => return End::Io(error),
             }
             self.connection.last_activity.set(self.core.env.now());
@@ -454,10 +460,6 @@ impl<E: Env> Requests<'_, E> {
             self.want = (self.want * 2).min(most);
         } else if read < self.want / 4 {
             self.want = (self.want / 2).max(MIN_READ);
-        }
-        if read < spare {
-            // Nothing more is there: the next read waits, and others have their turn.
-            self.row = Row::default();
         }
     }
 }

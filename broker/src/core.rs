@@ -14,13 +14,12 @@ use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Forms, Limits};
 use ringmq_protocol::message_id::UniqueKeys;
 use rustc_hash::FxBuildHasher;
-use smallvec::SmallVec;
 
 use crate::answers::Identity;
 use crate::backlog::{self, Backlog};
 use crate::calls::{CallTable, Caller};
 use crate::complaints::Complaints;
-use crate::connection::{Connection, ConnectionTable, End, MAX_IN_A_ROW, read_requests, write_answers};
+use crate::connection::{Connection, ConnectionTable, End, read_requests, write_answers};
 use crate::control::{Change, MetadataCopy, TopicPlace, Update};
 use crate::control_plane::ControlPlane;
 use crate::event::LocalEvent;
@@ -163,9 +162,7 @@ impl<E: Env> Core<E> {
         if self.identity.routing.core(shard) == self.id {
             let service = self.shard(shard);
             queues.iter().for_each(|(place, _)| service.prefetch_counts(place.counted));
-            let handles: SmallVec<[_; MAX_IN_A_ROW]> =
-                queues.iter().map(|(place, queue)| (place.handle, *queue)).collect();
-            service.engine().prefetch(&handles);
+            service.engine().prefetch(queues.iter().map(|(place, queue)| (place.handle, *queue)));
         }
     }
 

@@ -10,7 +10,6 @@ use ringmq_protocol::frame;
 use smallvec::SmallVec;
 
 use crate::connection::MAX_IN_A_ROW;
-use crate::control::TopicPlace;
 use crate::core::Core;
 
 /// Length, serialize type and header length.
@@ -29,9 +28,7 @@ pub fn look_ahead<E: Env>(core: &Core<E>, received: &[u8]) {
     let known =
         sends.iter().map(|(topic, queue)| metadata.prefetch_topic(topic).map(|place| (place, *queue)));
     let known: SmallVec<[_; MAX_IN_A_ROW]> = known.collect();
-    let Some(TopicPlace { shard, .. }) = known.iter().flatten().map(|(place, _)| *place).next() else {
-        return;
-    };
+    let Some(shard) = known.iter().flatten().map(|(place, _)| place.shard).next() else { return };
     let here = known.into_iter().flatten().filter(|(place, _)| place.shard == shard);
     let queues: SmallVec<[_; MAX_IN_A_ROW]> = here.collect();
     core.prefetch_queues(shard, &queues);

@@ -14,7 +14,7 @@ pub fn utf8(bytes: &[u8]) -> Result<&str, Utf8Error> {
 
 /// As [`slice::is_ascii`], which looks at up to 63 bytes one by one.
 #[inline]
-pub fn is_ascii(bytes: &[u8]) -> bool {
+fn is_ascii(bytes: &[u8]) -> bool {
     !any_of(bytes, |byte| byte >= 0x80)
 }
 

@@ -60,6 +60,27 @@ impl<F: File> BlockWriter<F> {
         filled
     }
 
+    /// Adds records that are sorted by their hashes: the first of each block has a fence.
+    async fn add_sorted<E: Env, T, const LEN: usize>(
+        &mut self,
+        records: &[T],
+        hash: impl Fn(&T) -> u64,
+        encode: impl Fn(&T) -> [u8; LEN],
+        fences: &mut Vec<u64>,
+        pacer: &mut Pacer<E>,
+    ) -> io::Result<()> {
+        let mut left = records;
+        while let Some(first) = left.first() {
+            if self.make_room(LEN).await? {
+                fences.push(hash(first));
+            }
+            let added = self.fill(left.iter(), |record, place| *place = encode(record));
+            left = &left[added..];
+            pacer.done_quickly(added).await;
+        }
+        Ok(())
+    }
+
     /// Adds a record of any length, for which there is room.
     fn add(&mut self, record: &[u8]) {
         self.room()[..record.len()].copy_from_slice(record);
@@ -179,8 +200,9 @@ impl<E: Env> RunBuilder<E> {
 
     /// Bytes written so far.
     pub(super) fn written(&self) -> u64 {
-        let directory = u64::from(self.header.extents) * EXTENT as u64;
-        self.blocks.written + self.directory.as_ref().map_or(0, |_| directory)
+        // What the directory's own writer counts begins behind all entries.
+        let extents = if self.directory.is_some() { self.header.extents } else { 0 };
+        self.blocks.written + u64::from(extents) * EXTENT as u64
     }
 
     /// Adds consecutive entries of a queue, of which there are `records`: as many as the block has room for and one extent
@@ -264,24 +286,21 @@ impl<E: Env> RunBuilder<E> {
     /// Writes what can be of the directory: the last extent may go on.
     pub(super) async fn write_directory(&mut self) -> io::Result<()> {
         let whole = self.extents.len().saturating_sub(1) / EXTENTS_PER_BLOCK * EXTENTS_PER_BLOCK;
-        if whole > 0
-            && let Some(mut directory) = self.directory.take()
-        {
-            std::mem::swap(&mut self.blocks, &mut directory);
-            let written = self.add_extents(whole).await;
-            std::mem::swap(&mut self.blocks, &mut directory);
-            self.directory = Some(directory);
-            written?;
+        if whole > 0 && self.directory.is_some() {
+            self.add_extents(whole).await?;
         }
         Ok(())
     }
 
+    /// Adds the first extents to the directory.
     async fn add_extents(&mut self, count: usize) -> io::Result<()> {
         let extents = std::mem::take(&mut self.extents);
         let (now, later) = extents.split_at(count);
+        let directory = self.directory.as_mut().unwrap_or(&mut self.blocks);
         for some in now.chunks(EXTENTS_PER_BLOCK) {
             some.iter().for_each(|extent| self.filter.add(extent.hash));
-            self.add_sorted(some, |extent| extent.hash, Extent::encode).await?;
+            let (fences, pacer) = (&mut self.fences, &mut self.pacer);
+            directory.add_sorted(some, |extent| extent.hash, Extent::encode, fences, pacer).await?;
             self.pacer.done(some.len()).await;
         }
         self.header.extents += count as u32;
@@ -315,26 +334,8 @@ impl<E: Env> RunBuilder<E> {
     /// Adds the next keys.
     pub(super) async fn add_keys(&mut self, keys: &[PackedKey]) -> io::Result<()> {
         self.header.keys += keys.len() as u32;
-        self.add_sorted(keys, |key| key.hash(), PackedKey::encode).await
-    }
-
-    /// Adds records that are sorted by their hashes: the first of each block has a fence.
-    async fn add_sorted<T, const LEN: usize>(
-        &mut self,
-        records: &[T],
-        hash: impl Fn(&T) -> u64,
-        encode: impl Fn(&T) -> [u8; LEN],
-    ) -> io::Result<()> {
-        let mut left = records;
-        while let Some(first) = left.first() {
-            if self.blocks.make_room(LEN).await? {
-                self.fences.push(hash(first));
-            }
-            let added = self.blocks.fill(left.iter(), |record, place| *place = encode(record));
-            left = &left[added..];
-            self.pacer.done_quickly(added).await;
-        }
-        Ok(())
+        let (fences, pacer) = (&mut self.fences, &mut self.pacer);
+        self.blocks.add_sorted(keys, |key| key.hash(), PackedKey::encode, fences, pacer).await
     }
 
     /// Writes the rest and takes all to the device, under its temporary name.

@@ -8,7 +8,7 @@ use ringmq_env::{Env, Fatal, fatal};
 
 use super::Index;
 use super::build::{Built, Finished, QueueName, RunBuilder};
-use super::format::{FORMAT, Header, MAX_SPAN, PackedKey, whole_second};
+use super::format::{FORMAT, Header, MAX_SPAN, NOWHERE, PackedKey, whole_second};
 use super::keys::HotKey;
 use super::run::Run;
 use super::sorted::Buckets;
@@ -28,8 +28,6 @@ const MOST_FLUSH_LOG: u64 = 128 << 20;
 const FLUSH_MEMORY: usize = 32 << 20;
 /// Entries of one queue, or queues, handled between two looks at the clock.
 const SLICE: usize = 512;
-/// The place of a name that a run does not have.
-pub(super) const NOWHERE: u32 = u32::MAX;
 /// Queues of which all is fetched into the cache together, before they are written.
 const AHEAD: usize = 64;
 
@@ -57,9 +55,7 @@ impl<E: Env> QueueWriter<'_, E> {
         }
         QueueName { hash, topic: *place, queue: queue.0 }
     }
-}
 
-impl<E: Env> QueueWriter<'_, E> {
     /// Adds the entries, of which the first has the offset `first`.
     #[inline]
     async fn add(&mut self, name: &QueueName, first: i64) -> io::Result<()> {

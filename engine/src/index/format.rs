@@ -18,6 +18,8 @@ pub(super) const KEY: usize = 16;
 pub(super) const FENCE: usize = 8;
 /// Block in which the entries begin, behind the header.
 pub(super) const FIRST_BLOCK: u32 = 1;
+/// The place of a name that a run does not have.
+pub(super) const NOWHERE: u32 = u32::MAX;
 /// Records of each kind in a block; none crosses into the next.
 pub(super) const ENTRIES_PER_BLOCK: usize = DATA / ENTRY;
 pub(super) const EXTENTS_PER_BLOCK: usize = DATA / EXTENT;

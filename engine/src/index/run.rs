@@ -107,14 +107,13 @@ impl Filter {
     /// Gives back what is too much for so many items. Places are spread over the bits in proportion, so that one of half as
     /// many bits stands for two neighbours.
     pub(super) async fn shrink<E: Env>(&mut self, items: usize, pacer: &mut Pacer<E>) {
-        while self.bits.len().is_multiple_of(2) && self.bits.len() * 32 >= items * FILTER_BITS {
+        let is_too_large =
+            |words: usize| words > 0 && words.is_multiple_of(2) && words / 2 * 64 >= items * FILTER_BITS;
+        while is_too_large(self.bits.len()) {
             let mut half = Vec::with_capacity(self.bits.len() / 2);
             for some in self.bits.chunks(FOLDED) {
                 half.extend(some.chunks_exact(2).map(|pair| joined(pair[0]) | joined(pair[1]) << 32));
                 pacer.done(FOLDED).await;
-            }
-            if half.is_empty() {
-                break;
             }
             self.bits = half;
         }

@@ -8,8 +8,7 @@ use ringmq_env::{Env, prefetch};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::flush::NOWHERE;
-use super::format::{DATA, name_at};
+use super::format::{DATA, NOWHERE, name_at};
 use crate::bytes::array;
 use crate::slices::Pacer;
 

@@ -40,9 +40,9 @@ impl<E: Env> Shard<E> {
     }
 
     /// Has what appends to these queues need fetched into the core's cache, side by side: with many topics it is in none.
-    pub fn prefetch(&self, queues: &[(TopicHandle, QueueId)]) {
-        queues.iter().for_each(|(topic, _)| self.0.index.prefetch(*topic, None));
-        queues.iter().for_each(|(topic, queue)| self.0.index.prefetch(*topic, Some(*queue)));
+    pub fn prefetch(&self, queues: impl Iterator<Item = (TopicHandle, QueueId)> + Clone) {
+        queues.clone().for_each(|(topic, _)| self.0.index.prefetch(topic, None));
+        queues.for_each(|(topic, queue)| self.0.index.prefetch(topic, Some(queue)));
     }
 }
 
