@@ -298,6 +298,8 @@ impl<E: Env> Shard<E> {
             flushes: log.flushes,
             log_bytes_written: log.bytes_written,
             log_bytes_shadowed: log.bytes_shadowed,
+            segments_made: shard.log.segments_made(),
+            segments_reused: shard.log.segments_reused(),
             index_bytes_written: shard.index.bytes_written(),
             tail_memory: shard.log.tail_memory() as u64,
             cold_memory: shard.log.cold_memory(),

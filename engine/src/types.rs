@@ -418,6 +418,10 @@ pub struct ShardStats {
     pub log_bytes_written: u64,
     /// Bytes of the log that were acknowledged from the page cache (ASYNC_FLUSH), before the log had them.
     pub log_bytes_shadowed: u64,
+    /// Segments of the log made since start.
+    pub segments_made: u64,
+    /// Of these, from files of segments that had expired.
+    pub segments_reused: u64,
     /// Bytes written to index files since start.
     pub index_bytes_written: u64,
     /// Memory held by the hot tail, in bytes.

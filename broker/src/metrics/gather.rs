@@ -135,6 +135,11 @@ fn store_figures(figures: &mut Figures, shard: u16, stats: &ShardStats) {
     figures.counter(name, written, &[("shard", &shard), ("file", "log")], stats.log_bytes_written);
     figures.counter(name, written, &[("shard", &shard), ("file", "index")], stats.index_bytes_written);
     figures.counter(name, written, &[("shard", &shard), ("file", "shadow")], stats.log_bytes_shadowed);
+    let made = "Segments of the log that were made, of new space or of a segment that had expired.";
+    let name = "ringmq_store_segments_made_total";
+    let new = stats.segments_made.saturating_sub(stats.segments_reused);
+    figures.counter(name, made, &[("shard", &shard), ("from", "new")], new);
+    figures.counter(name, made, &[("shard", &shard), ("from", "expired")], stats.segments_reused);
     let read = "Messages read, by where they were.";
     let hot = stats.messages_read.saturating_sub(stats.messages_read_cold);
     figures.counter("ringmq_store_read_messages_total", read, &[("shard", &shard), ("from", "memory")], hot);

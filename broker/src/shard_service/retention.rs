@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_lite::future;
 use ringmq_engine::TopicRetention;
 use ringmq_protocol::body::TopicConfig;
 
@@ -15,20 +16,23 @@ const HOUR_MS: i64 = 3_600_000;
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl<E: Env> ShardService<E> {
-    /// Looks for messages to delete, again and again until the shard stops.
+    /// Looks for messages to delete, again and again until the shard stops: at intervals, and whenever the log has got
+    /// another segment, so that a log which is as long as it may be stays so, and uses its files again.
     pub(super) async fn retain_often(self: Rc<Self>, core: Rc<Core<E>>) {
         let interval = core.identity.config.retention_interval;
+        let mut seen = 0;
         loop {
             // In steps, so that the end does not wait for long.
             let mut left = interval;
-            while !left.is_zero() && !self.stopping.get() {
+            while !left.is_zero() && self.shard.stats().segments_made == seen && !self.stopping.get() {
                 let step = left.min(Duration::from_secs(1));
-                core.env.sleep(step).await;
+                future::or(self.shard.until_segment_made(seen), core.env.sleep(step)).await;
                 left -= step;
             }
             if self.stopping.get() {
                 return;
             }
+            seen = self.shard.stats().segments_made;
             self.retain(&core).await;
         }
     }

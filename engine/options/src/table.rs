@@ -163,7 +163,7 @@ pub static OPTIONS: &[OptionDef] = &[
         Roles::BROKER,
         Kind::Size { min: 16 * MIB, max: 16 * GIB },
         "128MiB",
-        "Size of one file of a shard's log. The first files of a log are smaller; the next file is made, and filled with zeroes, while the present one is written.",
+        "Size of one file of a shard's log. The first files of a log are smaller; the next file is made, of one that has expired or of new space filled with zeroes, while the present one is written.",
     )
     .java(&["mappedFileSizeCommitLog"]),
     OptionDef::new(
@@ -204,7 +204,7 @@ pub static OPTIONS: &[OptionDef] = &[
         Roles::BROKER,
         Kind::Size { min: 64 * MIB, max: 1 << 60 },
         "",
-        "Bytes of messages that the broker keeps at most, shared out among the shards.",
+        "Bytes of messages that the broker keeps at most, shared out among the shards. The oldest files go; up to four files of each shard stay as spares for the next ones.",
     )
     .unset("no limit but the disk"),
     OptionDef::new(

@@ -221,6 +221,7 @@ impl<E: Env> Inner<E> {
         self.changed.until(|| !self.flushing.get()).await;
         // Only the newest epoch's slots count in recovery: what the older ones guard must be on the device first.
         self.flush().await;
+        self.segments.release_spares().await;
         let end = self.committed.borrow().clone();
         let epoch = {
             let mut staging = self.staging.borrow_mut();

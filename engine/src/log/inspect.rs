@@ -56,8 +56,14 @@ impl<E: Env> LogFiles<E> {
         known: LogPosition,
         report: &DamageReport,
     ) -> Result<LogFiles<E>, OpenError> {
-        let config =
-            SegmentConfig { dir: dir.join(SEGMENT_DIR), shard, store_id, dsync: false, read_only: true };
+        let config = SegmentConfig {
+            dir: dir.join(SEGMENT_DIR),
+            shard,
+            store_id,
+            segment_size: 0,
+            dsync: false,
+            read_only: true,
+        };
         let segments = Segments::open(env.clone(), config, report).await?;
         let mut tails = look(env, dir).await.map_err(OpenError::at(dir))?;
         let newest = tails.last().map_or(0, |tail| tail.epoch);

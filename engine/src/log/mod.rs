@@ -15,6 +15,7 @@ mod replay;
 mod scan;
 mod segment;
 mod shadow;
+mod spares;
 mod staging;
 mod stretch;
 mod tail_journal;
@@ -199,9 +200,30 @@ impl<E: Env> Log<E> {
         .collect()
     }
 
-    /// Removes the segments that end at or before `position`.
-    pub(crate) async fn remove_before(&self, position: LogPosition) -> std::io::Result<()> {
-        self.0.segments.remove_before(position.0).await
+    /// Removes the segments that end at or before `position`. With `spare`, some of their files are kept for the next
+    /// segments.
+    pub(crate) async fn remove_before(&self, position: LogPosition, spare: bool) -> std::io::Result<()> {
+        self.0.segments.remove_before(position.0, spare).await
+    }
+
+    /// Gives the disk back what is kept for the next segments; true if there was anything.
+    pub(crate) async fn release_spares(&self) -> bool {
+        self.0.segments.release_spares().await
+    }
+
+    /// Segments that were made since the log was opened.
+    pub(crate) fn segments_made(&self) -> u64 {
+        self.0.segments.made()
+    }
+
+    /// Those of them that had been segments before.
+    pub(crate) fn segments_reused(&self) -> u64 {
+        self.0.segments.reused()
+    }
+
+    /// Waits until more than `seen` segments were made.
+    pub(crate) async fn until_made_more(&self, seen: u64) {
+        self.0.segments.until_made_more(seen).await;
     }
 
     /// Whether the `len` bytes at `position` lie in one segment.

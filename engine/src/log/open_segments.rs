@@ -1,6 +1,7 @@
 //! Opening the segments of a log: what their headers say, and what becomes of files that do not fit. Whatever is
 //! whole is kept; the rest is told, and is a hole in the log.
 
+use std::io;
 use std::path::PathBuf;
 
 use ringmq_env::{DirEntry, Env, File, IoSlice};
@@ -34,21 +35,31 @@ impl<E: Env> Segments<E> {
         if !config.read_only {
             env.create_dir_all(&dir).await.map_err(OpenError::at(&dir))?;
         }
+        let entries = env.read_dir(&dir).await.map_err(OpenError::at(&dir))?;
         let mut found = Vec::new();
-        for entry in env.read_dir(&dir).await.map_err(OpenError::at(&dir))? {
-            if entry.name == NEW_FILE && !config.read_only {
-                let path = dir.join(NEW_FILE);
-                env.remove_file(&path).await.map_err(OpenError::at(&path))?;
-            } else if let Some(range) = SegmentRange::of_file(&entry) {
-                found.push(look(&env, &config, range, &entry, report).await?);
+        for entry in &entries {
+            if let Some(range) = SegmentRange::of_file(entry) {
+                found.extend(look(&env, &config, range, entry, report).await?);
             }
         }
-        if !config.read_only {
-            // A killed process may have left a name that shows, and is not on the device.
-            env.sync_dir(&dir).await.map_err(OpenError::at(&dir))?;
-        }
         let ranges = fit_together(&dir, &found, report);
-        Ok(Segments::new(env, config, ranges.into_iter()))
+        let segments = Segments::new(env, config, ranges.into_iter());
+        if !segments.config.read_only {
+            segments.tidy(&entries).await.map_err(OpenError::at(&dir))?;
+        }
+        Ok(segments)
+    }
+
+    /// Removes what was half made, and keeps spares.
+    async fn tidy(&self, entries: &[DirEntry]) -> io::Result<()> {
+        for entry in entries {
+            match entry.name == NEW_FILE {
+                true => self.env.remove_file(&self.config.dir.join(NEW_FILE)).await?,
+                false => self.adopt_spare(entry).await?,
+            }
+        }
+        // A killed process may have left a name that shows, and is not on the device.
+        self.env.sync_dir(&self.config.dir).await
     }
 
     /// Writes damaged headers anew.
@@ -61,7 +72,7 @@ impl<E: Env> Segments<E> {
     }
 
     /// Gives the segment, if there is one, the length back that was cut off it: the log goes on in it.
-    pub(crate) async fn mend_len(&self, range: &SegmentRange) -> std::io::Result<()> {
+    pub(crate) async fn mend_len(&self, range: &SegmentRange) -> io::Result<()> {
         if !self.exists(range.start) {
             return Ok(());
         }
@@ -70,7 +81,7 @@ impl<E: Env> Segments<E> {
         if len < range.len { file.allocate(len, range.len - len).await } else { Ok(()) }
     }
 
-    async fn mend_header(&self, range: &SegmentRange) -> std::io::Result<()> {
+    async fn mend_header(&self, range: &SegmentRange) -> io::Result<()> {
         let file = self.env.open(&self.path(range), self.options()).await?;
         let header = read_again(&file, 0, SEGMENT_HEADER_LEN as usize).await;
         if header.is_ok_and(|header| self.config.check(range.start, &header).is_ok()) {
@@ -84,13 +95,14 @@ impl<E: Env> Segments<E> {
     }
 }
 
+/// What the file says of itself; `None` if it is told, and left alone.
 async fn look<E: Env>(
     env: &E,
     config: &SegmentConfig,
     range: SegmentRange,
     entry: &DirEntry,
     report: &DamageReport,
-) -> Result<Found, OpenError> {
+) -> Result<Option<Found>, OpenError> {
     let path = config.dir.join(&entry.name);
     let options = ringmq_env::OpenOptions { direct: true, ..Default::default() };
     let header = async { read_again(&env.open(&path, options).await?, 0, SEGMENT_HEADER_LEN as usize).await };
@@ -104,12 +116,17 @@ async fn look<E: Env>(
             return Err(OpenError::NewerFormat { path, found, known: STORE_FORMAT });
         }
         Err(HeaderProblem::Foreign(what)) => return Err(OpenError::Damaged { path, what }),
+        Err(HeaderProblem::Misplaced(start)) => {
+            let what = format!("it is the log's segment of position {start}, and is left alone");
+            report.tell(Damage { path, offset: 0, len: entry.len, what });
+            return Ok(None);
+        }
         Err(HeaderProblem::Damaged(what)) => {
             report.tell(Damage { path: path.clone(), offset: 0, len: 0, what });
             None
         }
     };
-    Ok(Found { start: range.start, file_len: entry.len, header_len, path })
+    Ok(Some(Found { start: range.start, file_len: entry.len, header_len, path }))
 }
 
 /// The segments that the files make, in log order, without overlaps.

@@ -98,6 +98,7 @@ pub(super) fn segment_config(options: &LogOptions, read_only: bool) -> SegmentCo
         dir: options.dir.join(SEGMENT_DIR),
         shard: options.shard,
         store_id: options.store_id,
+        segment_size: options.segment_size,
         dsync: options.sync_flush,
         read_only,
     }

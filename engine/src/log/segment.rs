@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use ringmq_env::{AppendBuf, DirEntry, Env, File, IoSlice, OpenOptions, mutant};
 
+use super::spares::Spares;
 use crate::bytes::array;
 use crate::reread::read_again;
 use crate::signal::Signal;
@@ -36,6 +37,8 @@ const SEGMENT_GROWTH: u64 = 4;
 const ZERO_SLICE: usize = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"RINGSEGM";
+/// What names of segments end with.
+const SUFFIX: &str = ".log";
 pub(super) const NEW_FILE: &str = "segment.new";
 
 // Layout of a segment's header, little endian (docs/store-format.md).
@@ -81,12 +84,22 @@ impl SegmentRange {
 
     /// The range of a directory's entry, if that is a segment.
     pub(crate) fn of_file(entry: &DirEntry) -> Option<SegmentRange> {
-        let digits = entry.name.strip_suffix(".log").filter(|digits| digits.len() == 20)?;
+        SegmentRange::of_name(entry, SUFFIX)
+    }
+
+    /// The same of names that end with `suffix`.
+    pub(super) fn of_name(entry: &DirEntry, suffix: &str) -> Option<SegmentRange> {
+        let digits = entry.name.strip_suffix(suffix).filter(|digits| digits.len() == 20)?;
         Some(SegmentRange { start: digits.parse().ok()?, len: entry.len })
     }
 
     pub(super) fn file_name(&self) -> String {
-        format!("{:020}.log", self.start)
+        self.name_with(SUFFIX)
+    }
+
+    /// The file's name as `suffix` has it.
+    pub(super) fn name_with(&self, suffix: &str) -> String {
+        format!("{:020}{suffix}", self.start)
     }
 }
 
@@ -99,6 +112,8 @@ pub(crate) struct SegmentConfig {
     pub shard: ShardId,
     /// The store that the shard belongs to.
     pub store_id: u64,
+    /// Bytes of a full-grown segment.
+    pub segment_size: u64,
     /// Whether a completed write must be on the device.
     pub dsync: bool,
     /// Nothing may be changed: for the inspector.
@@ -153,10 +168,13 @@ impl SegmentConfig {
         if format > STORE_FORMAT || bytes != found.header_of(format, range, word(EPOCH_AT)) {
             return damaged("the segment's header is damaged");
         }
-        if (found.store_id, found.shard, word(START_AT)) != (self.store_id, self.shard, start) {
-            let (store, shard, at) = (found.store_id, found.shard.0, word(START_AT));
-            let what = format!("it is another log's (store {store:016x}, shard {shard}, position {at})");
+        if (found.store_id, found.shard) != (self.store_id, self.shard) {
+            let (store, shard) = (found.store_id, found.shard.0);
+            let what = format!("it is another log's (store {store:016x}, shard {shard})");
             return Err(HeaderProblem::Foreign(what));
+        }
+        if range.start != start {
+            return Err(HeaderProblem::Misplaced(range.start));
         }
         match len >= SEGMENT_HEADER_LEN && len.is_multiple_of(SEGMENT_HEADER_LEN) && len <= MAX_SEGMENT_LEN {
             true => Ok(len),
@@ -170,8 +188,10 @@ impl SegmentConfig {
 pub(super) enum HeaderProblem {
     /// Written by a newer program, in this format.
     Newer(u32),
-    /// Whole, and not of this place.
+    /// Whole, and of another log.
     Foreign(String),
+    /// Whole, and of another place of this log: the file was used again, and has its former name back.
+    Misplaced(u64),
     /// Not what was written.
     Damaged(String),
 }
@@ -189,7 +209,10 @@ pub(crate) struct Segment<E: Env> {
 pub(crate) struct Segments<E: Env> {
     pub(super) env: E,
     pub(super) config: SegmentConfig,
-    list: RefCell<BTreeMap<u64, Rc<Segment<E>>>>,
+    pub(super) list: RefCell<BTreeMap<u64, Rc<Segment<E>>>>,
+    pub(super) spares: Spares<E>,
+    /// How many were made since the log was opened.
+    made: Cell<u64>,
     creating: Cell<bool>,
     /// The group commit waits for a segment.
     needed: Cell<bool>,
@@ -206,7 +229,8 @@ impl<E: Env> Segments<E> {
     ) -> Segments<E> {
         let list = ranges.map(|range| (range.start, Rc::new(Segment::new(range, None)))).collect();
         let (creating, needed, changed) = (Cell::new(false), Cell::new(false), Signal::default());
-        Segments { env, config, list: RefCell::new(list), creating, needed, changed }
+        let (list, spares, made) = (RefCell::new(list), Spares::default(), Cell::new(0));
+        Segments { env, config, list, spares, made, creating, needed, changed }
     }
 
     /// What there is, in log order.
@@ -257,22 +281,24 @@ impl<E: Env> Segments<E> {
 
     /// Reads `len` bytes at `position`; both multiples of the alignment, within one segment.
     pub(crate) async fn read(&self, position: u64, len: usize) -> io::Result<IoSlice> {
-        let (file, offset) = self.file_at(position).await?;
-        file.read_at(offset, len).await
+        let (segment, file) = self.file_at(position).await?;
+        file.read_at(position - segment.range.start, len).await
     }
 
     /// As [`Segments::read`], and again if that fails.
     pub(crate) async fn read_again(&self, position: u64, len: usize) -> io::Result<IoSlice> {
-        let (file, offset) = self.file_at(position).await?;
-        read_again(&file, offset, len).await
+        let (segment, file) = self.file_at(position).await?;
+        read_again(&file, position - segment.range.start, len).await
     }
 
-    /// The file that holds `position`, and where in it that is.
-    async fn file_at(&self, position: u64) -> io::Result<(E::File, u64)> {
+    /// The segment that holds `position`, and its file: whoever reads the file keeps the segment for as long, so that it
+    /// is not used again meanwhile.
+    async fn file_at(&self, position: u64) -> io::Result<(Rc<Segment<E>>, E::File)> {
         let segment = self.locate(position).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("no segment holds log position {position}"))
         })?;
-        Ok((self.file(&segment).await?, position - segment.range.start))
+        let file = self.file(&segment).await?;
+        Ok((segment, file))
     }
 
     /// Writes whole sectors at `position`, within one segment that exists.
@@ -339,13 +365,36 @@ impl<E: Env> Segments<E> {
         if let Ok(file) = &made {
             let segment = Segment::new(range, Some(file.clone()));
             self.list.borrow_mut().insert(range.start, Rc::new(segment));
+            self.made.set(self.made.get() + 1);
         }
         self.changed.notify();
         made.map(|_| ())
     }
 
-    /// Made under another name first, so that whatever has a segment's name is whole.
+    /// Segments that were made since the log was opened.
+    pub(crate) fn made(&self) -> u64 {
+        self.made.get()
+    }
+
+    /// Waits until more than `seen` segments were made.
+    pub(crate) async fn until_made_more(&self, seen: u64) {
+        self.changed.until(|| self.made.get() > seen).await;
+    }
+
     async fn create(
+        &self,
+        range: SegmentRange,
+        epoch: u64,
+        give_up: impl Fn() -> bool,
+    ) -> io::Result<E::File> {
+        match self.spares.take(range.len) {
+            Some(spare) => self.reuse(&spare, range, epoch).await,
+            None => self.create_new(range, epoch, give_up).await,
+        }
+    }
+
+    /// Made under another name first, so that whatever has a segment's name is whole.
+    async fn create_new(
         &self,
         range: SegmentRange,
         epoch: u64,
@@ -414,17 +463,6 @@ impl<E: Env> Segments<E> {
         if behind.is_empty() { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
     }
 
-    /// Removes every segment that ends at or before `position`: what it held has expired.
-    pub(crate) async fn remove_before(&self, position: u64) -> io::Result<()> {
-        let expired: Vec<_> = self.ranges().into_iter().take_while(|range| range.end() <= position).collect();
-        // The first first, so that a crash in between leaves no gap.
-        for range in &expired {
-            self.list.borrow_mut().remove(&range.start);
-            self.env.remove_file(&self.path(range)).await?;
-        }
-        if expired.is_empty() { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
-    }
-
     pub(super) fn options(&self) -> OpenOptions {
         let write = !self.config.read_only;
         let dsync = write && self.config.dsync && !mutant!("ack-before-sync");
@@ -438,7 +476,7 @@ impl<E: Env> Segments<E> {
 }
 
 impl<E: Env> Segment<E> {
-    fn new(range: SegmentRange, file: Option<E::File>) -> Segment<E> {
+    pub(super) fn new(range: SegmentRange, file: Option<E::File>) -> Segment<E> {
         Segment { range, file: RefCell::new(file), dirty: Cell::new(false) }
     }
 }
@@ -450,7 +488,14 @@ mod tests {
     const RANGE: SegmentRange = SegmentRange { start: 1 << 30, len: 1 << 20 };
 
     fn config(store_id: u64) -> SegmentConfig {
-        SegmentConfig { dir: PathBuf::new(), shard: ShardId(3), store_id, dsync: true, read_only: false }
+        SegmentConfig {
+            dir: PathBuf::new(),
+            shard: ShardId(3),
+            store_id,
+            segment_size: RANGE.len,
+            dsync: true,
+            read_only: false,
+        }
     }
 
     #[test]
@@ -458,12 +503,12 @@ mod tests {
         let header = config(7).header(RANGE, 9);
         assert_eq!(config(7).check(RANGE.start, &header), Ok(RANGE.len));
         assert!(matches!(config(8).check(RANGE.start, &header), Err(HeaderProblem::Foreign(_))));
-        assert!(matches!(config(7).check(0, &header), Err(HeaderProblem::Foreign(_))));
+        assert_eq!(config(7).check(0, &header), Err(HeaderProblem::Misplaced(RANGE.start)));
         for at in 0..HEADER_LEN {
             let mut damaged = header;
             damaged[at] ^= 1;
             let problem = config(7).check(RANGE.start, &damaged).unwrap_err();
-            assert!(!matches!(problem, HeaderProblem::Foreign(_)), "byte {at}");
+            assert!(matches!(problem, HeaderProblem::Damaged(_)), "byte {at}");
         }
         let older = config(7).header_of(1, RANGE, 9);
         assert_eq!(config(7).check(RANGE.start, &older), Ok(RANGE.len));

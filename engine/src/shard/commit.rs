@@ -251,6 +251,10 @@ impl<E: Env> Inner<E> {
             Err(error) => tracing::warn!(shard = self.options.id.0, %error, "the disk's use is unknown"),
         }
         self.disk.set(disk);
+        if disk.is_full {
+            // What is left of the disk is for messages.
+            self.log.release_spares().await;
+        }
     }
 
     /// Use of the disk in percent, as last looked at.

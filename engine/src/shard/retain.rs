@@ -74,6 +74,11 @@ impl RetentionPolicy {
         let hour = now_ms.div_euclid(HOUR_MS).rem_euclid(DAY_HOURS);
         self.delete_hours.iter().any(|wanted| i64::from(*wanted) == hour)
     }
+
+    /// Whether a disk of which so much is used, in percent, takes messages whatever their age.
+    fn is_forced(&self, used: u64) -> bool {
+        self.force_percent < 100 && used > u64::from(self.force_percent)
+    }
 }
 
 impl<E: Env> Shard<E> {
@@ -90,6 +95,12 @@ impl<E: Env> Shard<E> {
     ) -> io::Result<Retained> {
         let shard = &*self.0;
         shard.slices.measured(&shard.env, Job::Retention, shard.retain_oldest(policy, topics)).await
+    }
+
+    /// Waits until a segment was made after the first `seen` of this life ([`ShardStats::segments_made`]): the log has
+    /// grown, and may be longer than it is to be.
+    pub async fn until_segment_made(&self, seen: u64) {
+        self.0.log.until_made_more(seen).await;
     }
 
     /// Messages of topics that keep them for less time than the policy are not served any more once they are older:
@@ -133,6 +144,9 @@ impl<E: Env> Inner<E> {
         topics: &[TopicRetention],
     ) -> io::Result<Retained> {
         self.look_at_disk().await;
+        if policy.is_forced(self.used_percent()) && self.log.release_spares().await {
+            self.look_at_disk().await;
+        }
         let longest = match mutant!("retention-ignores-topic") {
             true => policy.reserved_ms,
             false => topics.iter().map(|topic| topic.reserved_ms).fold(policy.reserved_ms, i64::max),
@@ -152,7 +166,8 @@ impl<E: Env> Inner<E> {
         }
         let min = self.log.min();
         self.index.set_log_min(end, flushed).await?;
-        self.log.remove_before(end).await?;
+        // What is deleted for want of space must give some.
+        self.log.remove_before(end, reason != DeleteReason::DiskFull).await?;
         let deleted = end.0 - min.0;
         tracing::info!(
             shard = self.options.id.0,
@@ -232,8 +247,7 @@ impl<E: Env> Inner<E> {
         if policy.max_bytes > 0 && bytes > policy.max_bytes {
             return Some(DeleteReason::TooMuch);
         }
-        (policy.force_percent < 100 && used > u64::from(policy.force_percent))
-            .then_some(DeleteReason::DiskFull)
+        policy.is_forced(used).then_some(DeleteReason::DiskFull)
     }
 
     /// Store time of the record at `position`: no message before it is newer. A record that cannot be read says

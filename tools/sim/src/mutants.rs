@@ -63,6 +63,12 @@ const MUTANTS: &[Mutant] = &[
         "a write without space drops what the shadow has acknowledged",
     ),
     Mutant("skip-dir-sync", Shard, &[], "a new segment's name is not made durable"),
+    Mutant(
+        "spare-keeps-its-name",
+        Shard,
+        &[],
+        "an expired segment is used again before its new name is durable",
+    ),
     Mutant("index-ahead-of-log", Shard, &[], "the index is checkpointed before the log is flushed"),
     Mutant("truncate-off-by-one", Shard, &[], "recovery takes the journal's sector without its last byte"),
     Mutant(

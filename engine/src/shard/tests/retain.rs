@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures_lite::future;
 use ringmq_env::sim::{Crash, Sim, SimEnv};
 use ringmq_env::{File, OpenOptions};
 use ringmq_protocol::names::topics;
@@ -135,7 +136,9 @@ fn too_long_a_log_and_a_full_disk_take_the_oldest_whatever_their_age() {
         let reasons = retain(&shard, &small, &[]).await;
         assert!(!reasons.is_empty() && reasons.iter().all(|reason| *reason == DeleteReason::TooMuch));
         let space = env.disk_space(Path::new("/store")).await.unwrap();
-        let used = space.total - space.available;
+        // What is kept for the next segments goes first.
+        let spares = names(&env, ".spare").await.len() as u64 * (64 << 10);
+        let used = space.total - space.available - spares;
         sim.set_quota("a", Some(used * 100 / 93));
         env.sleep(Duration::from_secs(2)).await;
         // The first append has the disk looked at.
@@ -256,6 +259,84 @@ fn what_was_settled_and_deleted_does_not_wait_again() {
         sim.crash("a", Crash::Process);
         let shard = Shard::open(sim.node("a"), options()).await.unwrap();
         assert_eq!(shard.pending_stats(PendingKind::Delayed).count, 0);
+        shard.close().await;
+    });
+}
+
+async fn names(env: &SimEnv, suffix: &str) -> Vec<String> {
+    let files = env.read_dir(Path::new("/store/log")).await.unwrap();
+    files.into_iter().map(|file| file.name).filter(|name| name.ends_with(suffix)).collect()
+}
+
+#[test]
+fn expired_segments_are_used_again_also_after_a_start() {
+    let sim = Sim::new(38);
+    sim.run(async {
+        let mut env = sim.node("a");
+        let little = RetentionPolicy { max_bytes: 200 << 10, ..policy() };
+        let mut shard = filled(&env, 200).await;
+        for life in 0..3 {
+            retain(&shard, &little, &[]).await;
+            assert_eq!(names(&env, ".spare").await.len(), 4, "no more are kept");
+            append_some(&shard, 200).await;
+            let stats = shard.stats();
+            assert!(stats.segments_reused >= 4, "{life}: {stats:?}");
+            assert!(stats.segments_made > stats.segments_reused, "there were too few");
+            let (min, max) = range(&shard, "T");
+            assert!(min > 0 && max == (life + 2) * 100);
+            retain(&shard, &little, &[]).await;
+            match life {
+                0 => shard.close().await,
+                _ => sim.crash("a", Crash::Process),
+            }
+            env = sim.node("a");
+            shard = Shard::open(env.clone(), options()).await.unwrap();
+            assert_eq!(shard.damage(), vec![]);
+            let (min, max) = range(&shard, "T");
+            assert_eq!(whole_queue(&shard, "T", 0).await.len() as i64, max - min);
+        }
+        shard.close().await;
+    });
+}
+
+#[test]
+fn spares_go_before_any_message_does() {
+    let sim = Sim::new(39);
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = filled(&env, 200).await;
+        let small = RetentionPolicy { max_bytes: 300 << 10, ..policy() };
+        retain(&shard, &small, &[]).await;
+        let segments = names(&env, ".log").await;
+        assert_eq!(names(&env, ".spare").await.len(), 4);
+        let space = env.disk_space(Path::new("/store")).await.unwrap();
+        // Below the mark without the spares, and above with them.
+        sim.set_quota("a", Some((space.total - space.available) * 100 / 88));
+        assert_eq!(retain(&shard, &policy(), &[]).await, []);
+        assert_eq!((names(&env, ".spare").await, names(&env, ".log").await), (vec![], segments));
+        shard.close().await;
+    });
+}
+
+#[test]
+fn a_spare_is_not_used_while_it_is_read() {
+    let sim = Sim::new(40);
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = filled(&env, 100).await;
+        let log = shard.0.log.clone();
+        let position = log.first_record().unwrap();
+        let there = log.read_cold(position, 1000).await.unwrap();
+        let mut read = Box::pin(log.read_cold(position, 1000));
+        assert!(future::poll_once(&mut read).await.is_none(), "it is under way");
+        let little = RetentionPolicy { max_bytes: 200 << 10, ..policy() };
+        retain(&shard, &little, &[]).await;
+        assert!(!names(&env, ".spare").await.is_empty());
+        append_some(&shard, 300).await;
+        assert_eq!(names(&env, ".spare").await.len(), 1, "all are used but one");
+        assert_eq!(read.await.unwrap()[..], there[..]);
+        append_some(&shard, 100).await;
+        assert_eq!(names(&env, ".spare").await, Vec::<String>::new());
         shard.close().await;
     });
 }

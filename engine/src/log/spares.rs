@@ -1,0 +1,138 @@
+//! Spare segments: files of what has expired, which become the log's next segments.
+//!
+//! A new segment is filled with zeroes before the log gets to it, so that every byte of the log is written twice. A file
+//! that the log went through once needs no filling: a log that is as long as it may be writes each byte once. What lies
+//! in such a file is never taken for the log's, because each frame says where it is. `log/<old start position>.spare`.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use ringmq_env::{DirEntry, Env, File, IoSlice, mutant};
+
+use super::segment::{SEGMENT_HEADER_LEN, Segment, SegmentRange, Segments};
+
+/// Files that are kept at most: one is used for each that expires, but deleting comes in bursts.
+const MOST: usize = 4;
+
+/// What names of spares end with.
+const SUFFIX: &str = ".spare";
+
+/// The spares of one log, all as long as a full-grown segment.
+pub(super) struct Spares<E: Env> {
+    list: RefCell<Vec<Rc<Segment<E>>>>,
+    /// How many became segments since the log was opened.
+    used: Cell<u64>,
+}
+
+impl<E: Env> Default for Spares<E> {
+    fn default() -> Self {
+        Spares { list: RefCell::default(), used: Cell::new(0) }
+    }
+}
+
+impl<E: Env> Spares<E> {
+    /// A spare of that length, if there is one that nobody reads any more.
+    pub(super) fn take(&self, len: u64) -> Option<Rc<Segment<E>>> {
+        let mut list = self.list.borrow_mut();
+        let is_unread = |spare: &Rc<Segment<E>>| Rc::strong_count(spare) == 1;
+        let at = list.iter().position(|spare| spare.range.len == len && is_unread(spare))?;
+        Some(list.remove(at))
+    }
+}
+
+impl<E: Env> Segments<E> {
+    /// Removes every segment that ends at or before `position`: what it held has expired. With `spare`, some are kept as
+    /// spares.
+    pub(crate) async fn remove_before(&self, position: u64, spare: bool) -> io::Result<()> {
+        let expired: Vec<_> = self.ranges().into_iter().take_while(|range| range.end() <= position).collect();
+        let mut spares = Vec::new();
+        // The first first, so that a crash in between leaves no gap.
+        for range in &expired {
+            let segment = self.list.borrow_mut().remove(&range.start);
+            match segment.filter(|_| spare && self.wants_spare(range, spares.len())) {
+                Some(segment) => {
+                    self.env.rename(&self.path(range), &self.spare_path(range)).await?;
+                    spares.push(segment);
+                }
+                None => self.env.remove_file(&self.path(range)).await?,
+            }
+        }
+        if !expired.is_empty() && !mutant!("spare-keeps-its-name") {
+            self.env.sync_dir(&self.config.dir).await?;
+        }
+        // Not before: a crash may give a file its old name back, which its header must not contradict.
+        self.spares.list.borrow_mut().extend(spares);
+        Ok(())
+    }
+
+    fn wants_spare(&self, range: &SegmentRange, more: usize) -> bool {
+        range.len == self.config.segment_size && self.spares.list.borrow().len() + more < MOST
+    }
+
+    fn spare_path(&self, range: &SegmentRange) -> PathBuf {
+        self.config.dir.join(range.name_with(SUFFIX))
+    }
+
+    /// Takes in the file of an earlier life, if it is a spare: as one, or it is removed.
+    pub(super) async fn adopt_spare(&self, entry: &DirEntry) -> io::Result<()> {
+        let Some(range) = SegmentRange::of_name(entry, SUFFIX) else { return Ok(()) };
+        match self.wants_spare(&range, 0) {
+            true => self.spares.list.borrow_mut().push(Rc::new(Segment::new(range, None))),
+            false => self.env.remove_file(&self.spare_path(&range)).await?,
+        }
+        Ok(())
+    }
+
+    /// Makes a spare the segment of `range`. Durable when it returns; on an error the spare is gone.
+    pub(super) async fn reuse(
+        &self,
+        spare: &Segment<E>,
+        range: SegmentRange,
+        epoch: u64,
+    ) -> io::Result<E::File> {
+        let old = self.spare_path(&spare.range);
+        let reused = async {
+            let file = self.env.open(&old, self.options()).await?;
+            let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
+            let header = self.config.header(range, epoch);
+            block[..header.len()].copy_from_slice(&header);
+            file.write_at(IoSlice::copy_of(&block), 0).await?;
+            file.sync().await?;
+            self.env.rename(&old, &self.path(&range)).await?;
+            self.env.sync_dir(&self.config.dir).await?;
+            Ok(file)
+        };
+        let reused = reused.await;
+        match &reused {
+            Ok(_) => self.spares.used.set(self.spares.used.get() + 1),
+            // Gone already if it has its new name: whatever is made there next takes its place.
+            Err(_) => drop(self.env.remove_file(&old).await),
+        }
+        reused
+    }
+
+    /// Spares that became segments since the log was opened.
+    pub(crate) fn reused(&self) -> u64 {
+        self.spares.used.get()
+    }
+
+    /// Gives the disk the space of all spares back; true if there were any.
+    pub(crate) async fn release_spares(&self) -> bool {
+        let spares = self.spares.list.take();
+        if spares.is_empty() {
+            return false;
+        }
+        for spare in &spares {
+            let path = self.spare_path(&spare.range);
+            if let Err(error) = self.env.remove_file(&path).await {
+                tracing::warn!(path = %path.display(), %error, "a spare segment stays until the next start");
+            }
+        }
+        if let Err(error) = self.env.sync_dir(&self.config.dir).await {
+            tracing::warn!(dir = %self.config.dir.display(), %error, "spare segments may take space for longer");
+        }
+        true
+    }
+}
