@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use ringmq_env::{DirEntry, Env, File, IoSlice};
+use ringmq_env::{DirEntry, Env, File};
 
 use super::segment::{
     HeaderProblem, MIN_SEGMENT_LEN, NEW_FILE, SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments,
@@ -24,8 +24,8 @@ struct Found {
 }
 
 impl<E: Env> Segments<E> {
-    /// Lists the log's segments. What a crash left half made is removed; damage is told in `report`. Refused are
-    /// segments of another log, or of a newer program.
+    /// Lists the log's segments, and changes nothing but for making their directory; damage is told in `report`. Refused
+    /// are segments of another log, or of a newer program.
     pub(crate) async fn open(
         env: E,
         config: SegmentConfig,
@@ -35,35 +35,31 @@ impl<E: Env> Segments<E> {
         if !config.read_only {
             env.create_dir_all(&dir).await.map_err(OpenError::at(&dir))?;
         }
-        let entries = env.read_dir(&dir).await.map_err(OpenError::at(&dir))?;
         let mut found = Vec::new();
-        for entry in &entries {
-            if let Some(range) = SegmentRange::of_file(entry) {
-                found.extend(look(&env, &config, range, entry, report).await?);
+        for entry in env.read_dir(&dir).await.map_err(OpenError::at(&dir))? {
+            if let Some(range) = SegmentRange::of_file(&entry) {
+                found.extend(look(&env, &config, range, &entry, report).await?);
             }
         }
         let ranges = fit_together(&dir, &found, report);
-        let segments = Segments::new(env, config, ranges.into_iter());
-        if !segments.config.read_only {
-            segments.tidy(&entries).await.map_err(OpenError::at(&dir))?;
-        }
-        Ok(segments)
+        Ok(Segments::new(env, config, ranges.into_iter()))
     }
 
     /// Removes what was half made, and keeps spares.
-    async fn tidy(&self, entries: &[DirEntry]) -> io::Result<()> {
-        for entry in entries {
+    async fn tidy(&self) -> io::Result<()> {
+        for entry in self.env.read_dir(&self.config.dir).await? {
             match entry.name == NEW_FILE {
                 true => self.env.remove_file(&self.config.dir.join(NEW_FILE)).await?,
-                false => self.adopt_spare(entry).await?,
+                false => self.adopt_spare(&entry).await?,
             }
         }
         // A killed process may have left a name that shows, and is not on the device.
         self.env.sync_dir(&self.config.dir).await
     }
 
-    /// Writes damaged headers anew.
+    /// Tidies the directory, and writes damaged headers anew.
     pub(crate) async fn mend(&self) -> Result<(), OpenError> {
+        self.tidy().await.map_err(OpenError::at(&self.config.dir))?;
         for range in self.ranges() {
             let path = self.path(&range);
             self.mend_header(&range).await.map_err(OpenError::at(&path))?;
@@ -87,10 +83,7 @@ impl<E: Env> Segments<E> {
         if header.is_ok_and(|header| self.config.check(range.start, &header).is_ok()) {
             return Ok(());
         }
-        let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
-        let header = self.config.header(*range, 0);
-        block[..header.len()].copy_from_slice(&header);
-        file.write_at(IoSlice::copy_of(&block), 0).await?;
+        file.write_at(self.config.header_block(*range, 0), 0).await?;
         file.sync().await
     }
 }

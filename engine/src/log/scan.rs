@@ -199,7 +199,7 @@ impl<'a, E: Env> Scanner<'a, E> {
                 continue;
             };
             let end = segment.range.end();
-            let len = WINDOW.min(end - at) as usize;
+            let len = self.in_sight(at).unwrap_or(WINDOW).min(end - at) as usize;
             match self.bytes(at, len).await.and_then(FrameHeader::find) {
                 Some(skip) => {
                     at += skip as u64;
@@ -215,6 +215,13 @@ impl<'a, E: Env> Scanner<'a, E> {
             }
         }
         None
+    }
+
+    /// How much of what was read last lies behind `at`, if a header may. In a file that was used before many places look
+    /// like the begin of a frame: none of them costs another read.
+    fn in_sight(&self, at: u64) -> Option<u64> {
+        let end = self.start + self.window.len() as u64;
+        (at >= self.start && at + FRAME_HEADER_LEN as u64 <= end).then(|| end - at)
     }
 
     /// Where the log goes on behind `frame`.

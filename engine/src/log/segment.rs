@@ -131,8 +131,15 @@ fn is_whole(header: &[u8]) -> bool {
 }
 
 impl SegmentConfig {
-    pub(super) fn header(&self, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
+    fn header(&self, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
         self.header_of(STORE_FORMAT, range, epoch)
+    }
+
+    /// A segment's first block.
+    pub(super) fn header_block(&self, range: SegmentRange, epoch: u64) -> IoSlice {
+        let mut block = [0; SEGMENT_HEADER_LEN as usize];
+        block[..HEADER_LEN].copy_from_slice(&self.header(range, epoch));
+        IoSlice::copy_of(&block)
     }
 
     fn header_of(&self, format: u32, range: SegmentRange, epoch: u64) -> [u8; HEADER_LEN] {
@@ -434,12 +441,11 @@ impl<E: Env> Segments<E> {
         let file = self.env.open(path, options).await?;
         file.set_len(0).await?;
         file.allocate(0, range.len).await?;
+        file.write_at(self.config.header_block(range, epoch), 0).await?;
         let mut block = AppendBuf::with_capacity(ZERO_SLICE);
-        block.append(ZERO_SLICE)[..HEADER_LEN].copy_from_slice(&self.config.header(range, epoch));
+        block.append(ZERO_SLICE);
         block.publish();
-        let header = block.slice(0, SEGMENT_HEADER_LEN as usize);
-        let zeros = block.slice(header.len(), ZERO_SLICE - header.len());
-        file.write_at(header, 0).await?;
+        let zeros = block.slice(0, ZERO_SLICE);
         let mut at = SEGMENT_HEADER_LEN;
         let must_fill = range.len <= FIRST_SEGMENT_LEN;
         while at < range.len && (must_fill || !self.needed.get()) {

@@ -9,9 +9,9 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use ringmq_env::{DirEntry, Env, File, IoSlice, mutant};
+use ringmq_env::{DirEntry, Env, File, mutant};
 
-use super::segment::{SEGMENT_HEADER_LEN, Segment, SegmentRange, Segments};
+use super::segment::{Segment, SegmentRange, Segments};
 
 /// Files that are kept at most: one is used for each that expires, but deleting comes in bursts.
 const MOST: usize = 4;
@@ -44,27 +44,46 @@ impl<E: Env> Spares<E> {
 
 impl<E: Env> Segments<E> {
     /// Removes every segment that ends at or before `position`: what it held has expired. With `spare`, some are kept as
-    /// spares.
+    /// spares. After an error the rest is there still.
     pub(crate) async fn remove_before(&self, position: u64, spare: bool) -> io::Result<()> {
-        let expired: Vec<_> = self.ranges().into_iter().take_while(|range| range.end() <= position).collect();
         let mut spares = Vec::new();
+        let removed = self.remove_each(position, spare, &mut spares).await;
+        match removed {
+            // Not before the names are durable: a crash may give a file its old one back, which its header must not
+            // contradict.
+            Ok(()) => self.spares.list.borrow_mut().extend(spares),
+            Err(_) => self.remove_spares(&spares).await,
+        }
+        removed
+    }
+
+    async fn remove_each(
+        &self,
+        position: u64,
+        spare: bool,
+        spares: &mut Vec<Rc<Segment<E>>>,
+    ) -> io::Result<()> {
+        let expired: Vec<_> = self.ranges().into_iter().take_while(|range| range.end() <= position).collect();
         // The first first, so that a crash in between leaves no gap.
         for range in &expired {
-            let segment = self.list.borrow_mut().remove(&range.start);
-            match segment.filter(|_| spare && self.wants_spare(range, spares.len())) {
-                Some(segment) => {
-                    self.env.rename(&self.path(range), &self.spare_path(range)).await?;
-                    spares.push(segment);
-                }
-                None => self.env.remove_file(&self.path(range)).await?,
+            let Some(segment) = self.list.borrow_mut().remove(&range.start) else { continue };
+            let path = self.path(range);
+            if spare
+                && self.wants_spare(range, spares.len())
+                && self.env.rename(&path, &self.spare_path(range)).await.is_ok()
+            {
+                spares.push(segment);
+            } else if let Err(error) = self.env.remove_file(&path).await
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                self.list.borrow_mut().insert(range.start, segment);
+                return Err(error);
             }
         }
-        if !expired.is_empty() && !mutant!("spare-keeps-its-name") {
-            self.env.sync_dir(&self.config.dir).await?;
+        if expired.is_empty() || mutant!("spare-keeps-its-name") {
+            return Ok(());
         }
-        // Not before: a crash may give a file its old name back, which its header must not contradict.
-        self.spares.list.borrow_mut().extend(spares);
-        Ok(())
+        self.env.sync_dir(&self.config.dir).await
     }
 
     fn wants_spare(&self, range: &SegmentRange, more: usize) -> bool {
@@ -95,10 +114,12 @@ impl<E: Env> Segments<E> {
         let old = self.spare_path(&spare.range);
         let reused = async {
             let file = self.env.open(&old, self.options()).await?;
-            let mut block = vec![0; SEGMENT_HEADER_LEN as usize];
-            let header = self.config.header(range, epoch);
-            block[..header.len()].copy_from_slice(&header);
-            file.write_at(IoSlice::copy_of(&block), 0).await?;
+            let len = file.size().await?;
+            if len < range.len {
+                // It was cut off while it was a segment.
+                file.allocate(len, range.len - len).await?;
+            }
+            file.write_at(self.config.header_block(range, epoch), 0).await?;
             file.sync().await?;
             self.env.rename(&old, &self.path(&range)).await?;
             self.env.sync_dir(&self.config.dir).await?;
@@ -113,6 +134,15 @@ impl<E: Env> Segments<E> {
         reused
     }
 
+    async fn remove_spares(&self, spares: &[Rc<Segment<E>>]) {
+        for spare in spares {
+            let path = self.spare_path(&spare.range);
+            if let Err(error) = self.env.remove_file(&path).await {
+                tracing::warn!(path = %path.display(), %error, "a spare segment stays until the next start");
+            }
+        }
+    }
+
     /// Spares that became segments since the log was opened.
     pub(crate) fn reused(&self) -> u64 {
         self.spares.used.get()
@@ -124,12 +154,7 @@ impl<E: Env> Segments<E> {
         if spares.is_empty() {
             return false;
         }
-        for spare in &spares {
-            let path = self.spare_path(&spare.range);
-            if let Err(error) = self.env.remove_file(&path).await {
-                tracing::warn!(path = %path.display(), %error, "a spare segment stays until the next start");
-            }
-        }
+        self.remove_spares(&spares).await;
         if let Err(error) = self.env.sync_dir(&self.config.dir).await {
             tracing::warn!(dir = %self.config.dir.display(), %error, "spare segments may take space for longer");
         }

@@ -15,6 +15,9 @@ use crate::types::*;
 /// Commits pause when so many arrivals have not been taken by [`Shard::next_commit`].
 const MAX_PENDING_ARRIVALS: usize = 1 << 17;
 
+/// How long the space of a removed file may take to show: its descriptor is closed by the ring.
+const RELEASE_TIME: Duration = Duration::from_millis(100);
+
 /// How often the use of the disk is looked at while messages are appended.
 const DISK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -231,8 +234,26 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Looks at the use of the disk. That it cannot be found out is no reason to refuse anything.
+    /// Looks at the use of the disk. Above the watermark the log's spares are given back: what is left is for messages.
     pub(super) async fn look_at_disk(&self) {
+        self.look_at_disk_and_spare(u64::from(self.options.disk_watermark_percent)).await;
+    }
+
+    /// The same, and spares are given back above a use of `most_percent`, too. What is known of the disk afterwards is its
+    /// use without them.
+    pub(super) async fn look_at_disk_and_spare(&self, most_percent: u64) {
+        // Whoever finds no spares because another is giving them back waits for what that comes to.
+        let _pass = self.looking.enter().await;
+        self.measure_disk().await;
+        let is_much = self.disk.get().is_full || self.used_percent() > most_percent;
+        if is_much && self.log.release_spares().await {
+            self.env.sleep(RELEASE_TIME).await;
+            self.measure_disk().await;
+        }
+    }
+
+    /// That it cannot be found out is no reason to refuse anything.
+    async fn measure_disk(&self) {
         let space = self.env.disk_space(&self.options.dir).await;
         let mut disk = self.disk.get();
         (disk.checked, disk.is_wanted) = (self.env.now(), false);
@@ -251,10 +272,6 @@ impl<E: Env> Inner<E> {
             Err(error) => tracing::warn!(shard = self.options.id.0, %error, "the disk's use is unknown"),
         }
         self.disk.set(disk);
-        if disk.is_full {
-            // What is left of the disk is for messages.
-            self.log.release_spares().await;
-        }
     }
 
     /// Use of the disk in percent, as last looked at.

@@ -126,10 +126,8 @@ impl<E: Env> Shard<E> {
     /// The stored record that starts at `position`; `None` when no committed record of a queue starts there.
     pub async fn record_at(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
         let shard = &*self.0;
-        let Some(record) = shard.bytes_of_record(position).await? else { return Ok(None) };
-        let physical = Some(PhysicalOffset::new(shard.options.id, position));
-        let is_there = |view: &RecordView<'_>| PhysicalOffset::from_wire(view.physical_offset) == physical;
-        let Some(view) = RecordView::decode(&record).ok().filter(is_there) else { return Ok(None) };
+        let Some(record) = shard.record_in_place(position).await? else { return Ok(None) };
+        let Ok(view) = RecordView::decode(&record) else { return Ok(None) };
         // A message's body may look like a record; only the index knows where records start.
         let (Ok(queue), offset) = (u32::try_from(view.queue_id), QueueOffset(view.queue_offset)) else {
             return Ok(None);
@@ -301,8 +299,17 @@ impl<E: Env> Inner<E> {
         ReadError::Damaged { position: position.0, len }
     }
 
+    /// The record that says of itself that it is at `position`; its CRC is not checked. In a file that was used before, one of
+    /// another place may lie there still.
+    pub(super) async fn record_in_place(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
+        let physical = Some(PhysicalOffset::new(self.options.id, position));
+        let is_here = |view: RecordView<'_>| PhysicalOffset::from_wire(view.physical_offset) == physical;
+        let record = self.bytes_of_record(position).await?;
+        Ok(record.filter(|record| RecordView::decode(record).is_ok_and(is_here)))
+    }
+
     /// What may be a record at `position`, unchecked: as many bytes as its length says.
-    pub(super) async fn bytes_of_record(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
+    async fn bytes_of_record(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
         let end = self.log.committed();
         let is_within = |len: usize| position.0.checked_add(len as u64).is_some_and(|to| to <= end.0);
         if position < self.log.min() || !is_within(LENGTH_BYTES) {
@@ -327,7 +334,7 @@ impl<E: Env> Inner<E> {
     /// Store time of the log's first record, in ms; -1 when there is none.
     pub(super) async fn find_earliest(&self) -> i64 {
         let Some(position) = self.log.first_record() else { return -1 };
-        let record = self.bytes_of_record(position).await;
+        let record = self.record_in_place(position).await;
         let record = record.unwrap_or_else(|error| {
             tracing::warn!(shard = self.options.id.0, %error, "the log's first record cannot be read");
             None

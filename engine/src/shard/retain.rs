@@ -87,7 +87,8 @@ impl<E: Env> Shard<E> {
     /// A segment is kept until the messages of every topic in it may go, so one of `topics` that keeps messages longer
     /// than the policy keeps the segments of all; only a full disk, or too long a log, overrules that.
     ///
-    /// Call it again while it deletes something. An error says that nothing was deleted.
+    /// Call it again while it deletes something. After an error files may be left of what is deleted already, for the next
+    /// call.
     pub async fn retain_oldest(
         &self,
         policy: &RetentionPolicy,
@@ -143,10 +144,7 @@ impl<E: Env> Inner<E> {
         policy: &RetentionPolicy,
         topics: &[TopicRetention],
     ) -> io::Result<Retained> {
-        self.look_at_disk().await;
-        if policy.is_forced(self.used_percent()) && self.log.release_spares().await {
-            self.look_at_disk().await;
-        }
+        self.look_at_disk_and_spare(u64::from(policy.force_percent)).await;
         let longest = match mutant!("retention-ignores-topic") {
             true => policy.reserved_ms,
             false => topics.iter().map(|topic| topic.reserved_ms).fold(policy.reserved_ms, i64::max),
@@ -253,7 +251,7 @@ impl<E: Env> Inner<E> {
     /// Store time of the record at `position`: no message before it is newer. A record that cannot be read says
     /// nothing.
     async fn store_ms_at(&self, position: LogPosition) -> Option<i64> {
-        let record = self.bytes_of_record(position).await.ok().flatten()?;
+        let record = self.record_in_place(position).await.ok().flatten()?;
         RecordView::decode(&record).ok().map(|view| view.store_timestamp)
     }
 }

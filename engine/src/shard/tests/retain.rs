@@ -301,6 +301,11 @@ fn expired_segments_are_used_again_also_after_a_start() {
 
 #[test]
 fn spares_go_before_any_message_does() {
+    // Above what takes messages whatever their age, and above what refuses sends.
+    [88, 92].into_iter().for_each(spares_go_first);
+}
+
+fn spares_go_first(percent: u64) {
     let sim = Sim::new(39);
     sim.run(async {
         let env = sim.node("a");
@@ -311,8 +316,8 @@ fn spares_go_before_any_message_does() {
         assert_eq!(names(&env, ".spare").await.len(), 4);
         let space = env.disk_space(Path::new("/store")).await.unwrap();
         // Below the mark without the spares, and above with them.
-        sim.set_quota("a", Some((space.total - space.available) * 100 / 88));
-        assert_eq!(retain(&shard, &policy(), &[]).await, []);
+        sim.set_quota("a", Some((space.total - space.available) * 100 / percent));
+        assert_eq!(retain(&shard, &policy(), &[]).await, [], "{percent} %");
         assert_eq!((names(&env, ".spare").await, names(&env, ".log").await), (vec![], segments));
         shard.close().await;
     });
@@ -337,6 +342,29 @@ fn a_spare_is_not_used_while_it_is_read() {
         assert_eq!(read.await.unwrap()[..], there[..]);
         append_some(&shard, 100).await;
         assert_eq!(names(&env, ".spare").await, Vec::<String>::new());
+        shard.close().await;
+    });
+}
+
+/// Behind the end of such a log lie the headers of old frames, which recovery must not read one by one.
+#[test]
+fn a_log_that_ends_in_a_reused_segment_is_opened_at_once() {
+    let sim = Sim::new(41);
+    sim.run(async {
+        let env = sim.node("a");
+        // Larger than what is read at once.
+        let large = || ShardOptions { segment_size: 3 << 20, ..options() };
+        let shard = Shard::open(env.clone(), large()).await.unwrap();
+        let little = RetentionPolicy { max_bytes: 1 << 20, ..policy() };
+        while shard.stats().segments_reused < 2 {
+            append_some(&shard, 50).await;
+            retain(&shard, &little, &[]).await;
+        }
+        shard.close().await;
+        let begun = env.now();
+        let shard = Shard::open(env.clone(), large()).await.unwrap();
+        let took = env.now().since(begun);
+        assert!(took < Duration::from_millis(30), "{took:?}");
         shard.close().await;
     });
 }
