@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ringmq_env::{AppendBuf, Env, File, OpenOptions};
 
+use super::filter::Filter;
 use super::format::*;
-use super::run::Filter;
 use super::table::IndexEntry;
 use crate::slices::{LOOK, Pacer};
 
@@ -271,7 +271,7 @@ impl<E: Env> RunBuilder<E> {
     }
 
     /// Adds the name of a topic that the run does not name yet; returns where it is. No name crosses into the next block.
-    pub(super) fn add_name(&mut self, topic: &str) -> u32 {
+    pub(super) fn add_name(&mut self, topic: &[u8]) -> u32 {
         let len = u16::try_from(topic.len()).expect("topics are at most 255 bytes");
         let room = DATA - self.names.len() % DATA;
         if room < 2 + topic.len() {
@@ -279,7 +279,7 @@ impl<E: Env> RunBuilder<E> {
         }
         let place = self.names.len() as u32;
         self.names.extend_from_slice(&len.to_le_bytes());
-        self.names.extend_from_slice(topic.as_bytes());
+        self.names.extend_from_slice(topic);
         place
     }
 

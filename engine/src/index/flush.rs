@@ -51,7 +51,7 @@ impl<E: Env> QueueWriter<'_, E> {
         let mut unknown = NOWHERE;
         let place = self.names.get_mut(number as usize).unwrap_or(&mut unknown);
         if *place == NOWHERE {
-            *place = self.builder.add_name(topic);
+            *place = self.builder.add_name(topic.as_bytes());
         }
         QueueName { hash, topic: *place, queue: queue.0 }
     }
@@ -128,7 +128,8 @@ impl<E: Env> Index<E> {
             QueueWriter { builder: &mut builder, names: vec![NOWHERE; topics], entries: Vec::new() };
         for sorted in by_hash {
             for part in sorted.chunks(AHEAD) {
-                self.0.state.borrow().table.prefetch_for_run(part.iter().map(|(_, slot)| *slot));
+                let slots = part.iter().map(|(_, slot)| *slot);
+                self.0.state.borrow().table.prefetch_for_run(slots, &queues.names);
                 for (hash, slot) in part {
                     self.add_queue(&mut queues, *hash, QueueSlot(*slot), header.to).await?;
                 }

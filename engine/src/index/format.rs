@@ -151,7 +151,7 @@ pub(super) struct Layout {
 }
 
 /// Consecutive messages of one queue in a run. Extents are sorted by hash; those of one queue by position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extent {
     /// [`super::table::queue_hash`] of the queue.
     pub hash: u64,
@@ -323,10 +323,14 @@ impl KeyShift {
 
 /// The topic at `at` of the names section.
 pub(super) fn name_at(names: &[u8], at: u32) -> Option<&str> {
+    std::str::from_utf8(bytes_at(names, at)?).ok()
+}
+
+/// The same, which may be no text.
+pub(super) fn bytes_at(names: &[u8], at: u32) -> Option<&[u8]> {
     let rest = names.get(at as usize..)?;
     let (len, rest) = rest.split_at_checked(2)?;
-    let name = rest.get(..usize::from(u16::from_le_bytes(array(len, 0))))?;
-    std::str::from_utf8(name).ok()
+    rest.get(..usize::from(u16::from_le_bytes(array(len, 0))))
 }
 
 #[cfg(test)]

@@ -247,6 +247,7 @@ impl<E: Env> Input<E> {
         self.order.extend(self.extents.iter().enumerate().map(places));
         while self.wants_extents() {
             let Some((number, block)) = self.directory.first(&self.run.header).await? else { break };
+            let from = self.extents.len();
             for extent in run::extents_in(&self.run.header, *number, block) {
                 let extent = extent?;
                 self.read_entries += u64::from(extent.count);
@@ -257,14 +258,13 @@ impl<E: Env> Input<E> {
                     return Err(RunError::Damaged(*number));
                 }
                 self.read_hash = extent.hash;
-                // The queues are in the order of their hashes, and their topics are anywhere: so many are looked for in a row
-                // that the core waits for many at a time.
-                let topic = self.topics.topic(extent.name);
-                let name = topic.ok_or_else(|| RunError::Damaged(self.run.header.layout().names))?;
                 self.order.push(Place::new(extent.hash, self.number, self.extents.len()));
-                self.extents.push(Extent { name, ..extent });
+                self.extents.push(extent);
             }
             self.directory.read.pop_front();
+            if !self.topics.resolve(&mut self.extents[from..]) {
+                return Err(RunError::Damaged(self.run.header.layout().names));
+            }
         }
         Ok(())
     }
@@ -437,7 +437,7 @@ impl<E: Env> Index<E> {
             let input = &mut inputs[place.run()];
             let topic = topics.place(extent.name, |name| builder.add_name(name));
             // What was deleted is not continued by what came later, whatever its offsets.
-            let since = self.deleted_at(topics.name(extent.name)).0;
+            let since = if self.has_deletions() { self.deleted_at(topics.name(extent.name)).0 } else { 0 };
             let name = QueueName { hash: extent.hash, topic, queue: extent.queue };
             let is_cut = place.run() == 0 && mutant!("merge-drops-an-entry");
             let count = extent.count - u32::from(is_cut);

@@ -11,6 +11,7 @@
 mod bench;
 mod build;
 mod cache;
+mod filter;
 mod flush;
 mod format;
 mod hot;
@@ -232,6 +233,11 @@ impl<E: Env> Index<E> {
     /// Where in the log the topic was deleted; its start if it was not.
     pub(crate) fn deleted_at(&self, topic: &str) -> LogPosition {
         LogPosition(self.0.state.borrow().table.deleted_at(topic))
+    }
+
+    /// Whether it is 0 of any topic: nothing needs to be looked for by name.
+    fn has_deletions(&self) -> bool {
+        self.0.state.borrow().table.has_deletions()
     }
 
     /// Makes what [`Index::forget_topic`] did, and returned, durable, once the log before [`Index::deleted_at`] is on

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ringmq_env::{Env, File, IoSlice, OpenOptions};
 
 use super::cache::Cache;
+use super::filter::Filter;
 use super::format::{self, *};
 use super::table::IndexEntry;
 use crate::bytes::array;
@@ -21,12 +22,6 @@ const SECTION_BLOCKS: u32 = 64;
 /// Blocks of entries that are read at a time for a reader who may read on, which is one who wants so many entries.
 const BLOCKS_AHEAD: usize = 16;
 const MIN_AHEAD: usize = 8;
-/// Bits of the filter for each extent.
-const FILTER_BITS: usize = 10;
-/// A filter has a multiple of so many words when it is made, so that it can be halved a few times.
-const FOLDS: usize = 8;
-/// Words of a filter that are halved in a row; even.
-const FOLDED: usize = 4096;
 
 /// Why a run cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +62,8 @@ impl Run {
 
     /// Bytes of memory.
     pub(super) fn memory(&self) -> usize {
-        let fences = self.directory_fences.capacity() + self.key_fences.capacity() + self.filter.bits.len();
-        size_of::<Run>() + fences * 8 + self.path.as_os_str().len()
+        let fences = self.directory_fences.capacity() + self.key_fences.capacity();
+        size_of::<Run>() + fences * 8 + self.filter.memory() + self.path.as_os_str().len()
     }
 
     /// The blocks of a section (`first` its first block) that may hold records with this hash.
@@ -92,62 +87,6 @@ impl Run {
         let count = KEYS_PER_BLOCK.min(self.header.keys as usize - before);
         block[..count * KEY].chunks_exact(KEY).map(PackedKey::decode)
     }
-}
-
-/// A Bloom filter over the queues of a run.
-pub(super) struct Filter {
-    bits: Vec<u64>,
-}
-
-impl Filter {
-    pub(super) fn new(items: usize) -> Filter {
-        Filter { bits: vec![0; (items * FILTER_BITS).div_ceil(64).next_multiple_of(FOLDS)] }
-    }
-
-    /// Gives back what is too much for so many items. Places are spread over the bits in proportion, so that one of half as
-    /// many bits stands for two neighbours.
-    pub(super) async fn shrink<E: Env>(&mut self, items: usize, pacer: &mut Pacer<E>) {
-        let is_too_large =
-            |words: usize| words > 0 && words.is_multiple_of(2) && words / 2 * 64 >= items * FILTER_BITS;
-        while is_too_large(self.bits.len()) {
-            let mut half = Vec::with_capacity(self.bits.len() / 2);
-            for some in self.bits.chunks(FOLDED) {
-                half.extend(some.chunks_exact(2).map(|pair| joined(pair[0]) | joined(pair[1]) << 32));
-                pacer.done(FOLDED).await;
-            }
-            self.bits = half;
-        }
-    }
-
-    fn places(&self, hash: u64) -> impl Iterator<Item = (usize, u64)> {
-        let len = self.bits.len() as u64 * 64;
-        (0..4).map(move |probe| {
-            let mixed = hash.wrapping_add(hash.rotate_left(32).wrapping_mul(2 * probe + 1));
-            // Spread over the bits as a division would, which takes longer than all the rest.
-            let place = ((u128::from(mixed) * u128::from(len)) >> 64) as u64;
-            ((place / 64) as usize, 1 << (place % 64))
-        })
-    }
-
-    pub(super) fn add(&mut self, hash: u64) {
-        for (word, bit) in self.places(hash).collect::<smallvec::SmallVec<[_; 4]>>() {
-            self.bits[word] |= bit;
-        }
-    }
-
-    fn may_have(&self, hash: u64) -> bool {
-        !self.bits.is_empty() && self.places(hash).all(|(word, bit)| self.bits[word] & bit != 0)
-    }
-}
-
-/// One bit for each two neighbours, in the lower half.
-fn joined(bits: u64) -> u64 {
-    let mut bits = (bits | bits >> 1) & 0x5555_5555_5555_5555;
-    bits = (bits | bits >> 1) & 0x3333_3333_3333_3333;
-    bits = (bits | bits >> 2) & 0x0f0f_0f0f_0f0f_0f0f;
-    bits = (bits | bits >> 4) & 0x00ff_00ff_00ff_00ff;
-    bits = (bits | bits >> 8) & 0x0000_ffff_0000_ffff;
-    (bits | bits >> 16) & 0x0000_0000_ffff_ffff
 }
 
 /// Directory and names of a run, read whole.
@@ -402,33 +341,4 @@ pub(super) async fn section<F: File>(
         next += count;
     }
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use ringmq_env::sim::Sim;
-    use xxhash_rust::xxh3::xxh3_64;
-
-    use super::*;
-
-    #[test]
-    fn a_filter_that_was_too_large_knows_the_same() {
-        let sim = Sim::new(1);
-        let mut pacer = Pacer::new(&sim.node("a"));
-        for items in [0, 1, 7, 100, 5000] {
-            let hash = |n: usize| xxh3_64(&n.to_le_bytes());
-            let mut filter = Filter::new(8 * items);
-            (0..items).for_each(|item| filter.add(hash(item)));
-            let before = filter.bits.len();
-            sim.run(async { filter.shrink(items, &mut pacer).await });
-            assert!(
-                items < 100 || filter.bits.len() == before / 8,
-                "{items}: {before}, {}",
-                filter.bits.len()
-            );
-            assert!((0..items).all(|item| filter.may_have(hash(item))));
-            let wrong = (items..items + 10_000).filter(|item| filter.may_have(hash(*item))).count();
-            assert!(wrong < 300, "{items}: {wrong} of 10,000 that are not there");
-        }
-    }
 }

@@ -304,22 +304,23 @@ impl Table {
         }
     }
 
-    /// The same for what a run needs of these queues.
-    pub(super) fn prefetch_for_run(&self, slots: impl Iterator<Item = u32> + Clone) {
+    /// The same for what a run needs of these queues, of whose topics `names` has something by number.
+    pub(super) fn prefetch_for_run(&self, slots: impl Iterator<Item = u32> + Clone, names: &[u32]) {
         self.prefetch_to_release(slots.clone());
-        let names = slots.map(|slot| &self.topics[self.queues[slot].topic].name);
+        let topics = slots.map(|slot| self.queues[slot].topic);
+        for topic in topics.clone() {
+            prefetch(&self.topics[topic]);
+            names.get(topic as usize).inspect(|name| prefetch(*name));
+        }
+        let texts = topics.map(|topic| &self.topics[topic].name);
         // A queue that is deleted may be of a topic that has no name any more.
-        names.filter_map(|name| name.as_bytes().first()).for_each(prefetch);
+        texts.filter_map(|name| name.as_bytes().first()).for_each(prefetch);
     }
 
     /// The same for what [`Table::release`] needs.
     pub(super) fn prefetch_to_release(&self, slots: impl Iterator<Item = u32> + Clone) {
         slots.clone().for_each(|slot| prefetch(&self.queues[slot]));
-        for slot in slots {
-            let queue = &self.queues[slot];
-            self.entries.prefetch(queue.held);
-            prefetch(&self.topics[queue.topic]);
-        }
+        slots.for_each(|slot| self.entries.prefetch(self.queues[slot].held));
     }
 
     /// Queues with entries in memory.
@@ -625,9 +626,14 @@ impl Table {
         }
     }
 
+    /// Whether any topic was deleted, as far as is remembered.
+    pub(super) fn has_deletions(&self) -> bool {
+        !self.deletions.is_empty()
+    }
+
     /// The log position of the topic's deletion; 0 for none.
     pub(super) fn deleted_at(&self, topic: &str) -> u64 {
-        if self.deletions.is_empty() {
+        if !self.has_deletions() {
             return 0;
         }
         let topic = self.find_topic(topic);

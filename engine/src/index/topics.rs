@@ -8,7 +8,7 @@ use ringmq_env::{Env, prefetch};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::format::{DATA, NOWHERE, name_at};
+use super::format::{DATA, Extent, NOWHERE, bytes_at, name_at};
 use crate::bytes::array;
 use crate::slices::Pacer;
 
@@ -87,7 +87,7 @@ impl Topics {
     fn number(&mut self, name: &str, hash: u32) -> u32 {
         let mut slot = self.slot_of(hash);
         while let Some(topic) = Slot(self.slots[slot]).topic() {
-            if Slot(self.slots[slot]).hash() == hash && self.name(topic) == name {
+            if Slot(self.slots[slot]).hash() == hash && self.bytes(topic) == name.as_bytes() {
                 return topic;
             }
             slot = (slot + 1) & (self.slots.len() - 1);
@@ -127,14 +127,18 @@ impl Topics {
         name_at(&self.names, topic + PLACE as u32).expect("the name was put there")
     }
 
+    fn bytes(&self, topic: u32) -> &[u8] {
+        bytes_at(&self.names, topic + PLACE as u32).expect("the name was put there")
+    }
+
     /// Where the merged run has the topic's name; `add` adds it if it does not yet.
-    pub(super) fn place(&mut self, topic: u32, add: impl FnOnce(&str) -> u32) -> u32 {
+    pub(super) fn place(&mut self, topic: u32, add: impl FnOnce(&[u8]) -> u32) -> u32 {
         let at = topic as usize;
         let known = u32::from_le_bytes(array(&self.names, at));
         if known != NOWHERE {
             return known;
         }
-        let place = add(self.name(topic));
+        let place = add(self.bytes(topic));
         self.names[at..at + PLACE].copy_from_slice(&place.to_le_bytes());
         place
     }
@@ -187,12 +191,27 @@ impl Places {
         self.topics.push(topic);
     }
 
-    /// The topic whose name is at `at`; `None` if there begins none.
-    pub(super) fn topic(&self, at: u32) -> Option<u32> {
+    /// Gives extents the numbers of their topics for the places of their names. False: one says that a name begins where
+    /// none does. The extents are in the order of their queues, and the topics of those are anywhere: what is needed of
+    /// them is fetched into the core's cache side by side.
+    pub(super) fn resolve(&self, extents: &mut [Extent]) -> bool {
+        for extent in extents.iter() {
+            self.words.get(extent.name as usize / 64).inspect(|word| prefetch(*word));
+        }
+        for extent in extents.iter_mut() {
+            let Some(index) = self.index(extent.name) else { return false };
+            prefetch(&self.topics[index as usize]);
+            extent.name = index;
+        }
+        extents.iter_mut().for_each(|extent| extent.name = self.topics[extent.name as usize]);
+        true
+    }
+
+    /// Which of the topics it is whose name is at `at`; `None` if there begins none.
+    fn index(&self, at: u32) -> Option<u32> {
         let Word { starts, before } = *self.words.get(at as usize / 64)?;
         let bit = 1 << (at % 64);
-        let index = before + (starts & (bit - 1)).count_ones();
-        (starts & bit != 0).then(|| self.topics[index as usize])
+        (starts & bit != 0).then(|| before + (starts & (bit - 1)).count_ones())
     }
 }
 
@@ -233,12 +252,14 @@ mod tests {
                 let (bytes, places) = section(&names);
                 let found = sim.run(async { topics.add(&bytes, &mut pacer).await });
                 for (name, place) in names.iter().zip(&places) {
-                    let topic = found.topic(*place).expect("a name is there");
+                    let mut extents = [Extent { name: *place, ..Extent::default() }];
+                    prop_assert!(found.resolve(&mut extents), "a name is there");
+                    let [Extent { name: topic, .. }] = extents;
                     prop_assert_eq!(topics.name(topic), name);
                     prop_assert_eq!(*numbers.entry(name.clone()).or_insert(topic), topic);
                 }
                 let starts = |at: &u32| name_at(&bytes, *at).is_some_and(|name| name.is_empty()) || places.contains(at);
-                prop_assert!((0..bytes.len() as u32 + 99).all(|at| found.topic(at).is_none() || starts(&at)));
+                prop_assert!((0..bytes.len() as u32 + 99).all(|at| found.index(at).is_none() || starts(&at)));
             }
             for topic in numbers.into_values() {
                 prop_assert_eq!(topics.place(topic, |_| 7), 7);
