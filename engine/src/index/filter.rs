@@ -16,6 +16,9 @@ const PROBES: u32 = 4;
 /// A Bloom filter over the queues of a run. All bits of a queue are in one line of the cache, and the higher its hash, the
 /// higher the line: a run's queues, which come in the order of their hashes, fill it from its beginning to its end.
 pub(super) struct Filter {
+    /// How many lines it has. Those behind the last that was set are empty, and in no memory yet: that of a large run
+    /// would take milliseconds to clear in one go.
+    count: usize,
     lines: Vec<Line>,
 }
 
@@ -44,36 +47,42 @@ impl Line {
 impl Filter {
     /// An empty one for about so many extents.
     pub(super) fn new(items: usize) -> Filter {
-        Filter { lines: vec![Line::default(); (items * BITS).div_ceil(Line::BITS).next_multiple_of(FOLDS)] }
+        let count = (items * BITS).div_ceil(Line::BITS).next_multiple_of(FOLDS);
+        Filter { count, lines: Vec::with_capacity(count) }
     }
 
     /// Bytes of memory.
     pub(super) fn memory(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>()
+        self.lines.len() * size_of::<Line>()
     }
 
     /// Gives back what is too much for so many items: of half as many lines, one has what two neighbours had.
     pub(super) async fn shrink<E: Env>(&mut self, items: usize, pacer: &mut Pacer<E>) {
         let is_too_large =
             |lines: usize| lines > 0 && lines.is_multiple_of(2) && lines / 2 * Line::BITS >= items * BITS;
-        while is_too_large(self.lines.len()) {
-            let mut half = Vec::with_capacity(self.lines.len() / 2);
+        while is_too_large(self.count) {
+            let mut half = Vec::with_capacity(self.count / 2);
             for some in self.lines.chunks(FOLDED) {
-                half.extend(some.chunks_exact(2).map(|pair| pair[0].with(pair[1])));
+                half.extend(
+                    some.chunks(2).map(|pair| pair.iter().fold(Line::default(), |all, line| all.with(*line))),
+                );
                 pacer.done(some.len()).await;
             }
-            self.lines = half;
+            (self.count, self.lines) = (self.count / 2, half);
         }
     }
 
     /// Where the bits of such a hash are: spread over the lines as a division would, which takes longer than all the rest.
     fn line(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.lines.len() as u128) >> 64) as usize
+        ((u128::from(hash) * self.count as u128) >> 64) as usize
     }
 
     /// Takes in a queue with this hash.
     pub(super) fn add(&mut self, hash: u64) {
         let line = self.line(hash);
+        if line >= self.lines.len() {
+            self.lines.resize(line + 1, Line::default());
+        }
         let line = &mut self.lines[line];
         Line::places(hash).for_each(|(word, bit)| line.0[word] |= bit);
     }
@@ -100,9 +109,9 @@ mod tests {
             let hash = |n: usize| xxh3_64(&n.to_le_bytes());
             let mut filter = Filter::new(8 * items);
             (0..items).for_each(|item| filter.add(hash(item)));
-            let before = filter.lines.len();
+            let before = filter.count;
             sim.run(async { filter.shrink(items, &mut pacer).await });
-            let after = filter.lines.len();
+            let after = filter.count;
             assert!(items < 1000 || after == before / 8, "{items}: {before}, {after}");
             assert!((0..items).all(|item| filter.may_have(hash(item))));
             let wrong = (items..items + 10_000).filter(|item| filter.may_have(hash(*item))).count();
