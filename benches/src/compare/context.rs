@@ -13,6 +13,13 @@ use super::section::Row;
 use crate::load::{self, LoadArgs, Report};
 use crate::peers::{Flush, Peer};
 
+/// What tables call RingMQ with a log that is as long as it may be.
+pub const RINGMQ_AT_LIMIT: &str = "ringmq at its limit";
+/// That limit, ...
+const AT_LIMIT: &str = "512MiB";
+/// ... and bytes after which it has used files again: the limit, the first segments, which are shorter, and four more.
+const FILL: u64 = 1300 << 20;
+
 /// Connections and requests in flight on each.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -95,6 +102,20 @@ impl Context {
     /// RingMQ on an empty store.
     pub fn ringmq(&self, flush: Flush, extra: &[&str]) -> anyhow::Result<Peer> {
         self.ringmq_in(&self.dir("ringmq")?, flush, extra)
+    }
+
+    /// RingMQ with a log that is as long as it may be, so that each new segment is the file of one that has expired.
+    pub fn ringmq_at_limit(&self, flush: Flush) -> anyhow::Result<Peer> {
+        let mut peer = self.ringmq(flush, &["--retention-size", AT_LIMIT])?;
+        peer.name = RINGMQ_AT_LIMIT;
+        let (size, topic) = (64 << 10, "Fill".to_owned());
+        let load =
+            LoadArgs { size, connections: 4, in_flight: 32, seconds: 1.0, topic, ..LoadArgs::default() };
+        let mut sent = 0;
+        while sent < FILL {
+            sent += load::run(peer.addr, None, &load)?.sent.map_or(0, |sent| sent.bytes);
+        }
+        Ok(peer)
     }
 
     /// RingMQ on the store in `dir`.

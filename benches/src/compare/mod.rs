@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 
-pub use context::Context;
+pub use context::{Context, RINGMQ_AT_LIMIT};
 pub use section::{Figure, Row, Section};
 
 use crate::report;

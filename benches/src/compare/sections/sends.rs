@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::compare::section::show;
-use crate::compare::{Context, Row, Section};
+use crate::compare::{Context, RINGMQ_AT_LIMIT, Row, Section};
 use crate::limits::Probe;
 use crate::load::LoadArgs;
 use crate::peers::Flush;
@@ -80,44 +80,50 @@ pub fn sizes(context: &Context, section: &mut Section) -> anyhow::Result<()> {
         ..context.load()
     };
     let loads = [load(128, 4, 256), load(16 << 10, 4, 64), load(64 << 10, 4, 32), load(1 << 20, 4, 4)];
-    let peers = context.all_peers(Flush::Sync)?;
+    let mut peers = context.all_peers(Flush::Sync)?;
+    peers.push(Rc::new(context.ringmq_at_limit(Flush::Sync)?));
     section.rows = context.measure(&peers, &loads)?;
     drop(peers);
     let probe = Probe::new(&context.dir("probe")?)?;
     let mut table = Vec::new();
-    for load in &loads[1..] {
-        let Some(row) = section.row("ringmq", &load.label()).cloned() else { continue };
-        let commit = row.commit_bytes().unwrap_or(256.0 * 1024.0);
-        let block = (commit as usize).next_multiple_of(4096).clamp(4096, 8 << 20);
-        let limit = probe.sync_writes(block, PROBE_TIME)?;
-        let ours = row.report.sent.as_ref().map_or(0.0, |sent| sent.bytes_rate());
-        let ratio = ours / limit.bytes_per_second;
-        table.push(vec![
-            load.label(),
-            format!("{:.0}", ours / MIB),
-            format!("{:.0} KiB", commit / 1024.0),
-            format!("{:.0}", limit.bytes_per_second / MIB),
-            format!("{ratio:.2}"),
-            limit.what,
-        ]);
-        if load.size < 1 << 20 {
-            let what = format!(
-                "SYNC_FLUSH at saturation, {}: bytes/s ÷ device at the same commit size",
-                load.label()
-            );
-            let measured = format!(
-                "{} ({:.0} against {:.0} MiB/s)",
-                show(ratio),
-                ours / MIB,
-                limit.bytes_per_second / MIB
-            );
-            section.figure(&what, "≥ 0.8", measured, Some(ratio >= 0.8));
-        }
+    for (load, peer) in loads[1..].iter().flat_map(|load| [(load, "ringmq"), (load, RINGMQ_AT_LIMIT)]) {
+        let Some(row) = section.row(peer, &load.label()).cloned() else { continue };
+        table.push(against_device(section, &probe, load, &row)?);
     }
-    let head =
-        ["load", "RingMQ MiB/s", "bytes a commit", "device MiB/s at that size", "ratio", "measured by"];
+    let head = [
+        "server",
+        "load",
+        "RingMQ MiB/s",
+        "bytes a commit",
+        "device MiB/s at that size",
+        "ratio",
+        "measured by",
+    ];
     section.table("RingMQ against the device", &head, table);
     Ok(())
+}
+
+/// What the device writes at the commit size of `row`, beside it.
+fn against_device(
+    section: &mut Section,
+    probe: &Probe,
+    load: &LoadArgs,
+    row: &Row,
+) -> anyhow::Result<Vec<String>> {
+    let commit = row.commit_bytes().unwrap_or(256.0 * 1024.0);
+    let block = (commit as usize).next_multiple_of(4096).clamp(4096, 8 << 20);
+    let limit = probe.sync_writes(block, PROBE_TIME)?;
+    let ours = row.report.sent.as_ref().map_or(0.0, |sent| sent.bytes_rate());
+    let ratio = ours / limit.bytes_per_second;
+    let (ours, device) = (format!("{:.0}", ours / MIB), format!("{:.0}", limit.bytes_per_second / MIB));
+    if load.size < 1 << 20 {
+        let (peer, label) = (&row.peer, load.label());
+        let what = format!("SYNC_FLUSH at saturation, {peer}, {label}: bytes/s ÷ device at that commit size");
+        let measured = format!("{} ({ours} against {device} MiB/s)", show(ratio));
+        section.figure(&what, "≥ 0.8", measured, Some(ratio >= 0.8));
+    }
+    let commit = format!("{:.0} KiB", commit / 1024.0);
+    Ok(vec![row.peer.clone(), load.label(), ours, commit, device, format!("{ratio:.2}"), limit.what])
 }
 
 pub fn batches(context: &Context, section: &mut Section) -> anyhow::Result<()> {
