@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_lite::future;
 use ringmq_engine::TopicRetention;
 use ringmq_protocol::body::TopicConfig;
 
@@ -12,27 +11,29 @@ use super::*;
 const RESERVE_TIME: &str = "reserve.time";
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 3_600_000;
+/// Between two looks at what was made meanwhile: with many topics a look for messages to delete takes milliseconds.
+const STEP: Duration = Duration::from_secs(1);
 /// Between two segments that are deleted, so that other work gets the disk.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl<E: Env> ShardService<E> {
-    /// Looks for messages to delete, again and again until the shard stops: at intervals, and whenever the log has got
+    /// Looks for messages to delete, again and again until the shard stops: at intervals, and soon after the log has got
     /// another segment, so that a log which is as long as it may be stays so, and uses its files again.
     pub(super) async fn retain_often(self: Rc<Self>, core: Rc<Core<E>>) {
         let interval = core.identity.config.retention_interval;
         let mut seen = 0;
         loop {
-            // In steps, so that the end does not wait for long.
             let mut left = interval;
-            while !left.is_zero() && self.shard.stats().segments_made == seen && !self.stopping.get() {
-                let step = left.min(Duration::from_secs(1));
-                future::or(self.shard.until_segment_made(seen), core.env.sleep(step)).await;
-                left -= step;
+            // In steps, so that neither that nor the end waits for long.
+            while !left.is_zero() && !self.stopping.get() {
+                let step = left.min(STEP);
+                core.env.sleep(step).await;
+                let made = self.shard.stats().segments_made;
+                left = if std::mem::replace(&mut seen, made) < made { Duration::ZERO } else { left - step };
             }
             if self.stopping.get() {
                 return;
             }
-            seen = self.shard.stats().segments_made;
             self.retain(&core).await;
         }
     }

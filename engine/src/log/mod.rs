@@ -221,11 +221,6 @@ impl<E: Env> Log<E> {
         self.0.segments.reused()
     }
 
-    /// Waits until more than `seen` segments were made.
-    pub(crate) async fn until_made_more(&self, seen: u64) {
-        self.0.segments.until_made_more(seen).await;
-    }
-
     /// Whether the `len` bytes at `position` lie in one segment.
     pub(crate) fn is_in_one_segment(&self, position: LogPosition, len: usize) -> bool {
         let segment = self.0.segments.locate(position.0);

@@ -383,11 +383,6 @@ impl<E: Env> Segments<E> {
         self.made.get()
     }
 
-    /// Waits until more than `seen` segments were made.
-    pub(crate) async fn until_made_more(&self, seen: u64) {
-        self.changed.until(|| self.made.get() > seen).await;
-    }
-
     async fn create(
         &self,
         range: SegmentRange,

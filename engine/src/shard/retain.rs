@@ -98,12 +98,6 @@ impl<E: Env> Shard<E> {
         shard.slices.measured(&shard.env, Job::Retention, shard.retain_oldest(policy, topics)).await
     }
 
-    /// Waits until a segment was made after the first `seen` of this life ([`ShardStats::segments_made`]): the log has
-    /// grown, and may be longer than it is to be.
-    pub async fn until_segment_made(&self, seen: u64) {
-        self.0.log.until_made_more(seen).await;
-    }
-
     /// Messages of topics that keep them for less time than the policy are not served any more once they are older:
     /// the minimum offsets of the topic's queues are raised. Their bytes go with their segments. (After a start they
     /// are there again until this is called.)
