@@ -111,8 +111,6 @@ struct Inner<E: Env> {
     commits_ended: Cell<bool>,
     /// Held by whoever saves the tables of waiting records.
     saving: Gate,
-    /// Held by whoever looks at the disk.
-    looking: Gate,
     /// What waits at or behind this position, or did when the log was last on the device.
     needed_on_device: Cell<LogPosition>,
     /// Background tasks that are using the disk.
@@ -225,7 +223,6 @@ impl<E: Env> Shard<E> {
             closing: Cell::new(false),
             commits_ended: Cell::new(false),
             saving: Gate::default(),
-            looking: Gate::default(),
             needed_on_device: Cell::new(LogPosition(0)),
             busy: Cell::new(0),
             committed: Signal::default(),

@@ -106,7 +106,7 @@ impl Context {
 
     /// RingMQ with a log that is as long as it may be, so that each new segment is the file of one that has expired.
     pub fn ringmq_at_limit(&self, flush: Flush) -> anyhow::Result<Peer> {
-        let mut peer = self.ringmq(flush, &["--retention-size", AT_LIMIT])?;
+        let mut peer = self.ringmq(flush, &["--shards", "1", "--retention-size", AT_LIMIT])?;
         peer.name = RINGMQ_AT_LIMIT;
         let (size, topic) = (64 << 10, "Fill".to_owned());
         let load =

@@ -49,7 +49,7 @@ impl<E: Env> ShardService<E> {
                 Ok(retained) if retained.reason.is_none() => break,
                 Ok(_) => core.env.sleep(PAUSE).await,
                 Err(error) => {
-                    tracing::warn!(shard = self.id.0, %error, "nothing could be deleted");
+                    tracing::warn!(shard = self.id.0, %error, "not everything could be deleted");
                     break;
                 }
             }

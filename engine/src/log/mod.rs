@@ -37,6 +37,7 @@ use crate::types::{LOG_END, LogPosition, ShardId};
 pub(crate) use frame::record_len;
 pub(crate) use group_commit::CommitStep;
 pub(crate) use replay::ScannedRecord;
+pub(crate) use spares::RELEASE_TIME;
 pub(crate) use stretch::Stretch;
 
 use cold_cache::ColdCache;
@@ -206,7 +207,7 @@ impl<E: Env> Log<E> {
         self.0.segments.remove_before(position.0, spare).await
     }
 
-    /// Gives the disk back what is kept for the next segments; true if there was anything.
+    /// Gives the disk back what is kept for the next segments; true if there was anything, or was within [`RELEASE_TIME`].
     pub(crate) async fn release_spares(&self) -> bool {
         self.0.segments.release_spares().await
     }

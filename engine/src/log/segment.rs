@@ -389,10 +389,15 @@ impl<E: Env> Segments<E> {
         epoch: u64,
         give_up: impl Fn() -> bool,
     ) -> io::Result<E::File> {
-        match self.spares.take(range.len) {
-            Some(spare) => self.reuse(&spare, range, epoch).await,
-            None => self.create_new(range, epoch, give_up).await,
+        while let Some(spare) = self.spares.take(range.len) {
+            match self.reuse(&spare, range, epoch).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    tracing::warn!(start = spare.range.start, "somebody has removed a spare segment");
+                }
+                reused => return reused,
+            }
         }
+        self.create_new(range, epoch, give_up).await
     }
 
     /// Made under another name first, so that whatever has a segment's name is whole.

@@ -8,13 +8,18 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
-use ringmq_env::{DirEntry, Env, File, mutant};
+use ringmq_env::{DirEntry, Env, File, Instant, mutant};
 
 use super::segment::{Segment, SegmentRange, Segments};
+use crate::gate::Gate;
 
 /// Files that are kept at most: one is used for each that expires, but deleting comes in bursts.
 const MOST: usize = 4;
+
+/// How long the space of a removed file may take to show: its descriptor is closed by the ring.
+pub(crate) const RELEASE_TIME: Duration = Duration::from_millis(100);
 
 /// What names of spares end with.
 const SUFFIX: &str = ".spare";
@@ -24,11 +29,20 @@ pub(super) struct Spares<E: Env> {
     list: RefCell<Vec<Rc<Segment<E>>>>,
     /// How many became segments since the log was opened.
     used: Cell<u64>,
+    /// Held by whoever gives them back.
+    releasing: Gate,
+    /// When that was done last.
+    released: Cell<Option<Instant>>,
 }
 
 impl<E: Env> Default for Spares<E> {
     fn default() -> Self {
-        Spares { list: RefCell::default(), used: Cell::new(0) }
+        Spares {
+            list: RefCell::default(),
+            used: Cell::new(0),
+            releasing: Gate::default(),
+            released: Cell::new(None),
+        }
     }
 }
 
@@ -148,16 +162,18 @@ impl<E: Env> Segments<E> {
         self.spares.used.get()
     }
 
-    /// Gives the disk the space of all spares back; true if there were any.
+    /// Gives the disk the space of all spares back; true if there were any, or somebody has done so within
+    /// [`RELEASE_TIME`].
     pub(crate) async fn release_spares(&self) -> bool {
+        let _pass = self.spares.releasing.enter().await;
         let spares = self.spares.list.take();
-        if spares.is_empty() {
-            return false;
+        if !spares.is_empty() {
+            self.remove_spares(&spares).await;
+            if let Err(error) = self.env.sync_dir(&self.config.dir).await {
+                tracing::warn!(dir = %self.config.dir.display(), %error, "spare segments may take space for longer");
+            }
+            self.spares.released.set(Some(self.env.now()));
         }
-        self.remove_spares(&spares).await;
-        if let Err(error) = self.env.sync_dir(&self.config.dir).await {
-            tracing::warn!(dir = %self.config.dir.display(), %error, "spare segments may take space for longer");
-        }
-        true
+        self.spares.released.get().is_some_and(|at| self.env.now().since(at) < RELEASE_TIME)
     }
 }

@@ -195,9 +195,8 @@ impl<E: Env> Inner<E> {
                 // The next start finds it in the shadow.
                 return None;
             }
-            if !self.segments.release_spares().await {
-                self.env.sleep(SPACE_RETRY).await;
-            }
+            self.segments.release_spares().await;
+            self.env.sleep(SPACE_RETRY).await;
             written = self.write_group(group).await;
         }
         behind.out_of_space.set(false);

@@ -1,22 +1,20 @@
 //! From a group commit to the index and to whoever waits for the commit; and the tasks of a shard.
 
 use std::collections::VecDeque;
+use std::io;
 use std::time::Duration;
 
-use ringmq_env::{Env, Instant, mutant};
+use ringmq_env::{DiskSpace, Env, Instant, mutant};
 
 use super::append::PendingMark;
 use super::{Inner, Shard};
 use crate::index::{IndexEntry, QueueSlot};
-use crate::log::CommitStep;
+use crate::log::{CommitStep, RELEASE_TIME};
 use crate::slices::Job;
 use crate::types::*;
 
 /// Commits pause when so many arrivals have not been taken by [`Shard::next_commit`].
 const MAX_PENDING_ARRIVALS: usize = 1 << 17;
-
-/// How long the space of a removed file may take to show: its descriptor is closed by the ring.
-const RELEASE_TIME: Duration = Duration::from_millis(100);
 
 /// How often the use of the disk is looked at while messages are appended.
 const DISK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -240,29 +238,27 @@ impl<E: Env> Inner<E> {
     }
 
     /// The same, and spares are given back above a use of `most_percent`, too. What is known of the disk afterwards is its
-    /// use without them.
+    /// use without them. That it cannot be found out is no reason to refuse anything.
     pub(super) async fn look_at_disk_and_spare(&self, most_percent: u64) {
-        // Whoever finds no spares because another is giving them back waits for what that comes to.
-        let _pass = self.looking.enter().await;
-        self.measure_disk().await;
-        let is_much = self.disk.get().is_full || self.used_percent() > most_percent;
-        if is_much && self.log.release_spares().await {
+        let most = most_percent.min(u64::from(self.options.disk_watermark_percent));
+        let is_much = |space: &DiskSpace| is_above(used_of(space), space.total, most);
+        let mut space = self.env.disk_space(&self.options.dir).await;
+        if space.as_ref().is_ok_and(is_much) && self.log.release_spares().await {
             self.env.sleep(RELEASE_TIME).await;
-            self.measure_disk().await;
+            space = self.env.disk_space(&self.options.dir).await;
         }
+        self.note_disk(space);
     }
 
-    /// That it cannot be found out is no reason to refuse anything.
-    async fn measure_disk(&self) {
-        let space = self.env.disk_space(&self.options.dir).await;
+    fn note_disk(&self, space: io::Result<DiskSpace>) {
         let mut disk = self.disk.get();
         (disk.checked, disk.is_wanted) = (self.env.now(), false);
         match space {
             Ok(space) => {
                 disk.total = space.total;
-                disk.used = space.total.saturating_sub(space.available);
-                let limit = u128::from(self.options.disk_watermark_percent) * u128::from(disk.total);
-                let is_full = u128::from(disk.used) * 100 > limit;
+                disk.used = used_of(&space);
+                let watermark = u64::from(self.options.disk_watermark_percent);
+                let is_full = is_above(disk.used, disk.total, watermark);
                 if is_full != disk.is_full {
                     let (used, total) = (disk.used, disk.total);
                     tracing::warn!(shard = self.options.id.0, used, total, is_full, "disk watermark");
@@ -272,6 +268,11 @@ impl<E: Env> Inner<E> {
             Err(error) => tracing::warn!(shard = self.options.id.0, %error, "the disk's use is unknown"),
         }
         self.disk.set(disk);
+    }
+
+    /// Whether the disk was used above the watermark when last looked at.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.disk.get().is_full
     }
 
     /// Use of the disk in percent, as last looked at.
@@ -387,4 +388,13 @@ impl<E: Env> Inner<E> {
         }
         flushed.is_ok()
     }
+}
+
+fn used_of(space: &DiskSpace) -> u64 {
+    space.total.saturating_sub(space.available)
+}
+
+/// Whether `used` of `total` is more than so many percent.
+fn is_above(used: u64, total: u64, percent: u64) -> bool {
+    u128::from(used) * 100 > u128::from(percent) * u128::from(total)
 }

@@ -158,8 +158,11 @@ impl<E: Env> Inner<E> {
         }
         let min = self.log.min();
         self.index.set_log_min(end, flushed).await?;
-        // What is deleted for want of space must give some.
-        self.log.remove_before(end, reason != DeleteReason::DiskFull).await?;
+        let is_space_wanted = policy.is_forced(self.used_percent()) || self.is_disk_full();
+        let removed = self.log.remove_before(end, !is_space_wanted).await;
+        self.earliest_store_ms.set(self.find_earliest().await);
+        self.look_at_disk().await;
+        removed?;
         let deleted = end.0 - min.0;
         tracing::info!(
             shard = self.options.id.0,
@@ -169,8 +172,6 @@ impl<E: Env> Inner<E> {
             ?reason,
             "the oldest messages are deleted"
         );
-        self.earliest_store_ms.set(self.find_earliest().await);
-        self.look_at_disk().await;
         Ok(Retained { segments, deleted, reason: Some(reason) })
     }
 
@@ -186,9 +187,14 @@ impl<E: Env> Inner<E> {
                 break;
             }
             let Some(reason) = self.why_delete(policy, longest_ms, segment).await else { break };
+            // How full the disk is without a segment will be seen once it is gone: for want of space goes one at a time, and
+            // none together with what goes anyway.
+            let is_for_space = reason == DeleteReason::DiskFull;
+            if is_for_space && found.is_some() {
+                break;
+            }
             found = Some((before + 1, segment.end, reason));
-            // How full the disk is without it will be seen once it is gone.
-            if reason == DeleteReason::DiskFull {
+            if is_for_space {
                 break;
             }
         }

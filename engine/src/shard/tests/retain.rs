@@ -368,3 +368,40 @@ fn a_log_that_ends_in_a_reused_segment_is_opened_at_once() {
         shard.close().await;
     });
 }
+
+#[test]
+fn what_is_too_old_makes_room_before_what_is_not() {
+    let sim = Sim::new(42);
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = filled(&env, 150).await;
+        sim.jump_wall_clock("a", 73 * HOUR_MS);
+        append_some(&shard, 150).await;
+        let space = env.disk_space(Path::new("/store")).await.unwrap();
+        // Above what takes messages whatever their age until the old ones are gone.
+        sim.set_quota("a", Some((space.total - space.available) * 100 / 87));
+        let reasons = retain(&shard, &policy(), &[]).await;
+        assert!(
+            reasons.len() >= 3 && reasons.iter().all(|reason| *reason == DeleteReason::Expired),
+            "{reasons:?}"
+        );
+        shard.close().await;
+    });
+}
+
+#[test]
+fn a_spare_that_somebody_removed_is_not_missed() {
+    let sim = Sim::new(43);
+    sim.run(async {
+        let env = sim.node("a");
+        let shard = filled(&env, 200).await;
+        retain(&shard, &RetentionPolicy { max_bytes: 200 << 10, ..policy() }, &[]).await;
+        for name in names(&env, ".spare").await {
+            env.remove_file(&Path::new("/store/log").join(name)).await.unwrap();
+        }
+        append_some(&shard, 200).await;
+        let stats = shard.stats();
+        assert_eq!((stats.segments_reused, range(&shard, "T").1), (0, 200), "{stats:?}");
+        shard.close().await;
+    });
+}
