@@ -145,14 +145,16 @@ fn a_store_of_a_newer_version_is_refused() {
     bytes[8] = 99;
     std::fs::write(&path, &bytes).unwrap();
     let start = ["broker", "--port", "0", "--data", dir.path().to_str().unwrap()];
-    let said = refused(&start);
+    // The directory's name may have any digits.
+    let refused = || refused(&start).replace(dir.path().to_str().unwrap(), "");
+    let said = refused();
     assert!(said.contains("store.meta") && !said.contains("99"), "damage is no newer format: {said}");
     // docs/store-format.md: the checksum covers the file, its own field as zero.
     bytes[12..16].fill(0);
     let crc = crc32fast::hash(&bytes);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
-    let said = refused(&start);
+    let said = refused();
     assert!(said.contains("store.meta") && said.contains("99"), "{said}");
 }
 
