@@ -28,7 +28,7 @@ const OPERATIONS: [Operation; 14] = [
     ("decode_unknown_send", decode_unknown_send, 6025),
     ("encode_answer", encode_answer, 805),
     ("encode_record", encode_record, 1205),
-    ("decode_record", decode_record, 655),
+    ("decode_record", decode_record, 750),
     ("crc_1kib", crc_1kib, 640),
     ("tags_code", tags_code, 545),
     ("append", append, 3990),
@@ -37,7 +37,7 @@ const OPERATIONS: [Operation; 14] = [
     ("index_run", index_run, 585),
     ("index_merge", index_merge, 685),
     ("index_run_many", index_run_many, 2860),
-    ("index_merge_many", index_merge_many, 2840),
+    ("index_merge_many", index_merge_many, 2540),
 ];
 
 fn main() -> ExitCode {
