@@ -9,7 +9,7 @@ use std::rc::Rc;
 use anyhow::{Context as _, ensure};
 
 use super::CompareArgs;
-use super::section::Row;
+use super::section::{Row, record_len};
 use crate::load::{self, LoadArgs, Report};
 use crate::peers::{Flush, Peer};
 
@@ -203,7 +203,8 @@ impl Context {
 
     /// Runs every load against every peer, in turn, as many rounds as asked for; the other peers rest meanwhile.
     pub fn measure(&self, peers: &[Rc<Peer>], loads: &[LoadArgs]) -> anyhow::Result<Vec<Row>> {
-        let mut reports: Vec<Vec<Vec<Report>>> = vec![vec![Vec::new(); peers.len()]; loads.len()];
+        let mut reports: Vec<Vec<(Option<usize>, Vec<Report>)>> =
+            vec![vec![(None, Vec::new()); peers.len()]; loads.len()];
         for round in 0..self.args.rounds {
             for (load, reports) in loads.iter().zip(&mut reports) {
                 for (at, peer) in peers.iter().enumerate() {
@@ -212,15 +213,17 @@ impl Context {
                     let report = load::run(peer.addr, Some(&peer.meter()), load)
                         .with_context(|| format!("{} with {}", peer.name, load.label()))?;
                     eprintln!("{round} {:<7} {}", peer.name, report.line());
-                    reports[at].push(report);
+                    let (len, of_peer) = &mut reports[at];
+                    *len = record_len(peer, &report)?;
+                    of_peer.push(report);
                 }
             }
         }
         peers.iter().for_each(|peer| peer.resume());
         let rows = reports.into_iter().flat_map(|of_load| {
-            of_load.into_iter().zip(peers).map(|(reports, peer)| Row::median_of(peer, reports))
+            of_load.into_iter().zip(peers).map(|((len, reports), peer)| Row::median_of(peer, len, reports))
         });
-        rows.collect()
+        Ok(rows.collect())
     }
 }
 

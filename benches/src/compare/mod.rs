@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 
 pub use context::{Context, RINGMQ_AT_LIMIT};
-pub use section::{Figure, Row, Section};
+pub use section::{Figure, Row, Section, record_len};
 
 use crate::report;
 

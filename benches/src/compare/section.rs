@@ -135,7 +135,7 @@ pub fn show(value: f64) -> String {
 
 impl Row {
     /// The run in the middle: by rate of a closed loop, by p99.9 of an open one.
-    pub fn median_of(peer: &Peer, mut reports: Vec<Report>) -> anyhow::Result<Row> {
+    pub fn median_of(peer: &Peer, record_len: Option<usize>, mut reports: Vec<Report>) -> Row {
         let rounds = reports.iter().map(Report::rate).collect();
         let key = |report: &Report| match (&report.load.rate, &report.sent) {
             (Some(_), Some(sent)) => sent.latency.as_ref().map_or(0.0, |latency| latency.p999),
@@ -143,8 +143,7 @@ impl Row {
         };
         reports.sort_by(|a, b| key(a).total_cmp(&key(b)));
         let report = reports.swap_remove(reports.len() / 2);
-        let record_len = if peer.name == "null" { None } else { record_len(peer, &report)? };
-        Ok(Row { peer: peer.name.to_owned(), report, rounds, record_len })
+        Row { peer: peer.name.to_owned(), report, rounds, record_len }
     }
 
     /// A single run of RingMQ whose broker is gone.
@@ -200,9 +199,10 @@ fn latency(stream: &Option<Stream>, of: fn(&crate::load::Latency) -> f64) -> Opt
     stream.as_ref()?.latency.as_ref().map(of)
 }
 
-/// Bytes of the first record of the load's first topic; `None` when the load stored none.
-fn record_len(peer: &Peer, report: &Report) -> anyhow::Result<Option<usize>> {
-    if report.sent.is_none() {
+/// Bytes of a record of the load's first topic; `None` when the load stored none. To be asked for right behind the load:
+/// the broker may keep its messages for as long as it has room.
+pub fn record_len(peer: &Peer, report: &Report) -> anyhow::Result<Option<usize>> {
+    if report.sent.is_none() || peer.name == "null" {
         return Ok(None);
     }
     let load = &report.load;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::compare::section::show;
-use crate::compare::{Context, Row, Section};
+use crate::compare::{Context, Row, Section, record_len};
 use crate::limits::Probe;
 use crate::load::{self, LoadArgs};
 use crate::peers::{Flush, Peer};
@@ -65,7 +65,7 @@ pub fn catch_up(context: &Context, section: &mut Section) -> anyhow::Result<()> 
     let run = |load: &LoadArgs| -> anyhow::Result<Row> {
         let report = load::run(peer.addr, Some(&peer.meter()), load)?;
         eprintln!("  {}", report.line());
-        Row::median_of(&peer, vec![report])
+        row_of(&peer, report)
     };
     let quiet = run(&tail)?;
     let alone = run(&read)?;
@@ -107,5 +107,9 @@ fn beside(peer: &Peer, tail: &LoadArgs, read: &LoadArgs) -> anyhow::Result<(Row,
     });
     let (tail, read) = (tail?, read?);
     eprintln!("  {}\n  {}", tail.line(), read.line());
-    Ok((Row::median_of(peer, vec![tail])?, Row::median_of(peer, vec![read])?))
+    Ok((row_of(peer, tail)?, row_of(peer, read)?))
+}
+
+fn row_of(peer: &Peer, report: load::Report) -> anyhow::Result<Row> {
+    Ok(Row::median_of(peer, record_len(peer, &report)?, vec![report]))
 }
