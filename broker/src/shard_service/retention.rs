@@ -28,8 +28,12 @@ impl<E: Env> ShardService<E> {
             while !left.is_zero() && !self.stopping.get() {
                 let step = left.min(STEP);
                 core.env.sleep(step).await;
+                left -= step;
                 let made = self.shard.stats().segments_made;
-                left = if std::mem::replace(&mut seen, made) < made { Duration::ZERO } else { left - step };
+                if made != seen {
+                    seen = made;
+                    break;
+                }
             }
             if self.stopping.get() {
                 return;

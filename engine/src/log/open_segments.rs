@@ -73,8 +73,7 @@ impl<E: Env> Segments<E> {
             return Ok(());
         }
         let file = self.env.open(&self.path(range), self.options()).await?;
-        let len = file.size().await?;
-        if len < range.len { file.allocate(len, range.len - len).await } else { Ok(()) }
+        give_back_len(&file, range.len).await
     }
 
     async fn mend_header(&self, range: &SegmentRange) -> io::Result<()> {
@@ -86,6 +85,12 @@ impl<E: Env> Segments<E> {
         file.write_at(self.config.header_block(*range, 0), 0).await?;
         file.sync().await
     }
+}
+
+/// Makes a file that is shorter as long as that.
+pub(super) async fn give_back_len<F: File>(file: &F, wanted: u64) -> io::Result<()> {
+    let len = file.size().await?;
+    if len < wanted { file.allocate(len, wanted - len).await } else { Ok(()) }
 }
 
 /// What the file says of itself; `None` if it is told, and left alone.

@@ -408,14 +408,10 @@ impl<E: Env> Segments<E> {
         give_up: impl Fn() -> bool,
     ) -> io::Result<E::File> {
         let new = self.config.dir.join(NEW_FILE);
-        let path = self.config.dir.join(range.file_name());
         let made = async {
             self.fill(&new, range, epoch, give_up).await?;
-            self.env.rename(&new, &path).await?;
-            if !mutant!("skip-dir-sync") {
-                self.env.sync_dir(&self.config.dir).await?;
-            }
-            self.env.open(&path, self.options()).await
+            self.name(&new, &range).await?;
+            self.env.open(&self.path(&range), self.options()).await
         };
         let made = made.await;
         if made.is_err() {
@@ -423,6 +419,12 @@ impl<E: Env> Segments<E> {
             let _ = self.env.remove_file(&new).await;
         }
         made
+    }
+
+    /// Gives the file `from`, which is whole, the name of the segment of `range`, durably.
+    pub(super) async fn name(&self, from: &Path, range: &SegmentRange) -> io::Result<()> {
+        self.env.rename(from, &self.path(range)).await?;
+        if mutant!("skip-dir-sync") { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
     }
 
     /// Allocates the file, zero-fills it and writes its header, with one flush for all of it.

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use ringmq_env::{DirEntry, Env, File, Instant, mutant};
 
-use super::segment::{Segment, SegmentRange, Segments};
+use super::open_segments::give_back_len;
+use super::segment::{HeaderProblem, SEGMENT_HEADER_LEN, Segment, SegmentRange, Segments};
 use crate::gate::Gate;
+use crate::reread::read_again;
 
 /// Files that are kept at most: one is used for each that expires, but deleting comes in bursts.
 const MOST: usize = 4;
@@ -111,11 +113,26 @@ impl<E: Env> Segments<E> {
     /// Takes in the file of an earlier life, if it is a spare: as one, or it is removed.
     pub(super) async fn adopt_spare(&self, entry: &DirEntry) -> io::Result<()> {
         let Some(range) = SegmentRange::of_name(entry, SUFFIX) else { return Ok(()) };
-        match self.wants_spare(&range, 0) {
+        match self.wants_spare(&range, 0) && !self.is_segment_too(&range).await {
             true => self.spares.list.borrow_mut().push(Rc::new(Segment::new(range, None))),
             false => self.env.remove_file(&self.spare_path(&range)).await?,
         }
         Ok(())
+    }
+
+    /// Whether a spare that was found is a segment of the list under another name: a crash may leave both names of a file
+    /// that was being renamed. One that cannot be read is as good as that.
+    async fn is_segment_too(&self, spare: &SegmentRange) -> bool {
+        let header = async {
+            let file = self.env.open(&self.spare_path(spare), self.options()).await?;
+            read_again(&file, 0, SEGMENT_HEADER_LEN as usize).await
+        };
+        let Ok(header) = header.await else { return true };
+        match self.config.check(spare.start, &header) {
+            Ok(_) => self.exists(spare.start),
+            Err(HeaderProblem::Misplaced(start)) => self.exists(start),
+            Err(_) => false,
+        }
     }
 
     /// Makes a spare the segment of `range`. Durable when it returns; on an error the spare is gone.
@@ -128,15 +145,11 @@ impl<E: Env> Segments<E> {
         let old = self.spare_path(&spare.range);
         let reused = async {
             let file = self.env.open(&old, self.options()).await?;
-            let len = file.size().await?;
-            if len < range.len {
-                // It was cut off while it was a segment.
-                file.allocate(len, range.len - len).await?;
-            }
+            // It may have been cut off while it was a segment.
+            give_back_len(&file, range.len).await?;
             file.write_at(self.config.header_block(range, epoch), 0).await?;
             file.sync().await?;
-            self.env.rename(&old, &self.path(&range)).await?;
-            self.env.sync_dir(&self.config.dir).await?;
+            self.name(&old, &range).await?;
             Ok(file)
         };
         let reused = reused.await;

@@ -301,7 +301,7 @@ impl<E: Env> Inner<E> {
 
     /// The record that says of itself that it is at `position`; its CRC is not checked. In a file that was used before, one of
     /// another place may lie there still.
-    pub(super) async fn record_in_place(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
+    async fn record_in_place(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
         let physical = Some(PhysicalOffset::new(self.options.id, position));
         let is_here = |view: RecordView<'_>| PhysicalOffset::from_wire(view.physical_offset) == physical;
         let record = self.bytes_of_record(position).await?;
@@ -334,12 +334,17 @@ impl<E: Env> Inner<E> {
     /// Store time of the log's first record, in ms; -1 when there is none.
     pub(super) async fn find_earliest(&self) -> i64 {
         let Some(position) = self.log.first_record() else { return -1 };
-        let record = self.record_in_place(position).await;
-        let record = record.unwrap_or_else(|error| {
+        let earliest = self.store_ms_at(position).await.unwrap_or_else(|error| {
             tracing::warn!(shard = self.options.id.0, %error, "the log's first record cannot be read");
             None
         });
-        record.and_then(|r| RecordView::decode(&r).map(|view| view.store_timestamp).ok()).unwrap_or(-1)
+        earliest.unwrap_or(-1)
+    }
+
+    /// Store time of the record at `position`, in ms, if one is there.
+    pub(super) async fn store_ms_at(&self, position: LogPosition) -> Result<Option<i64>, ReadError> {
+        let record = self.record_in_place(position).await?;
+        Ok(record.and_then(|record| RecordView::decode(&record).map(|view| view.store_timestamp).ok()))
     }
 
     fn finish(&self, reading: Reading<'_>) -> ReadResult {

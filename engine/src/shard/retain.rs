@@ -4,7 +4,6 @@
 use std::io;
 
 use ringmq_env::{Env, mutant};
-use ringmq_protocol::record::RecordView;
 
 use super::{Inner, Shard};
 use crate::log::FullSegment;
@@ -187,16 +186,13 @@ impl<E: Env> Inner<E> {
                 break;
             }
             let Some(reason) = self.why_delete(policy, longest_ms, segment).await else { break };
-            // How full the disk is without a segment will be seen once it is gone: for want of space goes one at a time, and
-            // none together with what goes anyway.
-            let is_for_space = reason == DeleteReason::DiskFull;
-            if is_for_space && found.is_some() {
-                break;
+            let upto = Some((before + 1, segment.end, reason));
+            if reason == DeleteReason::DiskFull {
+                // How full the disk is without a segment will be seen once it is gone: for want of space goes one at a time,
+                // and none together with what goes anyway.
+                return found.or(upto);
             }
-            found = Some((before + 1, segment.end, reason));
-            if is_for_space {
-                break;
-            }
+            found = upto;
         }
         found
     }
@@ -236,7 +232,8 @@ impl<E: Env> Inner<E> {
         let used = self.used_percent();
         let is_time = policy.is_hour(now) || used > u64::from(policy.max_used_percent);
         if is_time
-            && let Some(newest) = self.store_ms_at(segment.next_record).await
+            // No message before it is newer. A record that cannot be read says nothing.
+            && let Ok(Some(newest)) = self.store_ms_at(segment.next_record).await
             && now.saturating_sub(newest) > longest_ms
         {
             return Some(DeleteReason::Expired);
@@ -246,13 +243,6 @@ impl<E: Env> Inner<E> {
             return Some(DeleteReason::TooMuch);
         }
         policy.is_forced(used).then_some(DeleteReason::DiskFull)
-    }
-
-    /// Store time of the record at `position`: no message before it is newer. A record that cannot be read says
-    /// nothing.
-    async fn store_ms_at(&self, position: LogPosition) -> Option<i64> {
-        let record = self.record_in_place(position).await.ok().flatten()?;
-        RecordView::decode(&record).ok().map(|view| view.store_timestamp)
     }
 }
 
