@@ -302,8 +302,10 @@ impl<E: Env> Inner<E> {
     /// The record that says of itself that it is at `position`; its CRC is not checked. In a file that was used before, one of
     /// another place may lie there still.
     async fn record_in_place(&self, position: LogPosition) -> Result<Option<IoSlice>, ReadError> {
-        let physical = Some(PhysicalOffset::new(self.options.id, position));
-        let is_here = |view: RecordView<'_>| PhysicalOffset::from_wire(view.physical_offset) == physical;
+        let is_here = |view: RecordView<'_>| {
+            PhysicalOffset::from_wire(view.physical_offset)
+                .is_some_and(|stated| stated.shard() == self.options.id && stated.position() == position)
+        };
         let record = self.bytes_of_record(position).await?;
         Ok(record.filter(|record| RecordView::decode(record).is_ok_and(is_here)))
     }
