@@ -321,6 +321,7 @@ impl<E: Env> Shard<E> {
         shard.half.notify();
         shard.committed.until(|| shard.commits_ended.get()).await;
         shard.work.until(|| shard.busy.get() == 0).await;
+        shard.log.abandon_ahead().await;
         shard.flush_index().await;
         shard.save_pending(true).await;
     }

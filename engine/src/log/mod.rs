@@ -8,6 +8,7 @@ mod frame;
 mod group_commit;
 mod hot_tail;
 pub(crate) mod inspect;
+mod making;
 mod open_segments;
 mod reader;
 mod recovery;
@@ -40,6 +41,7 @@ pub(crate) use replay::ScannedRecord;
 pub(crate) use spares::RELEASE_TIME;
 pub(crate) use stretch::Stretch;
 
+use allocate::Pace;
 use cold_cache::ColdCache;
 use segment::Segments;
 use staging::{LogEnd, Staging};
@@ -115,6 +117,8 @@ struct Inner<E: Env> {
     last_store_ms: Cell<i64>,
     /// How long the last group commit took.
     commit_time: Cell<Duration>,
+    /// How fast the log goes through its present segment.
+    pace: Cell<Pace>,
     /// Where the log ended when it was opened.
     opened_end: u64,
     cold: ColdCache,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ringmq_env::{Env, IoSlice, mutant};
 
+use super::allocate::Pace;
 use super::cold_cache::ColdCache;
 use super::frame::FrameHeader;
 use super::hot_tail::HotTail;
@@ -123,6 +124,7 @@ fn assemble<E: Env>(
 ) -> Inner<E> {
     let (hot, cold_memory) = (HotTail::new(options.tail_memory), options.cold_memory);
     let staging = Staging::new(journal.alignment(), options.segment_size, epoch, &opened.end, hot);
+    let pace = Pace::new(opened.end.position, env.now());
     Inner {
         env,
         options,
@@ -137,6 +139,7 @@ fn assemble<E: Env>(
         behind: None,
         last_store_ms: Cell::new(opened.store_ms),
         commit_time: Cell::new(Duration::ZERO),
+        pace: Cell::new(pace),
         opened_end: opened.end.position,
         cold: ColdCache::new(cold_memory),
         counters: Cell::new(LogCounters::default()),

@@ -9,12 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ringmq_env::{AppendBuf, DirEntry, Env, File, IoSlice, OpenOptions, mutant};
+use ringmq_env::{DirEntry, Env, File, IoSlice, OpenOptions, mutant};
 
+use super::making::Making;
 use super::spares::Spares;
 use crate::bytes::array;
 use crate::reread::read_again;
-use crate::signal::Signal;
 use crate::store::STORE_FORMAT;
 use crate::types::ShardId;
 
@@ -32,9 +32,6 @@ const MAX_SEGMENT_LEN: u64 = 1 << 40;
 
 /// How much larger than the one before a segment may be.
 const SEGMENT_GROWTH: u64 = 4;
-
-/// One slice of zero-filling, in bytes: other writes get in between.
-const ZERO_SLICE: usize = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"RINGSEGM";
 /// What names of segments end with.
@@ -218,13 +215,7 @@ pub(crate) struct Segments<E: Env> {
     pub(super) config: SegmentConfig,
     pub(super) list: RefCell<BTreeMap<u64, Rc<Segment<E>>>>,
     pub(super) spares: Spares<E>,
-    /// How many were made since the log was opened.
-    made: Cell<u64>,
-    creating: Cell<bool>,
-    /// The group commit waits for a segment.
-    needed: Cell<bool>,
-    /// Told when the making of a segment has ended.
-    changed: Signal,
+    pub(super) making: Making<E>,
 }
 
 impl<E: Env> Segments<E> {
@@ -235,9 +226,8 @@ impl<E: Env> Segments<E> {
         ranges: impl Iterator<Item = SegmentRange>,
     ) -> Segments<E> {
         let list = ranges.map(|range| (range.start, Rc::new(Segment::new(range, None)))).collect();
-        let (creating, needed, changed) = (Cell::new(false), Cell::new(false), Signal::default());
-        let (list, spares, made) = (RefCell::new(list), Spares::default(), Cell::new(0));
-        Segments { env, config, list, spares, made, creating, needed, changed }
+        let (list, spares, making) = (RefCell::new(list), Spares::default(), Making::default());
+        Segments { env, config, list, spares, making }
     }
 
     /// What there is, in log order.
@@ -342,123 +332,10 @@ impl<E: Env> Segments<E> {
         self.list.borrow().contains_key(&start)
     }
 
-    /// Makes the segment at once if it does not exist, for the group commit, which is one task: what is being
-    /// made is not filled up first.
-    pub(crate) async fn need(&self, range: SegmentRange, epoch: u64) -> io::Result<()> {
-        if self.exists(range.start) {
-            return Ok(());
-        }
-        self.needed.set(true);
-        let made = self.ensure(range, epoch, || false).await;
-        self.needed.set(false);
-        made
-    }
-
-    /// Makes the segment if it does not exist. Durable when it returns; nothing is left behind on an error. Ends
-    /// early with [`io::ErrorKind::Interrupted`] once `give_up` says so.
-    pub(crate) async fn ensure(
-        &self,
-        range: SegmentRange,
-        epoch: u64,
-        give_up: impl Fn() -> bool,
-    ) -> io::Result<()> {
-        self.changed.until(|| !self.creating.get()).await;
-        if self.exists(range.start) {
-            return Ok(());
-        }
-        self.creating.set(true);
-        let made = self.create(range, epoch, give_up).await;
-        self.creating.set(false);
-        if let Ok(file) = &made {
-            let segment = Segment::new(range, Some(file.clone()));
-            self.list.borrow_mut().insert(range.start, Rc::new(segment));
-            self.made.set(self.made.get() + 1);
-        }
-        self.changed.notify();
-        made.map(|_| ())
-    }
-
-    /// Segments that were made since the log was opened.
-    pub(crate) fn made(&self) -> u64 {
-        self.made.get()
-    }
-
-    async fn create(
-        &self,
-        range: SegmentRange,
-        epoch: u64,
-        give_up: impl Fn() -> bool,
-    ) -> io::Result<E::File> {
-        while let Some(spare) = self.spares.take(range.len) {
-            match self.reuse(&spare, range, epoch).await {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    tracing::warn!(start = spare.range.start, "somebody has removed a spare segment");
-                }
-                reused => return reused,
-            }
-        }
-        self.create_new(range, epoch, give_up).await
-    }
-
-    /// Made under another name first, so that whatever has a segment's name is whole.
-    async fn create_new(
-        &self,
-        range: SegmentRange,
-        epoch: u64,
-        give_up: impl Fn() -> bool,
-    ) -> io::Result<E::File> {
-        let new = self.config.dir.join(NEW_FILE);
-        let made = async {
-            self.fill(&new, range, epoch, give_up).await?;
-            self.name(&new, &range).await?;
-            self.env.open(&self.path(&range), self.options()).await
-        };
-        let made = made.await;
-        if made.is_err() {
-            // Gone already if the rename was what succeeded; the next attempt overwrites it otherwise.
-            let _ = self.env.remove_file(&new).await;
-        }
-        made
-    }
-
     /// Gives the file `from`, which is whole, the name of the segment of `range`, durably.
     pub(super) async fn name(&self, from: &Path, range: &SegmentRange) -> io::Result<()> {
         self.env.rename(from, &self.path(range)).await?;
         if mutant!("skip-dir-sync") { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
-    }
-
-    /// Allocates the file, zero-fills it and writes its header, with one flush for all of it.
-    ///
-    /// A write into sectors that were never written before costs the filesystem a metadata commit at each flush;
-    /// and so does any write to a file of which another part is being filled. A segment is therefore filled whole
-    /// before the log gets to it; on a device too slow for that, the log does not wait.
-    async fn fill(
-        &self,
-        path: &Path,
-        range: SegmentRange,
-        epoch: u64,
-        give_up: impl Fn() -> bool,
-    ) -> io::Result<()> {
-        let options = OpenOptions { create: true, dsync: false, ..self.options() };
-        let file = self.env.open(path, options).await?;
-        file.set_len(0).await?;
-        file.allocate(0, range.len).await?;
-        file.write_at(self.config.header_block(range, epoch), 0).await?;
-        let mut block = AppendBuf::with_capacity(ZERO_SLICE);
-        block.append(ZERO_SLICE);
-        block.publish();
-        let zeros = block.slice(0, ZERO_SLICE);
-        let mut at = SEGMENT_HEADER_LEN;
-        let must_fill = range.len <= FIRST_SEGMENT_LEN;
-        while at < range.len && (must_fill || !self.needed.get()) {
-            if give_up() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            let len = zeros.len().min((range.len - at) as usize);
-            file.write_at(zeros.slice(0, len), at).await?;
-            at += len as u64;
-        }
-        file.sync().await
     }
 
     /// Removes every segment that starts behind `position`: made ahead, or part of what a crash cut off.

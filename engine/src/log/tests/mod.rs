@@ -1,3 +1,4 @@
+mod ahead;
 mod crash;
 mod shadow;
 mod tail;
