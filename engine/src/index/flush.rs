@@ -89,7 +89,7 @@ impl<E: Env> Index<E> {
     /// other failure of a write ends the process.
     pub(crate) async fn flush(&self, upto: LogPosition) -> io::Result<()> {
         let pass = self.0.changing_runs.enter().await;
-        self.mark_all_deleted().await?;
+        self.flush_marks().await?;
         let from = self.0.state.borrow().indexed;
         let to = upto.0.min(from.saturating_add(MAX_SPAN));
         if to <= from {

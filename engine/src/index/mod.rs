@@ -86,6 +86,8 @@ struct State {
     /// One past the log position that the runs cover; what is before is in the runs, what is behind is in memory.
     indexed: u64,
     log_min: u64,
+    /// The `log_min` that the marks have, or have staged.
+    marked_min: u64,
     /// Stretches (from, to) of the log that could not be read back when it was opened.
     lost: Vec<(u64, u64)>,
     /// Deleted topics whose marks are not durable: a run leaves out what they had, so none is written before them.
@@ -252,11 +254,9 @@ impl<E: Env> Index<E> {
         Ok(())
     }
 
-    /// Makes durable the deletions for which there was no space. Whoever deletes holds the runs, as the caller does.
-    async fn mark_all_deleted(&self) -> io::Result<()> {
-        if self.0.state.borrow().unmarked.is_empty() {
-            return Ok(());
-        }
+    /// Makes durable what a run leaves out: deletions for which there was no space, and the ends of queues whose messages
+    /// have expired. Whoever deletes holds the runs, as the caller does.
+    async fn flush_marks(&self) -> io::Result<()> {
         self.0.marks.flush().await?;
         self.0.state.borrow_mut().unmarked.clear();
         Ok(())

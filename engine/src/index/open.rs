@@ -52,6 +52,7 @@ impl<E: Env> Index<E> {
             runs: Rc::default(),
             indexed: log_min.0,
             log_min: log_min.0,
+            marked_min: 0,
             lost: Vec::new(),
             unmarked: Vec::new(),
             bytes_written: 0,
@@ -93,7 +94,10 @@ fn apply_marks(
     for mark in marked {
         match mark {
             Some(Mark::Damaged(from)) => damaged.push(from),
-            Some(Mark::LogMin(min)) => state.log_min = state.log_min.max(min),
+            Some(Mark::LogMin(min)) => {
+                state.log_min = state.log_min.max(min);
+                state.marked_min = min;
+            }
             Some(Mark::Lost { from, to }) => state.lost.push((from, to)),
             Some(mark) => state.table.apply_mark(&mark),
             None => {

@@ -148,17 +148,28 @@ impl<E: Env> Index<E> {
         let pass = self.0.changing_runs.enter().await;
         {
             let mut state = self.0.state.borrow_mut();
-            if min.0 > state.log_min {
-                state.log_min = min.0;
-                self.0.marks.put(&[LOG_MIN], &min.0.to_le_bytes());
-            }
+            state.log_min = state.log_min.max(min.0);
         }
         self.raise_in_runs().await?;
         self.raise_in_memory(flushed.0).await;
         self.0.marks.flush().await?;
+        self.mark_log_min().await?;
         self.remove_expired_runs().await?;
         drop(pass);
         Ok(())
+    }
+
+    /// Puts on record where the log's messages begin. With that, a start needs nothing about those before: the marks of
+    /// queues that have nothing left must be durable.
+    async fn mark_log_min(&self) -> io::Result<()> {
+        {
+            let mut state = self.0.state.borrow_mut();
+            if state.log_min > state.marked_min {
+                state.marked_min = state.log_min;
+                self.0.marks.put(&log_min_key(), &state.log_min.to_le_bytes());
+            }
+        }
+        self.0.marks.flush().await
     }
 
     /// The queue's messages before `min` are not served any more, until the index is opened again. `min` was found while

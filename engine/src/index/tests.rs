@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
-use ringmq_env::sim::{Crash, Sim, SimEnv};
+use ringmq_env::sim::{CERTAIN, Crash, Fault, Faults, Sim, SimEnv};
 use ringmq_env::{File, OpenOptions};
 
 use super::format::*;
@@ -846,6 +846,37 @@ fn a_run_is_written_after_a_deleted_topic_has_expired() {
         index.flush(LogPosition(500)).await.unwrap();
         let left = QueueRange { min: QueueOffset(1), max: QueueOffset(2) };
         assert_eq!(index.range("kept", queue), Some(left));
+    });
+}
+
+/// Retention that failed half-way must leave nothing behind that lets a start do without what was not done.
+#[test]
+fn a_queue_goes_on_where_it_was_after_a_retention_that_could_not_read() {
+    let sim = Sim::new(1);
+    sim.run(async {
+        let (env, dir, queue, end) = (sim.node("a"), Path::new("/index"), QueueId(0), LogPosition(500));
+        let index = open_empty(&env, dir).await;
+        for (topic, position) in [("kept", 0), ("other", 100)] {
+            let position = LogPosition(position);
+            let slot = index.slot(topic, queue);
+            let entry = IndexEntry { position, size: 90, crc: 1, tags_code: 2, store_ms: 3 };
+            index.push(slot, index.stage(slot, 1), 1, entry);
+        }
+        index.flush(end).await.unwrap();
+
+        sim.set_faults("a", Faults::none().with(Fault::ReadError, CERTAIN));
+        index.set_log_min(end, end).await.unwrap_err();
+        sim.set_faults("a", Faults::none());
+        let expired = index.forget_topic("other", end);
+        index.mark_deleted("other", &expired).await.unwrap();
+        sim.crash("a", Crash::PowerLosingAll);
+
+        let (env, report) = (sim.node("a"), DamageReport::default());
+        let mut opening = Index::open(env, dir, LogPosition(0), end, &report).await.unwrap();
+        assert_eq!(opening.next_gap().await.unwrap(), None);
+        let index = opening.finish(&[]).await.unwrap();
+        assert_eq!(index.range("kept", queue).map(|range| range.max), Some(QueueOffset(1)));
+        assert_eq!(index.range("other", queue), None);
     });
 }
 

@@ -123,6 +123,11 @@ pub async fn live(env: SimEnv, world: Rc<World>) -> End {
         Ok(shard) => shard,
         Err(error) => return refused(&world, &error),
     };
+    if !world.plan.harms() && !world.model.borrow().is_harmed() {
+        // What cannot be read for a moment takes no bytes.
+        let lost = shard.damage().into_iter().filter(|damage| damage.len > 0 && is_log(&damage.path));
+        assert_eq!(lost.collect::<Vec<_>>(), [], "damage to the log where none was done");
+    }
     let mut replay = |key: &[u8], value: &[u8]| world.table.borrow_mut().replayed(key, value);
     let opened = MetaLog::open(env.clone(), Path::new(TABLE_DIR), "table", &mut replay).await;
     world.look_at_harm(&env);
@@ -142,6 +147,10 @@ pub async fn live(env: SimEnv, world: Rc<World>) -> End {
     }
     .run()
     .await
+}
+
+fn is_log(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "log")
 }
 
 fn refused(world: &World, error: &OpenError) -> End {
