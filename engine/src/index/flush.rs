@@ -89,7 +89,8 @@ impl<E: Env> Index<E> {
     /// other failure of a write ends the process.
     pub(crate) async fn flush(&self, upto: LogPosition) -> io::Result<()> {
         let pass = self.0.changing_runs.enter().await;
-        self.flush_marks().await?;
+        // A run leaves out what is deleted, and what has expired: what the marks say of those must be durable before.
+        self.0.marks.flush().await?;
         let from = self.0.state.borrow().indexed;
         let to = upto.0.min(from.saturating_add(MAX_SPAN));
         if to <= from {

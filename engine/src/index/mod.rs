@@ -90,8 +90,6 @@ struct State {
     marked_min: u64,
     /// Stretches (from, to) of the log that could not be read back when it was opened.
     lost: Vec<(u64, u64)>,
-    /// Deleted topics whose marks are not durable: a run leaves out what they had, so none is written before them.
-    unmarked: Vec<String>,
     bytes_written: u64,
 }
 
@@ -226,10 +224,7 @@ impl<E: Env> Index<E> {
     /// made from now on starts at 0; until the next opening, unless [`Index::mark_deleted`] makes it durable. Returns
     /// the queues that were marked as expired.
     pub(crate) fn forget_topic(&self, topic: &str, at: LogPosition) -> Vec<QueueId> {
-        let mut state = self.0.state.borrow_mut();
-        let Some(expired) = state.table.delete_topic(topic, at.0) else { return Vec::new() };
-        state.unmarked.push(topic.to_owned());
-        expired
+        self.0.state.borrow_mut().table.delete_topic(topic, at.0).unwrap_or_default()
     }
 
     /// Where in the log the topic was deleted; its start if it was not.
@@ -249,17 +244,7 @@ impl<E: Env> Index<E> {
         if mutant!("deletion-not-durable") {
             return Ok(());
         }
-        self.0.marks.flush().await?;
-        self.0.state.borrow_mut().unmarked.retain(|unmarked| unmarked != topic);
-        Ok(())
-    }
-
-    /// Makes durable what a run leaves out: deletions for which there was no space, and the ends of queues whose messages
-    /// have expired. Whoever deletes holds the runs, as the caller does.
-    async fn flush_marks(&self) -> io::Result<()> {
-        self.0.marks.flush().await?;
-        self.0.state.borrow_mut().unmarked.clear();
-        Ok(())
+        self.0.marks.flush().await
     }
 
     /// Queues known.

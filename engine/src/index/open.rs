@@ -54,7 +54,6 @@ impl<E: Env> Index<E> {
             log_min: log_min.0,
             marked_min: 0,
             lost: Vec::new(),
-            unmarked: Vec::new(),
             bytes_written: 0,
         };
         let ahead: Vec<_> =
@@ -67,7 +66,6 @@ impl<E: Env> Index<E> {
         let damaged = apply_marks(&mut state, marked, dir, report);
         state.indexed = state.log_min;
         let listed = list_runs(&env, dir).await.map_err(OpenError::at(dir))?.into();
-        damaged.iter().for_each(|from| marks.delete(&damaged_key(*from)));
         let inner = Inner {
             reader: Reader::new(env.clone()),
             env,
@@ -237,7 +235,9 @@ impl<E: Env> Opening<E> {
 
     /// The index, once it is up to date. `lost` are the stretches of the log that could not be read back.
     pub(crate) async fn finish(self, lost: &[(u64, u64)]) -> Result<Index<E>, OpenError> {
-        let Opening { index, log_min, .. } = self;
+        let Opening { index, log_min, damaged, .. } = self;
+        // Their runs are gone, durably.
+        damaged.iter().for_each(|from| index.0.marks.delete(&damaged_key(*from)));
         index.skip_lost(lost).await;
         // What recovery found of the log is on the device.
         match index.set_log_min(LogPosition(log_min), LOG_END).await {
