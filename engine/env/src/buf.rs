@@ -237,6 +237,14 @@ impl IoSlice {
         buf.slice(0, bytes.len())
     }
 
+    /// `len` zeroes.
+    pub fn zeroes(len: usize) -> IoSlice {
+        let mut buf = AppendBuf::with_capacity(len);
+        buf.append(len);
+        buf.publish();
+        buf.slice(0, len)
+    }
+
     /// A part of this view. Panics if it is not within.
     pub fn slice(&self, at: usize, len: usize) -> IoSlice {
         assert!(at + len <= self.len, "slice of {at}+{len} bytes from {}", self.len);

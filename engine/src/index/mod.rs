@@ -224,7 +224,7 @@ impl<E: Env> Index<E> {
     /// made from now on starts at 0; until the next opening, unless [`Index::mark_deleted`] makes it durable. Returns
     /// the queues that were marked as expired.
     pub(crate) fn forget_topic(&self, topic: &str, at: LogPosition) -> Vec<QueueId> {
-        self.0.state.borrow_mut().table.delete_topic(topic, at.0).unwrap_or_default()
+        self.0.state.borrow_mut().table.delete_topic(topic, at.0)
     }
 
     /// Where in the log the topic was deleted; its start if it was not.

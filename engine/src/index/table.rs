@@ -551,9 +551,9 @@ impl Table {
     }
 
     /// Forgets the topic's queues: entries before `at` are deleted, a queue made from now on starts at 0. Returns
-    /// those of its queues that were marked as expired; `None` when the topic is not known.
-    pub(super) fn delete_topic(&mut self, name: &str, at: u64) -> Option<Vec<QueueId>> {
-        let topic = self.find_topic(name)?;
+    /// those of its queues that were marked as expired; none when the topic is not known.
+    pub(super) fn delete_topic(&mut self, name: &str, at: u64) -> Vec<QueueId> {
+        let Some(topic) = self.find_topic(name) else { return Vec::new() };
         self.mark_deleted(name, at);
         let slots = std::mem::take(&mut self.topics[topic].queues);
         self.listed_memory -= list_memory(&slots);
@@ -570,7 +570,7 @@ impl Table {
             }
             self.dying.push((slot, at));
         }
-        Some(marked)
+        marked
     }
 
     /// Remembers that what the topic had before `at` is deleted.

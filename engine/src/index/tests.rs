@@ -144,6 +144,15 @@ async fn open_empty<E: Env>(env: &E, dir: &Path) -> Index<E> {
     opening.finish(&[]).await.unwrap()
 }
 
+/// One message at `position`, in the topic's queue 0; returns its slot.
+fn push_one<E: Env>(index: &Index<E>, topic: &str, position: u64) -> QueueSlot {
+    let slot = index.slot(topic, QueueId(0));
+    let position = LogPosition(position);
+    let entry = IndexEntry { position, size: 90, crc: 1, tags_code: 2, store_ms: 3 };
+    index.push(slot, index.stage(slot, 1), 1, entry);
+    slot
+}
+
 struct Harness<E: Env> {
     env: E,
     dir: PathBuf,
@@ -794,9 +803,7 @@ fn a_handle_of_a_topic_that_is_gone_finds_no_other_in_its_place() {
         let none = TopicHandle::default();
         assert_eq!(index.topic("a", none), none, "there is no such topic");
         let queue = QueueId(0);
-        let slot = index.slot("a", queue);
-        let entry = IndexEntry { position: LogPosition(0), size: 90, crc: 1, tags_code: 2, store_ms: 3 };
-        index.push(slot, index.stage(slot, 1), 1, entry);
+        let slot = push_one(&index, "a", 0);
         let handle = index.topic("a", none);
         assert_eq!(index.slot_in(handle, "a", queue), slot);
         assert_eq!(index.topic("a", handle), handle);
@@ -829,20 +836,14 @@ fn a_run_is_written_after_a_deleted_topic_has_expired() {
     sim.run(async {
         let index = open_empty(&sim.node("a"), Path::new("/index")).await;
         let queue = QueueId(0);
-        let push = |topic: &str, position: u64| {
-            let position = LogPosition(position);
-            let slot = index.slot(topic, queue);
-            let entry = IndexEntry { position, size: 90, crc: 1, tags_code: 2, store_ms: 3 };
-            index.push(slot, index.stage(slot, 1), 1, entry);
-        };
-        push("gone", 0);
-        push("kept", 100);
+        push_one(&index, "gone", 0);
+        push_one(&index, "kept", 100);
         let pass = index.hold_runs().await;
         let expired = index.forget_topic("gone", LogPosition(200));
         index.mark_deleted("gone", &expired).await.unwrap();
         drop(pass);
         index.set_log_min(LogPosition(300), LogPosition(300)).await.unwrap();
-        push("kept", 400);
+        push_one(&index, "kept", 400);
         index.flush(LogPosition(500)).await.unwrap();
         let left = QueueRange { min: QueueOffset(1), max: QueueOffset(2) };
         assert_eq!(index.range("kept", queue), Some(left));
@@ -856,12 +857,8 @@ fn a_queue_goes_on_where_it_was_after_a_retention_that_could_not_read() {
     sim.run(async {
         let (env, dir, queue, end) = (sim.node("a"), Path::new("/index"), QueueId(0), LogPosition(500));
         let index = open_empty(&env, dir).await;
-        for (topic, position) in [("kept", 0), ("other", 100)] {
-            let position = LogPosition(position);
-            let slot = index.slot(topic, queue);
-            let entry = IndexEntry { position, size: 90, crc: 1, tags_code: 2, store_ms: 3 };
-            index.push(slot, index.stage(slot, 1), 1, entry);
-        }
+        push_one(&index, "kept", 0);
+        push_one(&index, "other", 100);
         index.flush(end).await.unwrap();
 
         sim.set_faults("a", Faults::none().with(Fault::ReadError, CERTAIN));

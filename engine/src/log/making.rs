@@ -13,7 +13,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions};
+use ringmq_env::{Env, File, IoSlice, OpenOptions};
 
 use super::segment::{NEW_FILE, SEGMENT_HEADER_LEN, Segment, SegmentRange, Segments};
 use crate::signal::Signal;
@@ -191,7 +191,7 @@ impl<E: Env> Segments<E> {
         if left == 0 {
             return Ok(());
         }
-        let zeroes = zeroes(left.min(SLICE));
+        let zeroes = IoSlice::zeroes(left.min(SLICE) as usize);
         while begun.filled < order.fill_to && !self.making.needed.get() {
             if (order.give_up)() {
                 return Err(io::ErrorKind::Interrupted.into());
@@ -220,11 +220,4 @@ impl<E: Env> Segments<E> {
     fn new_path(&self) -> PathBuf {
         self.config.dir.join(NEW_FILE)
     }
-}
-
-fn zeroes(len: u64) -> IoSlice {
-    let mut block = AppendBuf::with_capacity(len as usize);
-    block.append(len as usize);
-    block.publish();
-    block.slice(0, len as usize)
 }

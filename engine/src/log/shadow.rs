@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ringmq_env::{AppendBuf, Env, File, IoSlice, OpenOptions, mutant};
+use ringmq_env::{Env, File, IoSlice, OpenOptions, mutant};
 
 use super::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use super::replay::{ScanEnd, follows};
@@ -44,10 +44,7 @@ impl<E: Env> Shadow<E> {
             file.set_len(0).await?;
             file.allocate(0, len).await?;
             // Written once, so that no later write has to find a place on the device.
-            let mut zeroes = AppendBuf::with_capacity(len as usize);
-            zeroes.append(len as usize);
-            zeroes.publish();
-            file.write_at(zeroes.slice(0, len as usize), 0).await?;
+            file.write_at(IoSlice::zeroes(len as usize), 0).await?;
             file.sync().await?;
         }
         env.sync_dir(dir).await?;
