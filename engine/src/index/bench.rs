@@ -25,7 +25,7 @@ impl<E: Env> BenchIndex<E> {
         let (zero, report) = (LogPosition(0), DamageReport::default());
         let mut opening = Index::open(env, dir, zero, zero, &report).await.expect("a new index opens");
         assert!(opening.next_gap().await.is_ok_and(|gap| gap.is_none()), "there is no log");
-        let index = opening.finish(&[]).await.expect("a new index opens");
+        let index = opening.finish().await.expect("a new index opens");
         let topics = (0..topics).map(|topic| format!("BenchTopic{topic:06}")).collect();
         BenchIndex { index, topics, messages: 0 }
     }

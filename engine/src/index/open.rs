@@ -233,12 +233,12 @@ impl<E: Env> Opening<E> {
         Ok(())
     }
 
-    /// The index, once it is up to date. `lost` are the stretches of the log that could not be read back.
-    pub(crate) async fn finish(self, lost: &[(u64, u64)]) -> Result<Index<E>, OpenError> {
+    /// The index, once it is up to date.
+    pub(crate) async fn finish(self) -> Result<Index<E>, OpenError> {
         let Opening { index, log_min, damaged, .. } = self;
         // Their runs are gone, durably.
         damaged.iter().for_each(|from| index.0.marks.delete(&damaged_key(*from)));
-        index.skip_lost(lost).await;
+        index.skip_lost().await;
         // What recovery found of the log is on the device.
         match index.set_log_min(LogPosition(log_min), LOG_END).await {
             // What has expired is only kept for longer.

@@ -191,17 +191,21 @@ impl<E: Env> Index<E> {
         }
     }
 
+    /// The log between the positions cannot be read back. On record it is before the next run is
+    /// ([`Index::flush`] and [`Index::set_log_min`] flush the marks).
+    pub(crate) fn mark_lost(&self, from: LogPosition, to: LogPosition) {
+        let mut state = self.0.state.borrow_mut();
+        state.lost.retain(|(known, _)| *known != from.0);
+        state.lost.push((from.0, to.0));
+        self.0.marks.put(&lost_key(from.0), &to.0.to_le_bytes());
+    }
+
     /// After a loss at the log's end nobody knows how many messages a queue had there: queues without a newer message
     /// go on behind as many as may have been, so that no offset is given twice. The losses of earlier openings count
     /// as well, for as long as they are in the log's range.
-    pub(super) async fn skip_lost(&self, lost: &[(u64, u64)]) {
+    pub(super) async fn skip_lost(&self) {
         let (slots, all) = {
-            let mut state = self.0.state.borrow_mut();
-            for (from, to) in lost {
-                state.lost.retain(|(known, _)| known != from);
-                state.lost.push((*from, *to));
-                self.0.marks.put(&lost_key(*from), &to.to_le_bytes());
-            }
+            let state = self.0.state.borrow();
             (state.table.slots(), state.lost.clone())
         };
         if all.is_empty() {

@@ -141,7 +141,7 @@ async fn open_empty<E: Env>(env: &E, dir: &Path) -> Index<E> {
     let (zero, report) = (LogPosition(0), DamageReport::default());
     let mut opening = Index::open(env.clone(), dir, zero, zero, &report).await.unwrap();
     assert_eq!(opening.next_gap().await.unwrap(), None);
-    opening.finish(&[]).await.unwrap()
+    opening.finish().await.unwrap()
 }
 
 /// One message at `position`, in the topic's queue 0; returns its slot.
@@ -233,7 +233,7 @@ impl<E: Env> Harness<E> {
             opening.index().flush(to).await.unwrap();
         }
         self.recover(opening.index(), end);
-        self.index = opening.finish(&[]).await.unwrap();
+        self.index = opening.finish().await.unwrap();
         assert!(report.list().iter().all(|damage| damage.len == 0), "an index is rebuilt: nothing is lost");
     }
 
@@ -455,7 +455,7 @@ fn a_queue_goes_on_where_it_was_although_all_that_it_had_left_was_not_on_the_dev
         let report = DamageReport::default();
         let mut opening = Index::open(env, &dir, flushed, flushed, &report).await.unwrap();
         assert_eq!(opening.next_gap().await.unwrap(), None);
-        let index = opening.finish(&[]).await.unwrap();
+        let index = opening.finish().await.unwrap();
         let empty = QueueRange { min: QueueOffset(3), max: QueueOffset(3) };
         assert_eq!(index.range(topic, queue), Some(empty));
     });
@@ -871,7 +871,7 @@ fn a_queue_goes_on_where_it_was_after_a_retention_that_could_not_read() {
         let (env, report) = (sim.node("a"), DamageReport::default());
         let mut opening = Index::open(env, dir, LogPosition(0), end, &report).await.unwrap();
         assert_eq!(opening.next_gap().await.unwrap(), None);
-        let index = opening.finish(&[]).await.unwrap();
+        let index = opening.finish().await.unwrap();
         assert_eq!(index.range("kept", queue).map(|range| range.max), Some(QueueOffset(1)));
         assert_eq!(index.range("other", queue), None);
     });

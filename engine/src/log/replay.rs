@@ -96,9 +96,9 @@ impl<E: Env> Replay<'_, E> {
         LogPosition(self.at.position.min(self.to))
     }
 
-    /// Stretches (from, to) that cannot be read back, so far.
-    pub(crate) fn lost(&self) -> &[(u64, u64)] {
-        &self.lost
+    /// Stretches (from, to) that cannot be read back, since this was last asked.
+    pub(crate) fn take_lost(&mut self) -> impl Iterator<Item = (LogPosition, LogPosition)> {
+        self.lost.drain(..).map(|(from, to)| (LogPosition(from), LogPosition(to)))
     }
 
     /// Hands on the records of the next frames, in log order; false at the end. Damage is told and passed over.

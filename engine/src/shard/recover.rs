@@ -34,7 +34,6 @@ impl<E: Env> Recovery<'_, E> {
     /// Takes in the index's runs, and from the log what they do not cover. What is read of the log is written as runs
     /// on the way, so that the memory that this takes does not depend on how much is missing.
     pub(super) async fn run(self, mut opening: Opening<E>) -> Result<Recovered<E>, OpenError> {
-        let mut lost = Vec::new();
         while let Some((from, to)) = opening.next_gap().await? {
             let index = opening.index();
             tracing::warn!(
@@ -43,30 +42,32 @@ impl<E: Env> Recovery<'_, E> {
                 to = to.0,
                 "a part of the index is rebuilt from the log"
             );
-            lost.extend(self.read_stretch(index, from, to, false).await);
+            self.read_stretch(index, from, to, false).await;
             index.flush(to).await.map_err(OpenError::at(index.dir()))?;
         }
         let index = opening.index();
         let from = index.indexed_upto().min(self.delayed.upto()).min(self.half.upto());
-        lost.extend(self.read_stretch(index, from, self.log.committed(), true).await);
-        let index = opening.finish(&lost).await?;
+        self.read_stretch(index, from, self.log.committed(), true).await;
+        let index = opening.finish().await?;
         let Recovery { delayed, half, .. } = self;
         delayed.recovered();
         half.recovered();
         Ok(Recovered { index, delayed, half })
     }
 
-    /// Reads the log; returns what of it the index does not know, and could not be read back.
-    async fn read_stretch(
-        &self,
-        index: &Index<E>,
-        from: LogPosition,
-        to: LogPosition,
-        with_pending: bool,
-    ) -> Vec<(u64, u64)> {
-        let (indexed, mut told) = (index.indexed_upto().0, from.0);
+    /// Reads the log. What of it the index does not know, and cannot be read back, is marked before a run reaches beyond:
+    /// no start would look for it again.
+    async fn read_stretch(&self, index: &Index<E>, from: LogPosition, to: LogPosition, with_pending: bool) {
+        let (indexed, mut told) = (index.indexed_upto(), from.0);
         let mut replay = self.log.replay(from, to);
-        while replay.step(&mut |record| self.recover(index, record, with_pending)).await {
+        loop {
+            let is_more = replay.step(&mut |record| self.recover(index, record, with_pending)).await;
+            for (from, to) in replay.take_lost().filter(|(_, to)| *to > indexed) {
+                index.mark_lost(from.max(indexed), to);
+            }
+            if !is_more {
+                return;
+            }
             let at = replay.position();
             if index.flush_due(at)
                 && let Err(error) = index.flush(at).await
@@ -79,8 +80,6 @@ impl<E: Env> Recovery<'_, E> {
             }
             self.env.yield_now().await;
         }
-        let unknown = replay.lost().iter().filter(|(_, to)| *to > indexed);
-        unknown.map(|(from, to)| (indexed.max(*from), *to)).collect()
     }
 
     /// Brings what is derived up to date with a record that some of it does not know yet.

@@ -1,6 +1,8 @@
 //! Damage to every kind of file: the shard opens, serves what is whole and nothing else, and gives no offset twice.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::task::Poll;
 
 use ringmq_protocol::names::topics;
 
@@ -176,6 +178,39 @@ fn a_damaged_run_in_the_middle_is_rebuilt_and_the_newer_ones_are_kept() {
         assert!(kept == std::fs::read(&before[2]).unwrap());
         let told = shard.damage();
         assert_eq!((check(&shard, &acknowledged).await, told.len(), told[0].len), (1000, 1, 0));
+        shard.close().await;
+    });
+}
+
+/// A start that rebuilds a run over a stretch of the log that is lost ends right after it has put the run in place.
+#[test]
+fn a_start_that_was_cut_short_forgets_no_loss() {
+    on_disk(|env, dir| async move {
+        let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+        let kept = send(&shard, "alone", 0, b"before the stretch that will be lost").end;
+        committed(&shard, kept).await;
+        let lost = send(&shard, "alone", 0, b"in it").first_queue_offset;
+        for _ in 0..2 {
+            append_some(&shard, &mut Acknowledged::new(), 400).await;
+            shard.checkpoint().await;
+        }
+        shard.close().await;
+        let (rebuilt, segment) = (runs(&dir).remove(0), segments(&dir).remove(0));
+        std::fs::remove_file(&rebuilt).unwrap();
+        let len = std::fs::metadata(&segment).unwrap().len() - kept.0;
+        let segment = std::fs::File::options().write(true).open(&segment).unwrap();
+        segment.write_all_at(&vec![0; len as usize], kept.0).unwrap();
+
+        let mut opening = Box::pin(Shard::open(env.clone(), options(&dir)));
+        let in_place = std::future::poll_fn(|cx| {
+            let is_ready = opening.as_mut().poll(cx).is_ready();
+            if is_ready || rebuilt.exists() { Poll::Ready(is_ready) } else { Poll::Pending }
+        });
+        assert!(!in_place.await, "it was not cut short");
+        drop(opening);
+        let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+        let next = send(&shard, "alone", 0, b"the next").first_queue_offset;
+        assert!(next > lost, "an offset was given twice");
         shard.close().await;
     });
 }
