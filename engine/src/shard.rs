@@ -192,6 +192,10 @@ impl<E: Env> Shard<E> {
         let log = Log::open(env.clone(), log_options(&options), known, options.strict, &report).await?;
         let (log_min, log_end) = (log.min(), log.committed());
         let opening = Index::open(env.clone(), &dir, log_min, log_end, &report).await?;
+        if let Some(begin) = opening.log_should_begin() {
+            log.tell_missing_from(begin, &report);
+        }
+        OpenError::refuse_damage(options.strict, &report)?;
         // Nothing before the mark waits, and what is left of the log there need not have what settled the rest: a power
         // failure keeps any of the segments whose deletion had begun.
         let log_min = opening.index().log_min();
@@ -201,7 +205,8 @@ impl<E: Env> Shard<E> {
         };
         let delayed = open_pending(PendingKind::Delayed, "delayed").await?;
         let half = open_pending(PendingKind::Half, "half").await?;
-        let recovery = recover::Recovery { env: &env, shard: options.id, log: &log, delayed, half };
+        let recovery =
+            recover::Recovery { env: &env, options: &options, report: &report, log: &log, delayed, half };
         let recover::Recovered { index, delayed, half } = recovery.run(opening).await?;
         OpenError::refuse_damage(options.strict, &report)?;
         tracing::info!(shard = options.id.0, log_end = log.committed().0, "shard open");

@@ -10,7 +10,7 @@ use ringmq_env::Env;
 
 use super::keys::HotKeys;
 use super::retain::{Mark, damaged_key};
-use super::run::{self, Reader};
+use super::run::{self, Reader, Run};
 use super::table::Table;
 use super::{Index, Inner, State};
 use crate::damage::{Damage, DamageReport};
@@ -41,6 +41,9 @@ impl<E: Env> Index<E> {
         report: &DamageReport,
     ) -> Result<Opening<E>, OpenError> {
         env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
+        let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
+        let had_marks = present.iter().any(|entry| entry.name.starts_with(MARKS));
+        let told_before = report.list().len();
         let mut marked = Vec::new();
         let marks = MetaLog::open_what_is_whole(env.clone(), dir, MARKS, report, &mut |key, value| {
             marked.push(Mark::decode(key, value));
@@ -64,6 +67,7 @@ impl<E: Env> Index<E> {
         }
         ahead.iter().for_each(|(key, value)| marks.put(key, value));
         let damaged = apply_marks(&mut state, marked, dir, report);
+        let marks_are_whole = had_marks && report.list().len() == told_before;
         state.indexed = state.log_min;
         let listed = list_runs(&env, dir).await.map_err(OpenError::at(dir))?.into();
         let inner = Inner {
@@ -75,7 +79,16 @@ impl<E: Env> Index<E> {
             state: RefCell::new(state),
         };
         let (index, report) = (Index(Rc::new(inner)), report.clone());
-        Ok(Opening { index, listed, damaged, log_min: log_min.0, log_end: log_end.0, report })
+        Ok(Opening {
+            index,
+            listed,
+            damaged,
+            of_lost: Vec::new(),
+            marks_are_whole,
+            log_min: log_min.0,
+            log_end: log_end.0,
+            report,
+        })
     }
 }
 
@@ -161,6 +174,11 @@ pub(crate) struct Opening<E: Env> {
     listed: VecDeque<Listed>,
     /// Where the runs begin that were found damaged.
     damaged: Vec<u64>,
+    /// Runs of segments that are missing before the log's first one: all that says where their queues go on, until the
+    /// marks do.
+    of_lost: Vec<Listed>,
+    /// Nothing of the marks is missing, as far as can be told.
+    marks_are_whole: bool,
     log_min: u64,
     log_end: u64,
     report: DamageReport,
@@ -172,6 +190,11 @@ impl<E: Env> Opening<E> {
         &self.index
     }
 
+    /// Where the log should begin, as far as that is known: retention puts it on record before it removes a segment.
+    pub(crate) fn log_should_begin(&self) -> Option<LogPosition> {
+        self.marks_are_whole.then(|| LogPosition(self.index.0.state.borrow().marked_min))
+    }
+
     /// Takes in the runs up to the next gap, and returns that: the caller gives the messages of that stretch of the
     /// log to [`Index::recover`], flushes them as runs to its end, and calls again. `None`: all runs are in. A run
     /// that is damaged or does not fit is told, and removed.
@@ -180,7 +203,15 @@ impl<E: Env> Opening<E> {
         while let Some(run) = self.listed.pop_front() {
             let indexed = self.index.indexed_upto().0;
             let begins_before = self.index.0.state.borrow().runs.is_empty() && run.from <= indexed;
-            let problem = if run.to <= indexed {
+            let problem = if self.is_of_lost(&run) {
+                match self.apply(&run, false).await {
+                    Ok(_) => {
+                        self.of_lost.push(run);
+                        continue;
+                    }
+                    Err(problem) => Some(problem),
+                }
+            } else if run.to <= indexed {
                 // Expired, or merged into a longer one.
                 None
             } else if run.to > self.log_end {
@@ -209,7 +240,20 @@ impl<E: Env> Opening<E> {
         Ok(None)
     }
 
+    /// Takes the run in.
     async fn load(&self, listed: &Listed) -> Result<(), String> {
+        let run = self.apply(listed, true).await?;
+        let mut state = self.index.0.state.borrow_mut();
+        state.indexed = run.header.to;
+        let mut runs = state.runs.to_vec();
+        runs.push(Rc::new(run));
+        state.runs = Rc::new(runs);
+        Ok(())
+    }
+
+    /// Takes in what the run says of where its queues are; if its messages are not there any more, no more than where the
+    /// queues go on.
+    async fn apply(&self, listed: &Listed, is_kept: bool) -> Result<Run, String> {
         let index = &*self.index.0;
         let (run, directory) = index.reader.load(&listed.path).await.map_err(|error| error.to_string())?;
         if (run.header.from, run.header.to) != (listed.from, listed.to) {
@@ -221,30 +265,50 @@ impl<E: Env> Opening<E> {
         for part in directory.extents.chunks(SLICE) {
             for extent in part {
                 let topic = directory.topic(extent).expect("looked at above");
-                index.state.borrow_mut().table.apply_extent(topic, extent);
+                let table = &mut index.state.borrow_mut().table;
+                table.apply_extent(topic, extent);
+                if !is_kept {
+                    table.raise_known_min(topic, extent, extent.end());
+                }
             }
             index.env.yield_now().await;
         }
-        let mut state = index.state.borrow_mut();
-        state.indexed = run.header.to;
-        let mut runs = state.runs.to_vec();
-        runs.push(Rc::new(run));
-        state.runs = Rc::new(runs);
-        Ok(())
+        Ok(run)
     }
 
     /// The index, once it is up to date.
     pub(crate) async fn finish(self) -> Result<Index<E>, OpenError> {
-        let Opening { index, log_min, damaged, .. } = self;
+        if let Some((from, to)) = self.lost_before() {
+            self.index.mark_lost(from, to);
+        }
+        let Opening { index, log_min, damaged, of_lost, .. } = self;
         // Their runs are gone, durably.
         damaged.iter().for_each(|from| index.0.marks.delete(&damaged_key(*from)));
         index.skip_lost().await;
         // What recovery found of the log is on the device.
         match index.set_log_min(LogPosition(log_min), LOG_END).await {
             // What has expired is only kept for longer.
-            Err(error) if is_full(&error) => {}
+            Err(error) if is_full(&error) => return Ok(index),
             other => other.map_err(OpenError::at(&index.0.dir))?,
         }
+        // The marks say now where their queues go on.
+        for run in &of_lost {
+            index.0.env.remove_file(&run.path).await.map_err(OpenError::at(&run.path))?;
+        }
         Ok(index)
+    }
+
+    /// Whether a run covers what is missing of the log before its first segment: it has not expired.
+    fn is_of_lost(&self, run: &Listed) -> bool {
+        run.to <= self.log_min && run.to > self.index.0.state.borrow().marked_min
+    }
+
+    /// What is missing of the log before its first segment, and in no run.
+    fn lost_before(&self) -> Option<(LogPosition, LogPosition)> {
+        let begin = self.log_should_begin()?.0;
+        let from = self.of_lost.iter().map(|run| run.to).fold(begin, u64::max);
+        let state = self.index.0.state.borrow();
+        let to = state.runs.first().map_or(self.log_min, |run| run.header.from.min(self.log_min));
+        (from < to).then_some((LogPosition(from), LogPosition(to)))
     }
 }

@@ -192,12 +192,14 @@ impl<E: Env> Index<E> {
     }
 
     /// The log between the positions cannot be read back. On record it is before the next run is
-    /// ([`Index::flush`] and [`Index::set_log_min`] flush the marks).
+    /// ([`Index::flush`] and [`Index::set_log_min`] flush the marks). Queues may have gone on behind what was lost
+    /// before: of two losses that begin together the longer counts.
     pub(crate) fn mark_lost(&self, from: LogPosition, to: LogPosition) {
         let mut state = self.0.state.borrow_mut();
-        state.lost.retain(|(known, _)| *known != from.0);
-        state.lost.push((from.0, to.0));
-        self.0.marks.put(&lost_key(from.0), &to.0.to_le_bytes());
+        let known = state.lost.extract_if(.., |(known, _)| *known == from.0);
+        let to = known.fold(to.0, |to, (_, known)| to.max(known));
+        state.lost.push((from.0, to));
+        self.0.marks.put(&lost_key(from.0), &to.to_le_bytes());
     }
 
     /// After a loss at the log's end nobody knows how many messages a queue had there: queues without a newer message
@@ -340,7 +342,7 @@ impl<E: Env> Index<E> {
 
 impl Table {
     /// Raises the minimum of a queue that has messages in a run.
-    fn raise_known_min(&mut self, topic: &str, extent: &Extent, min: i64) {
+    pub(super) fn raise_known_min(&mut self, topic: &str, extent: &Extent, min: i64) {
         if let Some(slot) = self.find(topic, QueueId(extent.queue)) {
             let since = self.since(slot);
             let queue = self.queue_mut(slot);

@@ -128,6 +128,11 @@ impl<E: Env> Replay<'_, E> {
         if found.is_some() {
             return found;
         }
+        // What was only misread must not count as lost for good.
+        self.scanner.forget();
+        if let Some(frame) = self.scanner.frame(at.position).await.filter(chained) {
+            return Some(frame);
+        }
         let found = self.scanner.find(at.position + 1, self.to, |header| header.epoch >= at.epoch).await;
         let base = found.as_ref().map_or(self.to, |frame| frame.header.base);
         self.lose(at.position, base);

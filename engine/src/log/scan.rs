@@ -73,6 +73,11 @@ impl<'a, E: Env> Scanner<'a, E> {
     /// Lays one more entry over what the disk has, the newest.
     pub(crate) fn lay_over(&mut self, tail: TailRecord) {
         self.tails.push(tail);
+        self.forget();
+    }
+
+    /// The next bytes come from the disk.
+    pub(crate) fn forget(&mut self) {
         self.window.clear();
     }
 

@@ -102,7 +102,7 @@ impl<E: Env> Shard<E> {
         Ok(shard.finish(reading))
     }
 
-    /// The offset that a search by store time gives, as RocketMQ's `searchOffsetByTime` (part C.12).
+    /// The offset that a search by store time gives, as RocketMQ's `searchOffsetByTime`.
     pub async fn offset_by_time(
         &self,
         topic: &str,

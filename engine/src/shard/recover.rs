@@ -3,9 +3,10 @@
 use ringmq_env::{Env, mutant};
 use ringmq_protocol::record::RecordView;
 
-use super::OpenError;
 use super::lmq;
 use super::message::{Indexed, offsets_of};
+use super::{OpenError, ShardOptions};
+use crate::damage::DamageReport;
 use crate::index::{Index, IndexEntry, Opening, key_hash};
 use crate::log::{Log, ScannedRecord};
 use crate::pending::{Pending, kind_of, settled_by};
@@ -17,7 +18,8 @@ const TELL_EACH: u64 = 1 << 30;
 /// An open log, and the tables of waiting records as they were last saved.
 pub(super) struct Recovery<'a, E: Env> {
     pub env: &'a E,
-    pub shard: ShardId,
+    pub options: &'a ShardOptions,
+    pub report: &'a DamageReport,
     pub log: &'a Log<E>,
     pub delayed: Pending<E>,
     pub half: Pending<E>,
@@ -37,17 +39,17 @@ impl<E: Env> Recovery<'_, E> {
         while let Some((from, to)) = opening.next_gap().await? {
             let index = opening.index();
             tracing::warn!(
-                shard = self.shard.0,
+                shard = self.options.id.0,
                 from = from.0,
                 to = to.0,
                 "a part of the index is rebuilt from the log"
             );
-            self.read_stretch(index, from, to, false).await;
+            self.read_stretch(index, from, to, false).await?;
             index.flush(to).await.map_err(OpenError::at(index.dir()))?;
         }
         let index = opening.index();
         let from = index.indexed_upto().min(self.delayed.upto()).min(self.half.upto());
-        self.read_stretch(index, from, self.log.committed(), true).await;
+        self.read_stretch(index, from, self.log.committed(), true).await?;
         let index = opening.finish().await?;
         let Recovery { delayed, half, .. } = self;
         delayed.recovered();
@@ -56,8 +58,14 @@ impl<E: Env> Recovery<'_, E> {
     }
 
     /// Reads the log. What of it the index does not know, and cannot be read back, is marked before a run reaches beyond:
-    /// no start would look for it again.
-    async fn read_stretch(&self, index: &Index<E>, from: LogPosition, to: LogPosition, with_pending: bool) {
+    /// no start would look for it again. A start that is refused for it leaves no such run.
+    async fn read_stretch(
+        &self,
+        index: &Index<E>,
+        from: LogPosition,
+        to: LogPosition,
+        with_pending: bool,
+    ) -> Result<(), OpenError> {
         let (indexed, mut told) = (index.indexed_upto(), from.0);
         let mut replay = self.log.replay(from, to);
         loop {
@@ -65,18 +73,19 @@ impl<E: Env> Recovery<'_, E> {
             for (from, to) in replay.take_lost().filter(|(_, to)| *to > indexed) {
                 index.mark_lost(from.max(indexed), to);
             }
+            OpenError::refuse_damage(self.options.strict, self.report)?;
             if !is_more {
-                return;
+                return Ok(());
             }
             let at = replay.position();
             if index.flush_due(at)
                 && let Err(error) = index.flush(at).await
             {
-                tracing::warn!(shard = self.shard.0, %error, "a rebuilt part of the index stays in memory");
+                tracing::warn!(shard = self.options.id.0, %error, "a rebuilt part of the index stays in memory");
             }
             if at.0.saturating_sub(told) >= TELL_EACH {
                 told = at.0;
-                tracing::info!(shard = self.shard.0, at = at.0, to = to.0, "reading the log");
+                tracing::info!(shard = self.options.id.0, at = at.0, to = to.0, "reading the log");
             }
             self.env.yield_now().await;
         }
@@ -84,7 +93,7 @@ impl<E: Env> Recovery<'_, E> {
 
     /// Brings what is derived up to date with a record that some of it does not know yet.
     fn recover(&self, index: &Index<E>, record: ScannedRecord<'_>, with_pending: bool) {
-        let (shard, position) = (self.shard, record.position);
+        let (shard, position) = (self.options.id, record.position);
         let view = match RecordView::decode(record.bytes) {
             Ok(view) => view,
             Err(error) => {

@@ -198,8 +198,11 @@ fn a_start_that_was_cut_short_forgets_no_loss() {
         let (rebuilt, segment) = (runs(&dir).remove(0), segments(&dir).remove(0));
         std::fs::remove_file(&rebuilt).unwrap();
         let len = std::fs::metadata(&segment).unwrap().len() - kept.0;
-        let segment = std::fs::File::options().write(true).open(&segment).unwrap();
+        let segment = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
         segment.write_all_at(&vec![0; len as usize], kept.0).unwrap();
+
+        is_refused_twice(&env, &dir).await;
+        assert!(!rebuilt.exists());
 
         let mut opening = Box::pin(Shard::open(env.clone(), options(&dir)));
         let in_place = std::future::poll_fn(|cx| {
@@ -210,8 +213,56 @@ fn a_start_that_was_cut_short_forgets_no_loss() {
         drop(opening);
         let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
         let next = send(&shard, "alone", 0, b"the next").first_queue_offset;
-        assert!(next > lost, "an offset was given twice");
+        assert!(next.0 > lost.0 + 1, "an offset was given twice, or nothing was lost");
         shard.close().await;
+    });
+}
+
+/// Whoever restores a file because a strict start was refused must find the store as it was.
+async fn is_refused_twice<E: Env>(env: &E, dir: &Path) {
+    for _ in 0..2 {
+        let opened = Shard::open(env.clone(), ShardOptions { strict: true, ..options(dir) }).await;
+        assert!(matches!(opened.err(), Some(OpenError::Strict { .. })));
+    }
+}
+
+/// A queue had nothing outside of the first segment: the run of that says where it goes on.
+#[test]
+fn a_missing_first_segment_is_told_and_its_queues_go_on() {
+    on_disk(|env, dir| async move {
+        let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+        send(&shard, "alone", 0, b"one");
+        let last = send(&shard, "alone", 0, b"another");
+        committed(&shard, last.end).await;
+        shard.checkpoint().await;
+        append_some(&shard, &mut Acknowledged::new(), 400).await;
+        shard.close().await;
+        let (first, elsewhere) = (segments(&dir).remove(0), dir.join("elsewhere"));
+        std::fs::rename(&first, &elsewhere).unwrap();
+        is_refused_twice(&env, &dir).await;
+        std::fs::rename(&elsewhere, &first).unwrap();
+        let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+        assert_eq!((shard.damage(), whole_queue(&shard, "alone", 0).await.len()), (vec![], 2));
+        shard.close().await;
+
+        std::fs::remove_file(&first).unwrap();
+        let mut given = last.first_queue_offset;
+        for is_first in [true, false] {
+            let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+            let told = shard.damage();
+            assert!(told.iter().all(|damage| damage.what.contains("oldest segments are missing")));
+            assert_eq!(
+                (told.len(), told.iter().any(|damage| damage.len > 0)),
+                (usize::from(is_first), is_first)
+            );
+            let range = shard.queue_range("alone", QueueId(0)).unwrap();
+            assert!(range.min > last.first_queue_offset, "what is lost is not there");
+            let next = send(&shard, "alone", 0, b"next");
+            assert!(next.first_queue_offset > given, "an offset was given twice");
+            given = next.first_queue_offset;
+            committed(&shard, next.end).await;
+            shard.close().await;
+        }
     });
 }
 

@@ -403,6 +403,14 @@ impl Model {
                 );
                 self.harmed += u64::from(message.end <= sure);
             }
+            // Where the log goes on behind what is lost of it, offsets are passed over; but of a queue nothing else may be left.
+            let again = known[n..].iter().find(|message| !message.is_hole() && message.end <= committed);
+            let begins_anew = n == 0 || !self.is_harmed_in_segments_alone();
+            assert!(
+                again.is_none() || begins_anew,
+                "{queue:?} gives {n} again, which was {again:?}: {:?}",
+                self.harm
+            );
             let lost = known.iter().enumerate().skip(n).filter(|(_, message)| !message.is_hole());
             self.lost.extend(lost.map(|(offset, message)| (index, offset, *message)));
             self.forget_from(index, n);
@@ -429,8 +437,12 @@ impl Model {
 
     /// Whether harm to the log or its tail journal can have taken messages. Whatever happens to the index takes none.
     fn is_harmed_in_log(&self) -> bool {
-        let is_segment = |path: &Path| path.parent().is_some_and(|parent| parent.ends_with("log"));
-        self.has_lost_tail() || self.harm.iter().any(|harm| is_segment(&harm.path))
+        self.has_lost_tail() || self.harm.iter().any(is_in_segment)
+    }
+
+    /// Whether what else says where queues go on is there.
+    fn is_harmed_in_segments_alone(&self) -> bool {
+        self.harm.iter().all(is_in_segment)
     }
 
     fn has_lost_tail(&self) -> bool {
@@ -513,4 +525,9 @@ impl Model {
         let (topic, id) = self.gone[n];
         Some((TOPICS[topic], id))
     }
+}
+
+/// Whether a segment of the log was harmed.
+fn is_in_segment(harm: &Harm) -> bool {
+    harm.path.parent().is_some_and(|parent| parent.ends_with("log"))
 }
