@@ -1,5 +1,4 @@
-//! Delay levels and timer messages: what the broker was told of them, and how a message says when it is due (D.4,
-//! D.5).
+//! Delay levels and timer messages: what the broker was told of them, and how a message says when it is due.
 
 use ringmq_protocol::properties::names as property;
 

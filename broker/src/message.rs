@@ -326,7 +326,7 @@ pub struct ControlRequest {
 /// What one core asks another while a task waits for the answer.
 #[derive(Debug)]
 pub enum Call {
-    /// Of core 0: create the topic that a send names, if it may be (D.13).
+    /// Of core 0: create the topic that a send names, if it may be.
     CreateTopic {
         /// The topic.
         topic: String,

@@ -1,5 +1,5 @@
-//! The one table from what can go wrong on the data path to RocketMQ's response codes and remarks (parts D.1, D.29,
-//! D.30). Clients retry by the code and people search for the text, so both are Java's wherever Java has them.
+//! The one table from what can go wrong on the data path to RocketMQ's response codes and remarks. Clients retry by the
+//! code and people search for the text, so both are Java's wherever Java has them.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Which messages of a queue a pull wants, decided by the hash of their tag (D.9). The consumer compares the tags
+//! Which messages of a queue a pull wants, decided by the hash of their tag. The consumer compares the tags
 //! themselves afterwards, because hashes may collide.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Transactions (D.7): what a half message says, when its producer is asked for it, and what a request to end it must
+//! Transactions: what a half message says, when its producer is asked for it, and what a request to end it must
 //! match. The shard that owns the real queue keeps the half message, and appends its outcome.
 
 use std::time::Duration;

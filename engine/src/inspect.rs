@@ -92,6 +92,14 @@ pub async fn inspect_shard<E: Env>(
     Ok(found)
 }
 
+/// Checks the metadata log of a node's topics and groups, in `dir`. How many entries it has, and what is damaged: a start
+/// refuses those. Changes nothing; the store must not be in use.
+pub async fn inspect_metadata<E: Env>(env: &E, dir: &Path) -> Result<(u64, Vec<Damage>), OpenError> {
+    let report = DamageReport::default();
+    let entries = meta::check(env, dir, "meta", &report).await?;
+    Ok((entries, report.list()))
+}
+
 fn count<E: Env>(
     found: &mut Inspection,
     id: ShardId,

@@ -23,7 +23,7 @@ pub use damage::{Damage, DamageReport};
 #[cfg(feature = "bench")]
 pub use index::BenchIndex;
 pub use index::TopicHandle;
-pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_shard};
+pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_metadata, inspect_shard};
 pub use meta::MetaLog;
 pub use shard::{
     DeleteReason, Indexed, Known, OpenError, Retained, RetentionPolicy, SHADOW_LEN, Shard, ShardOptions,

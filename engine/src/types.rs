@@ -365,7 +365,7 @@ pub enum ReadError {
     },
 }
 
-/// Which of two answers a search by time gives when no message has exactly that time (part C.12).
+/// Which of two answers a search by time gives when no message has exactly that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// The first message at or after the time.

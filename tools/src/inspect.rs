@@ -8,8 +8,8 @@ use std::sync::mpsc::sync_channel;
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use ringmq_engine::{
-    Inspection, OpenError, PhysicalOffset, Shard, ShardId, ShardOptions, StoreMeta, find_record,
-    inspect_shard,
+    Damage, DamageReport, Inspection, MetaLog, OpenError, PhysicalOffset, Shard, ShardId, ShardOptions,
+    StoreMeta, find_record, inspect_metadata, inspect_shard,
 };
 use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
 use ringmq_env::process::LockFile;
@@ -109,6 +109,14 @@ async fn check_all(
         damaged += found.damage.len();
         show(out, id, &dir, &found)?;
     }
+    let dir = question.data.join("meta");
+    // Only a broker has one, from its first start on.
+    if dir.is_dir() {
+        let (entries, found) = inspect_metadata(env, &dir).await?;
+        damaged += found.len();
+        writeln!(out, "{entries} topics, groups and their permissions in {}", dir.display())?;
+        show_damage(out, &found)?;
+    }
     Ok(damaged)
 }
 
@@ -135,10 +143,11 @@ fn show(out: &mut String, id: ShardId, dir: &Path, found: &Inspection) -> std::f
             "  {topic} queue {queue}: {messages} messages, offsets {first}..={last}, {bytes} bytes"
         )?;
     }
-    for damage in damage {
-        writeln!(out, "  DAMAGE {damage}")?;
-    }
-    Ok(())
+    show_damage(out, damage)
+}
+
+fn show_damage(out: &mut String, damage: &[Damage]) -> std::fmt::Result {
+    damage.iter().try_for_each(|damage| writeln!(out, "  DAMAGE {damage}"))
 }
 
 fn show_record(out: &mut String, record: &[u8]) -> anyhow::Result<()> {
@@ -154,12 +163,13 @@ fn show_record(out: &mut String, record: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the shard as a start does, and closes it.
+/// Opens the shard and its consumer offsets as a start does, and closes them.
 async fn repair(env: &GlommioEnv, data: &Path, id: ShardId, store_id: u64) -> Result<(), OpenError> {
+    let dir = StoreMeta::shard_dir(data, id);
     let options = ShardOptions {
         id,
         store_id,
-        dir: StoreMeta::shard_dir(data, id),
+        dir: dir.clone(),
         sync_flush: true,
         flush_interval_ms: 500,
         segment_size: 128 << 20,
@@ -174,5 +184,7 @@ async fn repair(env: &GlommioEnv, data: &Path, id: ShardId, store_id: u64) -> Re
     };
     let shard = Shard::open(env.clone(), options).await?;
     shard.close().await;
+    MetaLog::open_what_is_whole(env.clone(), &dir, "offsets", &DamageReport::default(), &mut |_, _| {})
+        .await?;
     Ok(())
 }

@@ -159,6 +159,38 @@ fn a_store_of_a_newer_version_is_refused() {
 }
 
 #[test]
+fn an_inspection_sees_the_damage_of_every_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::server(dir.path(), &[]);
+    running.signal(Signal::TERM);
+    running.end();
+    let inspect = |more: &[&str]| {
+        let output = output(&[&["inspect", "--data", dir.path().to_str().unwrap()], more].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, said) = inspect(&[]);
+    assert!(status == Some(0) && said.contains("topics, groups") && !said.contains("DAMAGE"), "{said}");
+
+    let damage = |path: &str| {
+        let path = dir.path().join(path);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[3] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+    };
+    // Of a metadata log, one file is in use; what is damaged here is the magic of both.
+    ["shards/000/offsets.a", "shards/000/offsets.b"].into_iter().for_each(damage);
+    let (status, said) = inspect(&[]);
+    assert!(status == Some(1) && said.contains("offsets.") && said.contains("DAMAGE"), "{said}");
+    let (status, said) = inspect(&["--repair"]);
+    assert_eq!(status, Some(0), "{said}");
+
+    ["meta/meta.a", "meta/meta.b"].into_iter().for_each(damage);
+    let (status, said) = inspect(&["--repair"]);
+    assert!(status == Some(1) && said.contains("meta.") && said.contains("DAMAGE"), "{said}");
+    assert!(refused(&["broker", "--port", "0", "--data", dir.path().to_str().unwrap()]).contains("meta."));
+}
+
+#[test]
 fn broker_and_name_server_do_not_share_a_port() {
     let dir = tempfile::tempdir().unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! Queue locks of orderly consumers (RocketMQ's RebalanceLockManager, D.2). Core 0 owns them; they live in memory
+//! Queue locks of orderly consumers (RocketMQ's RebalanceLockManager). Core 0 owns them; they live in memory
 //! alone, because a client renews its locks every 20 s and takes them again after a restart.
 
 use std::collections::HashMap;

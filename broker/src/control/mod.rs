@@ -28,7 +28,7 @@ pub use state::{ControlSettings, ControlState, Effects, Forget, Notify, RestoreE
 /// Most entries of one slice of the topic or group list (Java's splitMetadataSize).
 pub const MAX_PAGE: usize = 2000;
 
-/// The slice of a list that an admin tool asks for (B.6). A request with none of the three asks for all of it.
+/// The slice of a list that an admin tool asks for. A request with none of the three asks for all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// How many entries the caller has already.

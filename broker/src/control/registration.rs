@@ -1,4 +1,4 @@
-//! Registration with the name servers: what is sent, what the answer says, and when the next one is due (E.4, E.5).
+//! Registration with the name servers: what is sent, what the answer says, and when the next one is due.
 //!
 //! A registration carries the whole topic table, and goes out when something of it changes and every period. So a name
 //! server that was restarted, or that missed one, is right again with the next. Where a few topics of a large table

@@ -1,5 +1,5 @@
 //! The answer of GET_BROKER_RUNTIME_INFO (28): what `mqadmin clusterList` and `brokerStatus`, the dashboard and the
-//! exporter show of a broker (I.3).
+//! exporter show of a broker.
 //!
 //! The exporter reads most keys without looking whether they are there, and drops the whole broker when one is not:
 //! every key stays, with 0 where RingMQ has nothing of the kind (thread pool queues, transient store buffers).
@@ -229,7 +229,7 @@ mod tests {
         })
     }
 
-    /// What rocketmq-exporter reads without looking whether it is there (I.5), and mqadmin clusterList (I.1).
+    /// What rocketmq-exporter reads without looking whether it is there, and mqadmin clusterList.
     const NEEDED: &str = "bootTimestamp brokerVersion commitLogDirCapacity commitLogDiskRatio commitLogMaxOffset \
         commitLogMinOffset consumeQueueDiskRatio dispatchBehindBytes dispatchMaxBuffer earliestMessageTimeStamp \
         getFoundTps getMessageEntireTimeMax getMissTps getTotalTps getTransferredTps msgGetTotalTodayMorning \

@@ -1,4 +1,4 @@
-//! Delayed messages on their way in: when they are due, and under which topic they wait (D.4, D.5).
+//! Delayed messages on their way in: when they are due, and under which topic they wait.
 
 use std::sync::Arc;
 

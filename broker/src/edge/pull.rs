@@ -1,4 +1,4 @@
-//! Pulls (11, 361): Java's checks in Java's order (D.30), the filter, and the limits of one answer (C.12).
+//! Pulls (11, 361): Java's checks in Java's order, the filter, and the limits of one answer.
 
 use std::rc::Rc;
 use std::sync::Arc;

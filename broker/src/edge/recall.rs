@@ -1,4 +1,4 @@
-//! Recalls of timer messages (370): Java's checks in Java's order (D.6), and the handles by which they are recalled.
+//! Recalls of timer messages (370): Java's checks in Java's order, and the handles by which they are recalled.
 
 use std::rc::Rc;
 

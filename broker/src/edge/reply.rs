@@ -1,4 +1,4 @@
-//! Replies to requests (324, 325): checked like a send, handed to the producer that waits (326), and stored (D.14).
+//! Replies to requests (324, 325): checked like a send, handed to the producer that waits (326), and stored.
 
 use ringmq_env::Env;
 use ringmq_protocol::codes::request;

@@ -1,4 +1,4 @@
-//! Sends (10, 310, 320): Java's checks in Java's order (D.1), the choice of the queue, and what the broker does to
+//! Sends (10, 310, 320): Java's checks in Java's order, the choice of the queue, and what the broker does to
 //! the properties.
 
 use std::rc::Rc;

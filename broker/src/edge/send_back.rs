@@ -1,4 +1,4 @@
-//! Messages that a consumer sends back (36): Java's checks in Java's order (D.8), and the message that is stored for it,
+//! Messages that a consumer sends back (36): Java's checks in Java's order, and the message that is stored for it,
 //! in the group's retry topic after a delay, or with its dead letters.
 
 use std::rc::Rc;

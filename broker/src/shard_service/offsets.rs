@@ -23,7 +23,7 @@ impl<E: Env> ShardService<E> {
         AnswerBody::Success
     }
 
-    /// The group's committed offset; or 0 for a group without one, where nothing of the queue is lost by it (D.12).
+    /// The group's committed offset; or 0 for a group without one, where nothing of the queue is lost by it.
     pub(super) fn committed_offset(&self, group: &str, queue: &QueueRef, set_zero: bool) -> AnswerBody {
         let QueueRef { topic, queue_id } = queue;
         if let Some(offset) = self.offsets.borrow().get(group, topic, *queue_id) {

@@ -23,14 +23,6 @@ pub enum Fatal {
         /// What the kernel said.
         error: io::Error,
     },
-    /// A file without which the store has no meaning is damaged.
-    #[error("{path} is damaged: {detail}", path = .path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        detail: String,
-    },
     /// io_uring itself failed.
     #[error("io_uring failed: {error}")]
     Ring {
@@ -45,7 +37,6 @@ impl Fatal {
         match self {
             Fatal::Sync { .. } => 81,
             Fatal::Write { .. } => 82,
-            Fatal::Damaged { .. } => 83,
             Fatal::Ring { .. } => 84,
         }
     }

@@ -1,4 +1,4 @@
-//! The body of SEND_BATCH_MESSAGE (320): small messages back to back (part A.13).
+//! The body of SEND_BATCH_MESSAGE (320): small messages back to back.
 
 /// Bytes of a message beside its body and its properties.
 const FIXED_LEN: usize = 5 * 4 + 2;

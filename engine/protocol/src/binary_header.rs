@@ -1,4 +1,4 @@
-//! The ROCKETMQ binary header (part A.4).
+//! The ROCKETMQ binary header.
 
 use std::borrow::Cow;
 

@@ -118,7 +118,7 @@ impl Command {
         );
     }
 
-    /// Appends the whole frame with a ROCKETMQ header, in which codes above 32767 do not survive (part A.4).
+    /// Appends the whole frame with a ROCKETMQ header, in which codes above 32767 do not survive.
     pub fn encode_binary(&self, out: &mut BytesMut) {
         let start = out.len();
         out.put_slice(&[0; PREFIX_BYTES]);

@@ -1,4 +1,4 @@
-//! The frame: `i32 length | u8 serialize type, u24 header length | header | body` (part A.1 of the protocol notes).
+//! The frame: `i32 length | u8 serialize type, u24 header length | header | body`.
 
 use crate::header::{Header, HeaderError, SerializeType};
 pub use crate::json_header::Forms;

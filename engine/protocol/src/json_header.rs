@@ -1,4 +1,4 @@
-//! The JSON header (part A.2), read in place and as leniently as fastjson reads it.
+//! The JSON header, read in place and as leniently as fastjson reads it.
 
 mod forms;
 mod usual;

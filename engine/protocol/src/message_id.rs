@@ -1,4 +1,4 @@
-//! Message ids (part C.4): the broker's offset ids and the producers' unique keys.
+//! Message ids: the broker's offset ids and the producers' unique keys.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

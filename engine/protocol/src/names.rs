@@ -1,4 +1,4 @@
-//! Names of topics and groups: what is allowed, with Java's own remarks, and which belong to the system (part D.0).
+//! Names of topics and groups: what is allowed, with Java's own remarks, and which belong to the system.
 
 /// Longest topic that is neither a retry nor a DLQ topic.
 pub const TOPIC_MAX_LENGTH: usize = 127;

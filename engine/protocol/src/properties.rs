@@ -1,4 +1,4 @@
-//! Message properties: `name 0x01 value 0x02 name 0x01 value 0x02 …` (part C.2).
+//! Message properties: `name 0x01 value 0x02 name 0x01 value 0x02 …`.
 
 use memchr::memchr_iter;
 use smallvec::SmallVec;
@@ -174,7 +174,7 @@ pub fn keys(value: &str) -> impl Iterator<Item = &str> {
     value.split(' ').filter(|key| !key.is_empty())
 }
 
-/// The tags code of the property TAGS (part C.3): Java's `hashCode` of the text, sign-extended; 0 without tags.
+/// The tags code of the property TAGS: Java's `hashCode` of the text, sign-extended; 0 without tags.
 pub fn tags_code(tags: &str) -> i64 {
     i64::from(java_hash(tags))
 }

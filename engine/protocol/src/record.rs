@@ -1,4 +1,4 @@
-//! The stored record, byte for byte Java's (part C.1): what a pull delivers is what was stored.
+//! The stored record, byte for byte Java's: what a pull delivers is what was stored.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;

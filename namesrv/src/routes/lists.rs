@@ -12,7 +12,7 @@ pub struct Route<'a> {
 }
 
 impl Route<'_> {
-    /// Keeps what a client of `zone` is to see: brokers of that zone, and those without a master (E.9).
+    /// Keeps what a client of `zone` is to see: brokers of that zone, and those without a master.
     pub fn keep_zone(&mut self, zone: &str) {
         let seen = |broker: &BrokerData| {
             let same = broker.zone.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(zone));

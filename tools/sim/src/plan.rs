@@ -13,7 +13,7 @@ use ringmq_env::sim::{CERTAIN, Fault, Faults, Severity};
 pub enum Level {
     /// One shard's storage, and crash upon crash.
     Shard,
-    /// Brokers, a name server and clients on a network.
+    /// Brokers, one or two name servers and clients on a network.
     Node,
 }
 

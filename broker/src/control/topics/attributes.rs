@@ -1,4 +1,4 @@
-//! Topic attributes: `+name=value,-name` as RocketMQ's admin tools send them (D.25).
+//! Topic attributes: `+name=value,-name` as RocketMQ's admin tools send them.
 
 use std::collections::BTreeMap;
 

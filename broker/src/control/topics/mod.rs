@@ -178,7 +178,7 @@ impl TopicTable {
         }))
     }
 
-    /// The topic of a send, created from its default topic if it is not there (D.13).
+    /// The topic of a send, created from its default topic if it is not there.
     pub fn auto_create(
         &mut self,
         ask: &AutoCreate<'_>,

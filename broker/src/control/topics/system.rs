@@ -1,4 +1,4 @@
-//! The topics that every broker has (D.0). They are made anew from the options at each start, and never stored.
+//! The topics that every broker has. They are made anew from the options at each start, and never stored.
 
 use ringmq_protocol::body::{TopicConfig, perm};
 use ringmq_protocol::names::{self, topics};

@@ -1,4 +1,4 @@
-//! The body of REGISTER_BROKER (103), plain or compressed (part E.4).
+//! The body of REGISTER_BROKER (103), plain or compressed.
 
 use std::io::Read;
 

@@ -1,4 +1,4 @@
-//! Headers of POP (D.10): a broker hands messages out one by one, and each is acknowledged by its handle.
+//! Headers of POP: a broker hands messages out one by one, and each is acknowledged by its handle.
 
 use super::ext_header;
 

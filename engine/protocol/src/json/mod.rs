@@ -1,6 +1,6 @@
 //! fastjson's JSON: what RocketMQ's Java side writes, and everything that it reads.
 //!
-//! Java writes integer and object keys without quotes (part A.15), which is no JSON; and it reads numbers in strings,
+//! Java writes integer and object keys without quotes, which is no JSON; and it reads numbers in strings,
 //! single quotes, bare keys and null for anything. Both ways go through serde.
 
 mod de;
