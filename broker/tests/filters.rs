@@ -87,6 +87,8 @@ fn a_held_pull_is_woken_by_messages_that_match_alone() {
         assert_eq!(number(&answer, "nextBeginOffset"), 8);
         assert!(sim.now().since(before) < Duration::from_secs(1));
         let held = client.send_all(vec![pull_as_subscribed("g", 8, 5_000, 5)]).await[0];
+        // A pull that came after them would be answered at once.
+        sim.sleep(Duration::from_secs(1)).await;
         send_prices(&mut producer, 8..10).await;
         let answer = client.answer(held).await;
         assert_eq!(answer.code, response::PULL_NOT_FOUND);

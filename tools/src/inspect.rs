@@ -188,3 +188,34 @@ async fn repair(env: &GlommioEnv, data: &Path, id: ShardId, store_id: u64) -> Re
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repair_mends_consumer_offsets_as_a_start_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().to_owned();
+        run_cores(1, &CoreOptions::unpinned(), move |_, env| async move {
+            let (id, dir) = (ShardId(0), StoreMeta::shard_dir(&data, ShardId(0)));
+            repair(&env, &data, id, 1).await.unwrap();
+            let offsets = MetaLog::open(env.clone(), &dir, "offsets", &mut |_, _| {}).await.unwrap();
+            for key in ["whole", "damaged", "behind it"] {
+                offsets.put(key.as_bytes(), b"offset");
+                offsets.flush().await.unwrap();
+            }
+            let path = dir.join("offsets.a");
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = bytes.windows(7).position(|bytes| bytes == b"damaged").unwrap();
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            let damage = async || inspect_shard(&env, &dir, id, 1).await.unwrap().damage.len();
+            assert_eq!(damage().await, 1);
+            repair(&env, &data, id, 1).await.unwrap();
+            assert_eq!(damage().await, 0);
+        })
+        .unwrap()
+        .join();
+    }
+}

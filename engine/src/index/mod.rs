@@ -87,7 +87,7 @@ struct State {
     indexed: u64,
     log_min: u64,
     /// The `log_min` that the marks have, or have staged.
-    marked_min: u64,
+    marked_min: Option<u64>,
     /// Stretches (from, to) of the log that could not be read back when it was opened.
     lost: Vec<(u64, u64)>,
     bytes_written: u64,

@@ -41,8 +41,6 @@ impl<E: Env> Index<E> {
         report: &DamageReport,
     ) -> Result<Opening<E>, OpenError> {
         env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
-        let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
-        let had_marks = present.iter().any(|entry| entry.name.starts_with(MARKS));
         let told_before = report.list().len();
         let mut marked = Vec::new();
         let marks = MetaLog::open_what_is_whole(env.clone(), dir, MARKS, report, &mut |key, value| {
@@ -55,10 +53,11 @@ impl<E: Env> Index<E> {
             runs: Rc::default(),
             indexed: log_min.0,
             log_min: log_min.0,
-            marked_min: 0,
+            marked_min: None,
             lost: Vec::new(),
             bytes_written: 0,
         };
+        let marks_are_whole = report.list().len() == told_before;
         let ahead: Vec<_> =
             marked.iter_mut().flatten().filter_map(|mark| mark.pull_back(log_end.0)).collect();
         if !ahead.is_empty() {
@@ -67,7 +66,6 @@ impl<E: Env> Index<E> {
         }
         ahead.iter().for_each(|(key, value)| marks.put(key, value));
         let damaged = apply_marks(&mut state, marked, dir, report);
-        let marks_are_whole = had_marks && report.list().len() == told_before;
         state.indexed = state.log_min;
         let listed = list_runs(&env, dir).await.map_err(OpenError::at(dir))?.into();
         let inner = Inner {
@@ -107,7 +105,7 @@ fn apply_marks(
             Some(Mark::Damaged(from)) => damaged.push(from),
             Some(Mark::LogMin(min)) => {
                 state.log_min = state.log_min.max(min);
-                state.marked_min = min;
+                state.marked_min = Some(min);
             }
             Some(Mark::Lost { from, to }) => state.lost.push((from, to)),
             Some(mark) => state.table.apply_mark(&mark),
@@ -190,9 +188,11 @@ impl<E: Env> Opening<E> {
         &self.index
     }
 
-    /// Where the log should begin, as far as that is known: retention puts it on record before it removes a segment.
+    /// Where the log should begin, as far as that is known: each start puts it on record, and retention before it removes a
+    /// segment.
     pub(crate) fn log_should_begin(&self) -> Option<LogPosition> {
-        self.marks_are_whole.then(|| LogPosition(self.index.0.state.borrow().marked_min))
+        let marked = self.index.0.state.borrow().marked_min;
+        marked.filter(|_| self.marks_are_whole).map(LogPosition)
     }
 
     /// Takes in the runs up to the next gap, and returns that: the caller gives the messages of that stretch of the
@@ -278,7 +278,7 @@ impl<E: Env> Opening<E> {
 
     /// The index, once it is up to date.
     pub(crate) async fn finish(self) -> Result<Index<E>, OpenError> {
-        if let Some((from, to)) = self.lost_before() {
+        for (from, to) in self.lost_before() {
             self.index.mark_lost(from, to);
         }
         let Opening { index, log_min, damaged, of_lost, .. } = self;
@@ -300,15 +300,21 @@ impl<E: Env> Opening<E> {
 
     /// Whether a run covers what is missing of the log before its first segment: it has not expired.
     fn is_of_lost(&self, run: &Listed) -> bool {
-        run.to <= self.log_min && run.to > self.index.0.state.borrow().marked_min
+        run.to <= self.log_min && run.to > self.index.0.state.borrow().marked_min.unwrap_or(0)
     }
 
     /// What is missing of the log before its first segment, and in no run.
-    fn lost_before(&self) -> Option<(LogPosition, LogPosition)> {
-        let begin = self.log_should_begin()?.0;
-        let from = self.of_lost.iter().map(|run| run.to).fold(begin, u64::max);
-        let state = self.index.0.state.borrow();
-        let to = state.runs.first().map_or(self.log_min, |run| run.header.from.min(self.log_min));
-        (from < to).then_some((LogPosition(from), LogPosition(to)))
+    fn lost_before(&self) -> Vec<(LogPosition, LogPosition)> {
+        let Some(begin) = self.log_should_begin() else { return Vec::new() };
+        let kept = self.index.0.state.borrow().runs.first().map_or(self.log_min, |run| run.header.from);
+        let kept = (kept.min(self.log_min), self.log_min);
+        let (mut at, mut lost) = (begin.0, Vec::new());
+        for (from, to) in self.of_lost.iter().map(|run| (run.from, run.to)).chain([kept]) {
+            if at < from {
+                lost.push((LogPosition(at), LogPosition(from)));
+            }
+            at = at.max(to);
+        }
+        lost
     }
 }

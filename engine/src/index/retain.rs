@@ -164,8 +164,8 @@ impl<E: Env> Index<E> {
     async fn mark_log_min(&self) -> io::Result<()> {
         {
             let mut state = self.0.state.borrow_mut();
-            if state.log_min > state.marked_min {
-                state.marked_min = state.log_min;
+            if state.marked_min.is_none_or(|marked| state.log_min > marked) {
+                state.marked_min = Some(state.log_min);
                 self.0.marks.put(&log_min_key(), &state.log_min.to_le_bytes());
             }
         }

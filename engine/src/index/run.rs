@@ -11,6 +11,7 @@ use super::filter::Filter;
 use super::format::{self, *};
 use super::table::IndexEntry;
 use crate::bytes::array;
+use crate::reread::read_again;
 use crate::slices::Pacer;
 
 /// Bytes of blocks that the cache of one shard may hold.
@@ -190,7 +191,7 @@ impl<E: Env> Reader<E> {
     /// Opens the run at `path` and reads its directory; everything but entries and keys is checked.
     pub(super) async fn load(&self, path: &Path) -> Result<(Run, Directory), RunError> {
         let file = self.open(path).await?;
-        let block = file.read_at(0, BLOCK).await?;
+        let block = read_again(&file, 0, BLOCK).await?;
         let header = Header::decode(&block).ok_or(RunError::Damaged(0))?;
         let layout = header.layout();
         if file.size().await? < u64::from(layout.end) * BLOCK as u64 {
@@ -331,7 +332,7 @@ pub(super) async fn section<F: File>(
     let mut next = blocks.start;
     while next < blocks.end {
         let count = SECTION_BLOCKS.min(blocks.end - next);
-        let bytes = file.read_at(u64::from(next) * BLOCK as u64, count as usize * BLOCK).await?;
+        let bytes = read_again(file, u64::from(next) * BLOCK as u64, count as usize * BLOCK).await?;
         for number in next..next + count {
             let at = (number - next) as usize * BLOCK;
             let block = (at + BLOCK <= bytes.len()).then(|| bytes.slice(at, BLOCK));

@@ -89,7 +89,7 @@ impl<E: Env> LogFiles<E> {
 
     /// First position kept.
     pub(crate) fn min(&self) -> u64 {
-        self.segments.min()
+        self.segments.min().unwrap_or(0)
     }
 
     /// The file that holds `position`, and where in it that is.

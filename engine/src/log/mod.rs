@@ -237,9 +237,9 @@ impl<E: Env> Log<E> {
         self.0.segments.place(position.0)
     }
 
-    /// First position kept.
+    /// First position kept; without a segment, where the first one will begin.
     pub(crate) fn min(&self) -> LogPosition {
-        LogPosition(self.0.segments.min())
+        LogPosition(self.0.segments.min().unwrap_or_else(|| self.0.committed.borrow().segment.start))
     }
 
     /// Tells of what is missing of a log that should begin at `begin`.

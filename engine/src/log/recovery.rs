@@ -192,7 +192,7 @@ impl<'a, E: Env> Recovery<'a, E> {
         let flushed = self.tails.iter().map(|tail| tail.flushed).max();
         let known = self.tails.iter().filter(|tail| flushed.is_some_and(|end| tail.position <= end));
         // What was known of the log may have expired since.
-        let is_there = |tail: &&TailRecord| tail.position >= self.segments.min();
+        let is_there = |tail: &&TailRecord| tail.position >= self.segments.min().unwrap_or(0);
         let Some(tail) = known.max_by_key(|tail| tail.position).filter(is_there) else {
             return self.find_end_without_journal().await;
         };

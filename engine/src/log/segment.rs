@@ -242,9 +242,9 @@ impl<E: Env> Segments<E> {
         (position < segment.range.end()).then(|| Rc::clone(segment))
     }
 
-    /// Position of the log's first byte; 0 when there is no segment.
-    pub(crate) fn min(&self) -> u64 {
-        self.list.borrow().keys().next().copied().unwrap_or(0)
+    /// Position of the first segment; `None` when there is none.
+    pub(crate) fn min(&self) -> Option<u64> {
+        self.list.borrow().keys().next().copied()
     }
 
     /// The first segment that begins behind `position`.
