@@ -2,7 +2,7 @@
 //! switches and bytes written, as Linux accounts them under /proc; and what the kernel does on its behalf outside of
 //! it: CPU time of kernel workers, flushes of the device.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -35,8 +35,12 @@ pub struct Usage {
     written: u64,
     switches: u64,
     device: Option<(u64, u64)>,
-    commits: Option<u64>,
+    commits: Option<CommitSizes>,
 }
+
+/// Group commits by their sizes: how many had up to so many bytes of log, from the smallest bound on; the last has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CommitSizes(BTreeMap<u64, u64>);
 
 /// What a load cost, for each message where that makes sense.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -55,8 +59,8 @@ pub struct Costs {
     pub device_writes: Option<u64>,
     /// Flushes that the device completed in all, if it could be told.
     pub device_flushes: Option<u64>,
-    /// Group commits in all, if the broker tells.
-    pub commits: Option<u64>,
+    /// Group commits, if the broker tells.
+    pub commits: Option<CommitSizes>,
     /// Messages that all this was for.
     pub messages: u64,
 }
@@ -70,7 +74,7 @@ impl Meter {
         Meter { pid, device, metrics: None }
     }
 
-    /// Asks the broker's metrics, too, how many group commits it made.
+    /// Asks the broker's metrics, too, which group commits it made.
     #[must_use]
     pub fn with_metrics(self, metrics: Option<SocketAddr>) -> Meter {
         Meter { metrics, ..self }
@@ -86,7 +90,7 @@ impl Meter {
             written: field(&format!("/proc/{pid}/io"), "write_bytes:").unwrap_or(0),
             switches: switches(pid),
             device: self.device.as_deref().and_then(device_counters),
-            commits: self.metrics.and_then(commits),
+            commits: self.metrics.and_then(|metrics| CommitSizes::of(&scrape(metrics)?)),
         }
     }
 
@@ -119,7 +123,11 @@ impl Usage {
             switches: each(self.switches.saturating_sub(before.switches) as f64),
             device_writes: device.map(|(after, before)| after.0.saturating_sub(before.0)),
             device_flushes: device.map(|(after, before)| after.1.saturating_sub(before.1)),
-            commits: self.commits.zip(before.commits).map(|(after, before)| after.saturating_sub(before)),
+            commits: self
+                .commits
+                .as_ref()
+                .zip(before.commits.as_ref())
+                .map(|(after, before)| after.since(before)),
             messages,
         }
     }
@@ -128,17 +136,73 @@ impl Usage {
 impl Costs {
     /// Messages of one group commit on average; where the broker does not tell, of one flush of the device.
     pub fn messages_per_commit(&self) -> Option<f64> {
-        let commits = self.commits.or(self.device_flushes).filter(|commits| *commits > 0)?;
+        let commits = self.commits.as_ref().map(CommitSizes::count).or(self.device_flushes);
+        let commits = commits.filter(|commits| *commits > 0)?;
         Some(self.messages as f64 / commits as f64)
     }
 
     /// For a terminal.
     pub fn line(&self) -> String {
         let commit = self.messages_per_commit().map_or("n/a".to_owned(), |n| format!("{n:.1}"));
+        let sizes = self.commits.as_ref().and_then(CommitSizes::label);
+        let sizes = sizes.map_or(String::new(), |sizes| format!(" ({sizes} KiB)"));
         format!(
-            "{:.2}+{:.2} us CPU  {:.0} MiB  {:.0} B written  {:.3} switches  {commit} msgs/commit",
+            "{:.2}+{:.2} us CPU  {:.0} MiB  {:.0} B written  {:.3} switches  {commit} msgs/commit{sizes}",
             self.cpu_us, self.kernel_cpu_us, self.resident_mib, self.written, self.switches
         )
+    }
+}
+
+impl CommitSizes {
+    /// Sums over the shards of what the text of the broker's metrics says; `None`: it says nothing.
+    fn of(text: &str) -> Option<CommitSizes> {
+        let mut upto = BTreeMap::<u64, u64>::new();
+        for line in text.lines().filter_map(|line| line.strip_prefix("ringmq_store_commit_bytes_bucket{")) {
+            let (labels, count) = line.rsplit_once(' ')?;
+            let bound = labels.rsplit_once("le=\"")?.1.strip_suffix("\"}")?;
+            let bound = if bound == "+Inf" { u64::MAX } else { bound.parse().ok()? };
+            *upto.entry(bound).or_default() += count.trim().parse::<f64>().ok()? as u64;
+        }
+        // Each bound counts what the smaller ones do.
+        let mut smaller = 0;
+        let classes = upto.into_iter().map(|(bound, count)| {
+            let class = count - std::mem::replace(&mut smaller, count);
+            (bound, class)
+        });
+        let classes: BTreeMap<u64, u64> = classes.collect();
+        (!classes.is_empty()).then_some(CommitSizes(classes))
+    }
+
+    /// Those since `before`.
+    fn since(&self, before: &CommitSizes) -> CommitSizes {
+        let earlier = |bound| before.0.get(bound).copied().unwrap_or(0);
+        CommitSizes(
+            self.0.iter().map(|(bound, count)| (*bound, count.saturating_sub(earlier(bound)))).collect(),
+        )
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// The classes of the median and of the 99th percentile, in KiB: "≤ 256, ≤ 1024".
+    pub fn label(&self) -> Option<String> {
+        let class = |share: f64| {
+            let (wanted, mut upto) = ((self.count() as f64 * share).ceil() as u64, 0);
+            let mut classes = self.0.iter();
+            classes.find_map(|(bound, count)| {
+                upto += count;
+                (upto >= wanted).then_some(*bound)
+            })
+        };
+        let largest = self.0.keys().rev().find(|bound| **bound < u64::MAX)?;
+        let text = |bound: u64| match bound {
+            u64::MAX => format!("> {}", largest >> 10),
+            bound => format!("≤ {}", bound >> 10),
+        };
+        let (median, most) = (class(0.5)?, class(0.99)?);
+        (self.count() > 0).then(|| format!("{}, {}", text(median), text(most)))
     }
 }
 
@@ -186,16 +250,14 @@ fn device_counters(path: &str) -> Option<(u64, u64)> {
     Some((*fields.get(DISK_WRITES)?, *fields.get(DISK_FLUSHES)?))
 }
 
-/// Sum over the shards of what the broker's metrics say of group commits.
-fn commits(metrics: SocketAddr) -> Option<u64> {
+/// The text of the broker's metrics.
+fn scrape(metrics: SocketAddr) -> Option<String> {
     let mut stream = TcpStream::connect(metrics).ok()?;
     stream.set_read_timeout(Some(METRICS_TIMEOUT)).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
-    let samples = text.lines().filter(|line| line.starts_with("ringmq_store_commits_total"));
-    let values: Vec<f64> = samples.filter_map(|line| line.rsplit(' ').next()?.trim().parse().ok()).collect();
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() as u64)
+    Some(text)
 }
 
 fn field(path: &str, name: &str) -> Option<u64> {
@@ -207,6 +269,24 @@ fn field(path: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commit_sizes_are_summed_over_shards_and_since_a_reading() {
+        let text = |counts: [u64; 3]| {
+            let line = |shard: u32, le: &str, count: u64| {
+                format!("ringmq_store_commit_bytes_bucket{{shard=\"{shard}\",le=\"{le}\"}} {count}\n")
+            };
+            let [small, large, all] = counts;
+            let of_one = [line(0, "1024", small), line(0, "262144", large), line(0, "+Inf", all)].concat();
+            of_one + &line(1, "1024", 1) + &line(1, "262144", 1) + &line(1, "+Inf", 1)
+        };
+        let before = CommitSizes::of(&text([10, 10, 10])).unwrap();
+        assert_eq!((before.count(), before.label().unwrap().as_str()), (11, "≤ 1, ≤ 1"));
+        let since = CommitSizes::of(&text([20, 90, 110])).unwrap().since(&before);
+        assert_eq!((since.count(), since.label().unwrap().as_str()), (100, "≤ 256, > 256"));
+        assert_eq!(before.since(&before).label(), None);
+        assert_eq!(CommitSizes::of("ringmq_topics 3\n"), None);
+    }
 
     #[test]
     fn this_process_is_metered() {

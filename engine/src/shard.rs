@@ -300,6 +300,7 @@ impl<E: Env> Shard<E> {
             queues: shard.index.queues() as u64,
             lmqs: shard.index.lmqs() as u64,
             commits: log.commits,
+            commit_sizes: log.commit_sizes,
             flushes: log.flushes,
             log_bytes_written: log.bytes_written,
             log_bytes_shadowed: log.bytes_shadowed,

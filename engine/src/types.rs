@@ -389,6 +389,29 @@ pub struct KeyQuery<'a> {
     pub end_ms: i64,
 }
 
+/// Upper bounds of the classes in which group commits are counted, in bytes of log.
+pub const COMMIT_BOUNDS: [u64; 7] = [1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
+
+/// Group commits by the bytes of log that each added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitSizes {
+    /// Commits of each class of [`COMMIT_BOUNDS`].
+    pub classes: [u64; COMMIT_BOUNDS.len()],
+    /// Larger ones.
+    pub beyond: u64,
+    /// Bytes of all together.
+    pub bytes: u64,
+}
+
+impl CommitSizes {
+    /// Counts a commit of so many bytes.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        let class = COMMIT_BOUNDS.iter().position(|bound| bytes <= *bound);
+        *class.map_or(&mut self.beyond, |class| &mut self.classes[class]) += 1;
+        self.bytes += bytes;
+    }
+}
+
 /// Counters and gauges of one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardStats {
@@ -412,6 +435,8 @@ pub struct ShardStats {
     pub bytes_appended: u64,
     /// Group commits since start.
     pub commits: u64,
+    /// How large they were.
+    pub commit_sizes: CommitSizes,
     /// Device flushes asked for since start (a dsync write counts as one).
     pub flushes: u64,
     /// Bytes written to the log and its tail journal since start.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::compare::{Figure, Row, Section};
 use crate::load::Stream;
+use crate::process::CommitSizes;
 use crate::report::svg;
 
 const HEAD: &[&str] = &[
@@ -25,6 +26,7 @@ const HEAD: &[&str] = &[
     "written ÷ stored",
     "switches/msg",
     "msgs/commit",
+    "KiB/commit: p50, p99",
 ];
 
 /// The whole page.
@@ -124,7 +126,7 @@ fn ratio(value: Option<f64>) -> String {
 }
 
 fn costs(row: &Row, java: Option<&Row>) -> Vec<String> {
-    let Some(costs) = &row.report.costs else { return vec![dash(); 7] };
+    let Some(costs) = &row.report.costs else { return vec![dash(); 8] };
     let theirs = java.and_then(|java| java.report.costs.as_ref());
     vec![
         format!("{:.2}", costs.cpu_us),
@@ -135,5 +137,6 @@ fn costs(row: &Row, java: Option<&Row>) -> Vec<String> {
         format!("{:.3}", costs.switches),
         // A server that stores nothing commits nothing.
         costs.messages_per_commit().filter(|_| row.peer != "null").map_or(dash(), |n| format!("{n:.1}")),
+        costs.commits.as_ref().and_then(CommitSizes::label).unwrap_or_else(dash),
     ]
 }

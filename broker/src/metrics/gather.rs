@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ringmq_engine::{Job, QueueId, SLICE_BOUNDS_MS, ShardStats, SliceStats};
+use ringmq_engine::{COMMIT_BOUNDS, Job, QueueId, SLICE_BOUNDS_MS, ShardStats, SliceStats};
 use ringmq_env::Env;
 use ringmq_protocol::names::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -129,6 +129,14 @@ fn store_figures(figures: &mut Figures, shard: u16, stats: &ShardStats) {
         stats.bytes_appended,
     );
     figures.counter("ringmq_store_commits_total", "Group commits.", &of, stats.commits);
+    figures.histogram(
+        "ringmq_store_commit_bytes",
+        "Bytes of log that a group commit added.",
+        &of,
+        COMMIT_BOUNDS.map(|bound| bound * 1000).into_iter().zip(stats.commit_sizes.classes),
+        stats.commit_sizes.beyond,
+        stats.commit_sizes.bytes as f64,
+    );
     figures.counter("ringmq_store_flushes_total", "Flushes of the device asked for.", &of, stats.flushes);
     let written = "Bytes written to files, by what they are.";
     let name = "ringmq_store_written_bytes_total";

@@ -195,7 +195,8 @@ impl<E: Env> Inner<E> {
 
     fn complete(&self, group: Group, slot: Option<Slot>) -> CommitStep {
         let position = group.end.position;
-        assert!(position > self.committed.borrow().position);
+        let before = self.committed.borrow().position;
+        assert!(position > before);
         if let Some(slot) = slot {
             self.journal.commit(slot, self.options.sync_flush);
             self.journaled.set(position);
@@ -210,6 +211,7 @@ impl<E: Env> Inner<E> {
         }
         self.count(|counters| {
             counters.commits += 1;
+            counters.commit_sizes.add(position - before);
             counters.flushes += u64::from(self.options.sync_flush);
         });
         CommitStep::Committed(LogPosition(position))

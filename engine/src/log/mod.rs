@@ -33,7 +33,7 @@ use ringmq_env::{Env, Filler, IoSlice, mutant};
 
 use crate::damage::{Damage, DamageReport};
 use crate::signal::Signal;
-use crate::types::{LOG_END, LogPosition, ShardId};
+use crate::types::{CommitSizes, LOG_END, LogPosition, ShardId};
 
 pub(crate) use frame::record_len;
 pub(crate) use group_commit::CommitStep;
@@ -77,6 +77,8 @@ pub(crate) struct LogOptions {
 pub(crate) struct LogCounters {
     /// Group commits.
     pub commits: u64,
+    /// By their sizes.
+    pub commit_sizes: CommitSizes,
     /// Device flushes; a dsync write counts as one.
     pub flushes: u64,
     /// Bytes written to segments and the tail journal.
