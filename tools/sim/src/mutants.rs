@@ -66,7 +66,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant(
         "spare-keeps-its-name",
         Shard,
-        &[],
+        &[Fault::LostEntry, Fault::ReorderedEntry],
         "an expired segment is used again before its new name is durable",
     ),
     Mutant("index-ahead-of-log", Shard, &[], "the index is checkpointed before the log is flushed"),
