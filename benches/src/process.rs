@@ -39,7 +39,7 @@ pub struct Usage {
 }
 
 /// Group commits by their sizes: how many had up to so many bytes of log, from the smallest bound on; the last has none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CommitSizes(BTreeMap<u64, u64>);
 
 /// What a load cost, for each message where that makes sense.
@@ -156,20 +156,18 @@ impl Costs {
 impl CommitSizes {
     /// Sums over the shards of what the text of the broker's metrics says; `None`: it says nothing.
     fn of(text: &str) -> Option<CommitSizes> {
-        let mut upto = BTreeMap::<u64, u64>::new();
+        let mut classes = BTreeMap::<u64, u64>::new();
         for line in text.lines().filter_map(|line| line.strip_prefix("ringmq_store_commit_bytes_bucket{")) {
             let (labels, count) = line.rsplit_once(' ')?;
             let bound = labels.rsplit_once("le=\"")?.1.strip_suffix("\"}")?;
             let bound = if bound == "+Inf" { u64::MAX } else { bound.parse().ok()? };
-            *upto.entry(bound).or_default() += count.trim().parse::<f64>().ok()? as u64;
+            *classes.entry(bound).or_default() += count.trim().parse::<f64>().ok()? as u64;
         }
         // Each bound counts what the smaller ones do.
         let mut smaller = 0;
-        let classes = upto.into_iter().map(|(bound, count)| {
-            let class = count - std::mem::replace(&mut smaller, count);
-            (bound, class)
-        });
-        let classes: BTreeMap<u64, u64> = classes.collect();
+        for count in classes.values_mut() {
+            *count -= std::mem::replace(&mut smaller, *count);
+        }
         (!classes.is_empty()).then_some(CommitSizes(classes))
     }
 

@@ -165,13 +165,14 @@ pub enum OpenError {
 impl OpenError {
     /// An error if `strict` and there is damage.
     pub(crate) fn refuse_damage(strict: bool, report: &DamageReport) -> Result<(), OpenError> {
+        if !strict {
+            return Ok(());
+        }
         let found = report.list();
         let mut lost = found.iter().filter(|damage| damage.len > 0);
         match lost.next() {
-            Some(first) if strict => {
-                Err(OpenError::Strict { first: Box::new(first.clone()), count: 1 + lost.count() })
-            }
-            _ => Ok(()),
+            Some(first) => Err(OpenError::Strict { first: Box::new(first.clone()), count: 1 + lost.count() }),
+            None => Ok(()),
         }
     }
 

@@ -1,4 +1,5 @@
-//! What the node keeps about its store as a whole: `store.meta`, written when the store is made, and when its format is raised.
+//! What the node keeps about its store as a whole: `store.meta`, written when the store is made, and when its format is
+//! raised.
 
 use std::path::{Path, PathBuf};
 

@@ -19,6 +19,15 @@ fn refused(words: &[&str]) -> String {
     said
 }
 
+/// The data directory of a server that was started and stopped.
+fn stopped_server() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::server(dir.path(), &[]);
+    running.signal(Signal::TERM);
+    running.end();
+    dir
+}
+
 #[test]
 fn a_name_server_says_where_it_is_and_stops_when_asked() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -136,10 +145,7 @@ fn a_store_keeps_its_shards() {
 
 #[test]
 fn a_store_of_a_newer_version_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let running = Running::server(dir.path(), &[]);
-    running.signal(Signal::TERM);
-    running.end();
+    let dir = stopped_server();
     let path = dir.path().join("store.meta");
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[8] = 99;
@@ -160,10 +166,7 @@ fn a_store_of_a_newer_version_is_refused() {
 
 #[test]
 fn an_inspection_sees_the_damage_of_every_table() {
-    let dir = tempfile::tempdir().unwrap();
-    let running = Running::server(dir.path(), &[]);
-    running.signal(Signal::TERM);
-    running.end();
+    let dir = stopped_server();
     let inspect = |more: &[&str]| {
         let output = output(&[&["inspect", "--data", dir.path().to_str().unwrap()], more].concat());
         (output.status.code(), String::from_utf8(output.stdout).unwrap())

@@ -215,8 +215,7 @@ impl Answer {
     }
 }
 
-/// Queue offset and body of each stored record, and when each was stored (v1 or v2, IPv4 or IPv6
-/// hosts).
+/// Queue offset and body of each stored record, and when each was stored (v1 or v2, IPv4 or IPv6 hosts).
 fn records(mut bytes: &[u8]) -> anyhow::Result<(Messages, Vec<i64>)> {
     let (mut found, mut stored) = (Vec::new(), Vec::new());
     while !bytes.is_empty() {
