@@ -79,7 +79,21 @@ impl Section {
 
     /// Adds the figure that RingMQ's value ÷ `other`'s is at least `goal`.
     pub fn at_least(&mut self, what: &str, label: &str, other: &str, goal: f64, of: fn(&Row) -> Option<f64>) {
-        self.compare(what, label, other, &format!("≥ {goal} × {other}"), of, |ratio| ratio >= goal);
+        self.at_least_for("ringmq", what, label, other, goal, of);
+    }
+
+    /// [`Section::at_least`] for RingMQ as `ours` says.
+    pub fn at_least_for(
+        &mut self,
+        ours: &str,
+        what: &str,
+        label: &str,
+        other: &str,
+        goal: f64,
+        of: fn(&Row) -> Option<f64>,
+    ) {
+        let values = self.values([ours, other], label, of);
+        self.compare(what, &format!("≥ {goal} × {other}"), values, |ratio| ratio >= goal);
     }
 
     /// Adds the figure that RingMQ's value ÷ `other`'s is at most `goal`.
@@ -89,19 +103,23 @@ impl Section {
         } else {
             format!("≤ {goal} × {other}")
         };
-        self.compare(what, label, other, &shown, of, |ratio| ratio <= goal);
+        let values = self.values(["ringmq", other], label, of);
+        self.compare(what, &shown, values, |ratio| ratio <= goal);
+    }
+
+    /// What `of` says of two brokers under a load.
+    fn values(&self, peers: [&str; 2], label: &str, of: fn(&Row) -> Option<f64>) -> Option<(f64, f64)> {
+        let [ours, theirs] = peers.map(|peer| self.row(peer, label).and_then(of));
+        ours.zip(theirs)
     }
 
     fn compare(
         &mut self,
         what: &str,
-        label: &str,
-        other: &str,
         goal: &str,
-        of: fn(&Row) -> Option<f64>,
+        values: Option<(f64, f64)>,
         reached: impl Fn(f64) -> bool,
     ) {
-        let values = self.row("ringmq", label).and_then(of).zip(self.row(other, label).and_then(of));
         let measured = values.map_or("not measured".to_owned(), |(ours, theirs)| {
             let ratio = ours / theirs;
             let shown =
