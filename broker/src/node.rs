@@ -413,9 +413,7 @@ async fn open_shard<E: Env>(
     let dir = StoreMeta::shard_dir(&config.data, id);
     let options = shard_options(config, store_id, id, &dir);
     let shard = Shard::open(core.env.clone(), options).await.map_err(|error| error.to_string())?;
-    let service =
-        ShardService::open(core.env.clone(), id, shard, &dir, &config.cluster, common_properties(config))
-            .await;
+    let service = ShardService::open(id, shard, &config.cluster, common_properties(config)).await;
     service.map_err(|error| error.to_string())
 }
 

@@ -14,9 +14,6 @@ use crate::meta;
 use crate::shard::OpenError;
 use crate::types::*;
 
-/// The metadata logs of one shard: directory below the shard's, and name.
-const SHARD_TABLES: [(&str, &str); 2] = [("index", "marks"), ("", "offsets")];
-
 /// One segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentFacts {
@@ -75,6 +72,10 @@ pub async fn inspect_shard<E: Env>(
     let known = index::Index::claimed_end(env, &index_dir).await;
     let files = LogFiles::open(env, dir, id, store_id, known, &report).await?;
     found.segments = files.segments();
+    let (marks, begin) = index::check_marks(env, &index_dir, &report).await?;
+    if let Some(begin) = begin {
+        files.tell_missing_from(begin);
+    }
     let mut walk = files.walk();
     while let Some(frame) = walk.next().await {
         found.frames += 1;
@@ -85,9 +86,7 @@ pub async fn inspect_shard<E: Env>(
     }
     found.log = (files.min(), walk.position());
     found.runs = index::check_runs(env, &index_dir, &report).await.map_err(OpenError::at(&index_dir))?;
-    for (below, name) in SHARD_TABLES {
-        found.entries += meta::check(env, &dir.join(below), name, &report).await?;
-    }
+    found.entries = marks + meta::check(env, dir, "offsets", &report, &mut |_, _| {}).await?;
     found.damage = report.list();
     Ok(found)
 }
@@ -96,7 +95,7 @@ pub async fn inspect_shard<E: Env>(
 /// refuses those. Changes nothing; the store must not be in use.
 pub async fn inspect_metadata<E: Env>(env: &E, dir: &Path) -> Result<(u64, Vec<Damage>), OpenError> {
     let report = DamageReport::default();
-    let entries = meta::check(env, dir, "meta", &report).await?;
+    let entries = meta::check(env, dir, "meta", &report, &mut |_, _| {}).await?;
     Ok((entries, report.list()))
 }
 

@@ -21,6 +21,7 @@ use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
 use crate::index::Index;
 use crate::log::{Log, LogOptions};
+use crate::meta::MetaLog;
 use crate::pending::Pending;
 use crate::signal::Signal;
 use crate::slices::{Job, SliceStats, Slices};
@@ -176,6 +177,13 @@ impl OpenError {
         }
     }
 
+    /// Of a file that is damaged: tells of it, and says that a start without `strict` serves what is whole.
+    pub(crate) fn strict(self, report: &DamageReport) -> OpenError {
+        let OpenError::Damaged { path, what } = self else { return self };
+        report.tell(Damage { path, offset: 0, len: 1, what });
+        OpenError::refuse_damage(true, report).expect_err("it has just been told")
+    }
+
     /// Names the file of a device error, for `map_err`.
     pub(crate) fn at(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> OpenError {
         let path = path.into();
@@ -192,7 +200,7 @@ impl<E: Env> Shard<E> {
         let known = Index::claimed_end(&env, &dir).await;
         let log = Log::open(env.clone(), log_options(&options), known, options.strict, &report).await?;
         let (log_min, log_end) = (log.min(), log.committed());
-        let opening = Index::open(env.clone(), &dir, log_min, log_end, &report).await?;
+        let opening = Index::open(env.clone(), &dir, log_min, log_end, options.strict, &report).await?;
         if let Some(begin) = opening.log_should_begin() {
             log.tell_missing_from(begin, &report);
         }
@@ -262,6 +270,16 @@ impl<E: Env> Shard<E> {
     pub async fn checkpoint(&self) -> bool {
         let indexed = self.0.flush_index().await;
         self.0.save_pending(true).await && indexed
+    }
+
+    /// Opens a metadata log in the shard's directory, see [`MetaLog::open_what_is_whole`].
+    pub async fn open_table(
+        &self,
+        name: &str,
+        replay: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<MetaLog<E>, OpenError> {
+        let Inner { env, options, report, .. } = &*self.0;
+        MetaLog::open_what_is_whole(env.clone(), &options.dir, name, options.strict, report, replay).await
     }
 
     /// What was found damaged since it was opened, the first few hundred places.

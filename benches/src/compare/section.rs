@@ -113,13 +113,7 @@ impl Section {
         ours.zip(theirs)
     }
 
-    fn compare(
-        &mut self,
-        what: &str,
-        goal: &str,
-        values: Option<(f64, f64)>,
-        reached: impl Fn(f64) -> bool,
-    ) {
+    fn compare(&mut self, what: &str, goal: &str, values: Option<(f64, f64)>, reached: impl Fn(f64) -> bool) {
         let measured = values.map_or("not measured".to_owned(), |(ours, theirs)| {
             let ratio = ours / theirs;
             let shown =

@@ -16,7 +16,6 @@ mod send;
 mod transaction;
 
 use std::cell::{Cell, RefCell};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -83,22 +82,19 @@ pub struct ShardService<E: Env> {
 }
 
 impl<E: Env> ShardService<E> {
-    /// Wraps an open shard; `dir` is the shard's directory, where the committed offsets are kept too.
+    /// Wraps an open shard, in whose directory the committed offsets are kept, too.
     pub async fn open(
-        env: E,
         id: ShardId,
         shard: Shard<E>,
-        dir: &Path,
         cluster: &str,
         common_properties: Vec<u8>,
     ) -> Result<Rc<ShardService<E>>, OpenError> {
         let mut offsets = OffsetTable::default();
         let mut unreadable = 0u64;
-        let report = shard.damage_report();
-        let offset_log = MetaLog::open_what_is_whole(env, dir, "offsets", report, &mut |key, value| {
+        let mut restore = |key: &[u8], value: &[u8]| {
             unreadable += u64::from(offsets.restore(key, value).is_err());
-        })
-        .await?;
+        };
+        let offset_log = shard.open_table("offsets", &mut restore).await?;
         if unreadable > 0 {
             tracing::warn!(shard = id.0, unreadable, "entries of the offset table could not be read");
         }

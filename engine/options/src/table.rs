@@ -244,7 +244,7 @@ pub static OPTIONS: &[OptionDef] = &[
         Roles::BROKER,
         Kind::Bool,
         "false",
-        "Refuses to start when a part of the log is lost. Otherwise what is lost is reported, and the rest is served.",
+        "Refuses to start when a part of the log, or of the consumer offsets, is lost. Otherwise what is lost is reported, and the rest is served.",
     ),
     OptionDef::new(
         "offset-flush-interval",

@@ -44,7 +44,7 @@ use table::Table;
 #[cfg(feature = "bench")]
 pub use bench::BenchIndex;
 pub(crate) use keys::key_hash;
-pub(crate) use open::{Opening, check_runs};
+pub(crate) use open::{Opening, check_marks, check_runs};
 pub(crate) use search::KeySearch;
 pub use table::TopicHandle;
 pub(crate) use table::{IndexEntry, QueueSlot};

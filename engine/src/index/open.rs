@@ -15,7 +15,7 @@ use super::table::Table;
 use super::{Index, Inner, State};
 use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
-use crate::meta::{MetaLog, is_full};
+use crate::meta::{self, MetaLog, is_full};
 use crate::shard::OpenError;
 use crate::types::{LOG_END, LogPosition};
 
@@ -38,15 +38,17 @@ impl<E: Env> Index<E> {
         dir: &Path,
         log_min: LogPosition,
         log_end: LogPosition,
+        strict: bool,
         report: &DamageReport,
     ) -> Result<Opening<E>, OpenError> {
         env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
         let told_before = report.list().len();
         let mut marked = Vec::new();
-        let marks = MetaLog::open_what_is_whole(env.clone(), dir, MARKS, report, &mut |key, value| {
-            marked.push(Mark::decode(key, value));
-        })
-        .await?;
+        let marks =
+            MetaLog::open_what_is_whole(env.clone(), dir, MARKS, strict, report, &mut |key, value| {
+                marked.push(Mark::decode(key, value));
+            })
+            .await?;
         let mut state = State {
             table: Table::default(),
             keys: HotKeys::default(),
@@ -137,6 +139,23 @@ pub(crate) async fn check_runs<E: Env>(env: &E, dir: &Path, report: &DamageRepor
         }
     }
     Ok(runs)
+}
+
+/// Checks the marks in `dir`, without changing anything; returns how many there are, and where the log should begin, as far
+/// as that is known.
+pub(crate) async fn check_marks<E: Env>(
+    env: &E,
+    dir: &Path,
+    report: &DamageReport,
+) -> Result<(u64, Option<LogPosition>), OpenError> {
+    let (told_before, mut begin) = (report.list().len(), None);
+    let marks = meta::check(env, dir, MARKS, report, &mut |key, value| {
+        if let Some(Mark::LogMin(min)) = Mark::decode(key, value) {
+            begin = Some(LogPosition(min));
+        }
+    })
+    .await?;
+    Ok((marks, begin.filter(|_| report.list().len() == told_before)))
 }
 
 /// A run's file.

@@ -92,6 +92,11 @@ impl<E: Env> LogFiles<E> {
         self.segments.min().unwrap_or(0)
     }
 
+    /// Tells of what is missing of a log that should begin at `begin`.
+    pub(crate) fn tell_missing_from(&self, begin: LogPosition) {
+        self.segments.tell_missing(begin.0, self.min(), &self.report);
+    }
+
     /// The file that holds `position`, and where in it that is.
     pub(crate) fn place(&self, position: LogPosition) -> (PathBuf, u64) {
         self.segments.place(position.0)

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use ringmq_env::{Env, Filler, IoSlice, mutant};
 
-use crate::damage::{Damage, DamageReport};
+use crate::damage::DamageReport;
 use crate::signal::Signal;
 use crate::types::{CommitSizes, LOG_END, LogPosition, ShardId};
 
@@ -43,7 +43,7 @@ pub(crate) use stretch::Stretch;
 
 use allocate::Pace;
 use cold_cache::ColdCache;
-use segment::{SegmentRange, Segments};
+use segment::Segments;
 use staging::{LogEnd, Staging};
 use tail_journal::TailJournal;
 use write_behind::WriteBehind;
@@ -246,12 +246,7 @@ impl<E: Env> Log<E> {
 
     /// Tells of what is missing of a log that should begin at `begin`.
     pub(crate) fn tell_missing_from(&self, begin: LogPosition, report: &DamageReport) {
-        let log_min = self.min().0;
-        if begin.0 < log_min {
-            let missing = SegmentRange { start: begin.0, len: log_min - begin.0 };
-            let what = "the log's oldest segments are missing, from this one on".into();
-            report.tell(Damage { path: self.0.segments.path(&missing), offset: 0, len: missing.len, what });
-        }
+        self.0.segments.tell_missing(begin.0, self.min().0, report);
     }
 
     /// One past the last staged byte.

@@ -57,6 +57,15 @@ impl<E: Env> Segments<E> {
         self.env.sync_dir(&self.config.dir).await
     }
 
+    /// Tells of what is missing of the log, which should begin at `begin` and does at `min`.
+    pub(crate) fn tell_missing(&self, begin: u64, min: u64, report: &DamageReport) {
+        if begin < min {
+            let missing = SegmentRange { start: begin, len: min - begin };
+            let what = "the log's oldest segments are missing, from this one on".into();
+            report.tell(Damage { path: self.path(&missing), offset: 0, len: missing.len, what });
+        }
+    }
+
     /// Tidies the directory, and writes damaged headers anew.
     pub(crate) async fn mend(&self) -> Result<(), OpenError> {
         self.tidy().await.map_err(OpenError::at(&self.config.dir))?;

@@ -47,12 +47,14 @@ pub(super) async fn open<E: Env>(
     open_files(env, [first, second], paths, report).await
 }
 
-/// Reads the table without changing it, and tells of damage; returns its live entries. One that is missing has none.
+/// Reads the table without changing it, tells of damage, and calls `replay` with every live key and value; returns how many
+/// there are. A table that is missing has none.
 pub(crate) async fn check<E: Env>(
     env: &E,
     dir: &Path,
     name: &str,
     report: &DamageReport,
+    replay: &mut dyn FnMut(&[u8], &[u8]),
 ) -> Result<u64, OpenError> {
     let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
     let paths = [file_path(dir, name, 0), file_path(dir, name, 1)];
@@ -67,20 +69,24 @@ pub(crate) async fn check<E: Env>(
     let options = OpenOptions { direct: true, ..OpenOptions::default() };
     let first = env.open(&paths[0], options).await.map_err(OpenError::at(&paths[0]))?;
     let files = [first, env.open(&paths[1], options).await.map_err(OpenError::at(&paths[1]))?];
-    match live_entries(&files, &paths, report).await {
+    match read_only(&files, &paths, report).await {
         Err(OpenError::Damaged { path, what }) => {
             report.tell(Damage { path, offset: 0, len: 1, what });
             Ok(0)
         }
-        result => result,
+        Err(error) => Err(error),
+        Ok(table) => {
+            table.replay(replay);
+            Ok(table.live.len() as u64)
+        }
     }
 }
 
-async fn live_entries<F: File>(
+async fn read_only<F: File>(
     files: &[F; 2],
     paths: &[PathBuf; 2],
     report: &DamageReport,
-) -> Result<u64, OpenError> {
+) -> Result<Table, OpenError> {
     let Found { active, header, sizes, .. } = Found::look(files, paths, Some(report)).await?;
     let (file, path, size) = (&files[active], &paths[active], sizes[active]);
     let mut reader = Reader { file, path, size, window: None, report: Some(report) };
@@ -89,7 +95,7 @@ async fn live_entries<F: File>(
         None => reader.start_without_header().await?,
     };
     let (table, ..) = reader.replay(start).await?;
-    Ok(table.live.len() as u64)
+    Ok(table)
 }
 
 fn damaged(path: &Path, what: impl Into<String>) -> OpenError {

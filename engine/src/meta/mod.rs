@@ -97,6 +97,10 @@ impl Table {
         }
     }
 
+    fn replay(&self, replay: &mut dyn FnMut(&[u8], &[u8])) {
+        self.live.iter().for_each(|(key, value)| replay(key, value));
+    }
+
     fn stage(&mut self, key: &[u8], value: Option<&[u8]>) {
         self.set(key, value);
         self.staged.insert(key.into());
@@ -144,28 +148,24 @@ impl<E: Env> MetaLog<E> {
         replay: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<MetaLog<E>, OpenError> {
         let log = load::open(env, dir, name, None).await?;
-        log.replay(replay);
+        log.0.state.borrow().table.replay(replay);
         Ok(log)
     }
 
     /// As [`MetaLog::open`]; but damage is told in `report`, and what is whole of the table is kept and put in a new
-    /// file. For tables whose loss in part is better than no service.
+    /// file. For tables whose loss in part is better than no service. With `strict` it is not, and nothing is changed.
     pub async fn open_what_is_whole(
         env: E,
         dir: &Path,
         name: &str,
+        strict: bool,
         report: &DamageReport,
         replay: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<MetaLog<E>, OpenError> {
-        let log = load::open(env, dir, name, Some(report)).await?;
-        log.replay(replay);
+        let opened = load::open(env, dir, name, (!strict).then_some(report)).await;
+        let log = opened.map_err(|error| if strict { error.strict(report) } else { error })?;
+        log.0.state.borrow().table.replay(replay);
         Ok(log)
-    }
-
-    fn replay(&self, replay: &mut dyn FnMut(&[u8], &[u8])) {
-        for (key, value) in &self.0.state.borrow().table.live {
-            replay(key, value);
-        }
     }
 
     /// Sets a value; staged until the next [`MetaLog::flush`]. The latest wins.

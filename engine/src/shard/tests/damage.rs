@@ -7,6 +7,7 @@ use std::task::Poll;
 use ringmq_protocol::names::topics;
 
 use super::*;
+use crate::inspect::inspect_shard;
 
 const QUEUES: u32 = 3;
 /// Waiting records of each kind that are stored at a time.
@@ -240,6 +241,9 @@ fn a_missing_first_segment_is_told_and_its_queues_go_on() {
         let (first, elsewhere) = (segments(&dir).remove(0), dir.join("elsewhere"));
         std::fs::rename(&first, &elsewhere).unwrap();
         is_refused_twice(&env, &dir).await;
+        let ShardOptions { id, store_id, .. } = options(&dir);
+        let found = inspect_shard(&env, &dir, id, store_id).await.unwrap();
+        assert!(found.damage.iter().any(|damage| damage.what.contains("oldest segments are missing")));
         std::fs::rename(&elsewhere, &first).unwrap();
         let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
         assert_eq!((shard.damage(), whole_queue(&shard, "alone", 0).await.len()), (vec![], 2));
@@ -380,6 +384,45 @@ fn a_strict_start_is_refused_and_changes_nothing() {
         assert!(matches!(refused, OpenError::Strict { count: 1, .. }), "{refused}");
         let now: Vec<_> = files(&dir).iter().map(|path| std::fs::read(path).unwrap()).collect();
         assert!(before == now);
+    });
+}
+
+#[test]
+fn a_strict_start_writes_no_damaged_table_anew() {
+    on_disk(|env, dir| async move {
+        filled(&env, &dir, &mut Acknowledged::new()).await;
+        let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+        for topic in ["the first", "the second", "the third"] {
+            committed(&shard, send(&shard, topic, 0, b"deleted").end).await;
+            shard.delete_topic(topic).await.unwrap();
+            let offsets = shard.open_table("offsets", &mut |_, _| {}).await.unwrap();
+            offsets.put(topic.as_bytes(), b"offset");
+            offsets.flush().await.unwrap();
+        }
+        shard.close().await;
+        let strict = || ShardOptions { strict: true, ..options(&dir) };
+        let change_second = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap();
+            change(path, bytes.windows(10).position(|bytes| bytes == b"the second").unwrap(), 1);
+        };
+
+        let offsets = dir.join("offsets.a");
+        let whole = std::fs::read(&offsets).unwrap();
+        change_second(&offsets);
+        for _ in 0..2 {
+            let shard = Shard::open(env.clone(), strict()).await.unwrap();
+            let opened = shard.open_table("offsets", &mut |_, _| {}).await;
+            assert!(matches!(opened.err(), Some(OpenError::Strict { count: 1, .. })));
+            shard.close().await;
+        }
+        std::fs::write(&offsets, whole).unwrap();
+
+        change_second(&dir.join("index/marks.a"));
+        is_refused_twice(&env, &dir).await;
+        let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+        assert_eq!(shard.damage().len(), 1);
+        shard.close().await;
+        Shard::open(env, strict()).await.unwrap().close().await;
     });
 }
 
