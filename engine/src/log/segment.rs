@@ -341,11 +341,12 @@ impl<E: Env> Segments<E> {
     /// Removes every segment that starts behind `position`: made ahead, or part of what a crash cut off.
     pub(crate) async fn remove_behind(&self, position: u64) -> io::Result<()> {
         let behind = self.list.borrow_mut().split_off(&(position + 1));
-        // The last first, so that a crash in between leaves no gap.
+        // The last first, each durably before the next, so that a crash in between leaves no gap.
         for segment in behind.values().rev() {
             self.env.remove_file(&self.config.dir.join(segment.range.file_name())).await?;
+            self.env.sync_dir(&self.config.dir).await?;
         }
-        if behind.is_empty() { Ok(()) } else { self.env.sync_dir(&self.config.dir).await }
+        Ok(())
     }
 
     pub(super) fn options(&self) -> OpenOptions {

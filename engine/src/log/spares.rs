@@ -80,7 +80,7 @@ impl<E: Env> Segments<E> {
         spares: &mut Vec<Rc<Segment<E>>>,
     ) -> io::Result<()> {
         let expired: Vec<_> = self.ranges().into_iter().take_while(|range| range.end() <= position).collect();
-        // The first first, so that a crash in between leaves no gap.
+        // The first first, each durably before the next, so that a crash in between leaves no gap.
         for range in &expired {
             let Some(segment) = self.list.borrow_mut().remove(&range.start) else { continue };
             let path = self.path(range);
@@ -95,11 +95,11 @@ impl<E: Env> Segments<E> {
                 self.list.borrow_mut().insert(range.start, segment);
                 return Err(error);
             }
+            if !mutant!("spare-keeps-its-name") {
+                self.env.sync_dir(&self.config.dir).await?;
+            }
         }
-        if expired.is_empty() || mutant!("spare-keeps-its-name") {
-            return Ok(());
-        }
-        self.env.sync_dir(&self.config.dir).await
+        Ok(())
     }
 
     fn wants_spare(&self, range: &SegmentRange, more: usize) -> bool {
