@@ -1,7 +1,7 @@
 //! One core's copy of what core 0 knows.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ringmq_engine::{ShardId, TopicHandle};
@@ -14,6 +14,7 @@ use super::change::{Change, Update};
 use super::groups::{Forbidden, is_read_forbidden};
 use super::sessions::GroupView;
 use super::stats::PutsHandle;
+use super::topics::RESERVE_TIME;
 
 /// With more topics than this, what a send needs of its own is not in the cache of a core.
 const MANY_TOPICS: usize = 1000;
@@ -24,6 +25,8 @@ const MANY_TOPICS: usize = 1000;
 pub struct MetadataCopy {
     revision: u64,
     topics: HashMap<Arc<str>, Topic, FxBuildHasher>,
+    /// Those with a time of their own for how long messages are kept, which is asked for often.
+    reserving: BTreeSet<Arc<str>>,
     groups: HashMap<Arc<str>, Arc<SubscriptionGroupConfig>, FxBuildHasher>,
     forbidden: HashMap<Arc<str>, Arc<Forbidden>, FxBuildHasher>,
     subscriptions: HashMap<Arc<str>, Arc<GroupView>, FxBuildHasher>,
@@ -80,6 +83,10 @@ impl MetadataCopy {
         self.revision = update.revision;
         match update.change {
             Change::Topic { name, config } => {
+                self.reserving.remove(&name);
+                if config.as_ref().is_some_and(|config| config.attributes.contains_key(RESERVE_TIME)) {
+                    self.reserving.insert(name.clone());
+                }
                 let topic = config.map(|config| Topic { config, place: Cell::default() });
                 set(&mut self.topics, name, topic);
             }
@@ -133,6 +140,11 @@ impl MetadataCopy {
         self.topics.iter().map(|(name, topic)| (name, &topic.config))
     }
 
+    /// The configurations of topics that say themselves how long messages are kept.
+    pub fn reserving_topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
+        self.reserving.iter().filter_map(|name| Some((name, &self.topics.get(name)?.config)))
+    }
+
     /// The consumer group's configuration, with its shared name.
     pub fn group(&self, group: &str) -> Option<(&Arc<str>, &Arc<SubscriptionGroupConfig>)> {
         self.groups.get_key_value(group)
@@ -178,6 +190,20 @@ mod tests {
         assert!(copy.apply(update(3, None)));
         assert!(copy.topic("t").is_none());
         assert_eq!(copy.revision(), 3);
+    }
+
+    #[test]
+    fn topics_that_reserve_time_are_known() {
+        let mut copy = MetadataCopy::new(false);
+        let reserves = || {
+            let attributes = [(RESERVE_TIME.to_owned(), "1".to_owned())].into();
+            Some(TopicConfig { attributes, ..TopicConfig::default() })
+        };
+        let changes = [reserves(), Some(TopicConfig::default()), reserves(), None];
+        for (revision, (change, known)) in (1..).zip(changes.into_iter().zip([1, 0, 1, 0])) {
+            assert!(copy.apply(update(revision, change)));
+            assert_eq!(copy.reserving_topics().count(), known, "after {revision} changes");
+        }
     }
 
     #[test]

@@ -6,9 +6,8 @@ use ringmq_engine::TopicRetention;
 use ringmq_protocol::body::TopicConfig;
 
 use super::*;
+use crate::control::topics::RESERVE_TIME;
 
-/// The topic attribute that says how long its messages are kept, in hours.
-const RESERVE_TIME: &str = "reserve.time";
 /// Milliseconds of an hour.
 const HOUR_MS: i64 = 3_600_000;
 /// Between two looks at what was made meanwhile: with many topics a look for messages to delete takes milliseconds.
@@ -46,7 +45,7 @@ impl<E: Env> ShardService<E> {
         let policy = &core.identity.config.retention;
         let topics: Vec<TopicRetention> = {
             let metadata = core.metadata.borrow();
-            metadata.topics().filter_map(|(name, config)| own_retention(name, config)).collect()
+            metadata.reserving_topics().filter_map(|(name, config)| own_retention(name, config)).collect()
         };
         while !self.stopping.get() {
             match self.shard.retain_oldest(policy, &topics).await {

@@ -8,6 +8,8 @@ use crate::quotas;
 /// The `message.type` attribute.
 const MESSAGE_TYPE: &str = "message.type";
 
+/// How long the topic's messages are kept, in hours.
+pub const RESERVE_TIME: &str = "reserve.time";
 /// The attribute that says for how long a topic remembers its messages' DEDUPE_KEYs, in ms. RingMQ's own.
 pub const DEDUPE_WINDOW: &str = "dedupe.window";
 /// Longest window of [`DEDUPE_WINDOW`]: a week.
@@ -51,7 +53,7 @@ const ATTRIBUTES: [Attribute; 10] = [
         ]),
     },
     // Hours, as in Java's tiered store; -1: as long as the broker keeps everything.
-    Attribute { name: "reserve.time", changeable: true, values: Values::AtLeast(-1) },
+    Attribute { name: RESERVE_TIME, changeable: true, values: Values::AtLeast(-1) },
     Attribute { name: DEDUPE_WINDOW, changeable: true, values: Values::Number(0, MAX_DEDUPE_WINDOW_MS) },
     quota(quotas::SEND),
     quota(quotas::SEND_BYTES),

@@ -16,7 +16,7 @@ use ringmq_protocol::body::{DataVersion, TopicConfig, perm};
 use ringmq_protocol::codes::response;
 use ringmq_protocol::names;
 
-pub use attributes::{DEDUPE_WINDOW, alter_group as alter_group_attributes};
+pub use attributes::{DEDUPE_WINDOW, RESERVE_TIME, alter_group as alter_group_attributes};
 
 use super::change::Change;
 use super::refusal::{FAQ, Refusal};
