@@ -5,7 +5,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ringmq_engine::{ShardId, TopicHandle};
-use ringmq_env::prefetch;
 use ringmq_protocol::body::{SubscriptionData, SubscriptionGroupConfig, TopicConfig};
 use ringmq_protocol::names;
 use rustc_hash::FxBuildHasher;
@@ -14,6 +13,7 @@ use super::change::{Change, Update};
 use super::groups::{Forbidden, is_read_forbidden};
 use super::sessions::GroupView;
 use super::stats::PutsHandle;
+use super::topic_table::{Topic, TopicTable};
 use super::topics::RESERVE_TIME;
 
 /// With more topics than this, what a send needs of its own is not in the cache of a core.
@@ -24,7 +24,7 @@ const MANY_TOPICS: usize = 1000;
 #[derive(Default)]
 pub struct MetadataCopy {
     revision: u64,
-    topics: HashMap<Arc<str>, Topic, FxBuildHasher>,
+    topics: TopicTable,
     /// Those with a time of their own for how long messages are kept, which is asked for often.
     reserving: BTreeSet<Arc<str>>,
     groups: HashMap<Arc<str>, Arc<SubscriptionGroupConfig>, FxBuildHasher>,
@@ -32,12 +32,6 @@ pub struct MetadataCopy {
     subscriptions: HashMap<Arc<str>, Arc<GroupView>, FxBuildHasher>,
     /// What every LMQ has for a configuration; `None`: there are no LMQs.
     lmq: Option<Arc<TopicConfig>>,
-}
-
-/// A topic, and where a shard of this core has it.
-struct Topic {
-    config: Arc<TopicConfig>,
-    place: Cell<TopicPlace>,
 }
 
 /// By which handles a shard knows a topic.
@@ -87,8 +81,10 @@ impl MetadataCopy {
                 if config.as_ref().is_some_and(|config| config.attributes.contains_key(RESERVE_TIME)) {
                     self.reserving.insert(name.clone());
                 }
-                let topic = config.map(|config| Topic { config, place: Cell::default() });
-                set(&mut self.topics, name, topic);
+                match config {
+                    Some(config) => self.topics.insert(Topic { name, config, place: Cell::default() }),
+                    None => self.topics.remove(&name),
+                }
             }
             Change::Group { name, config } => set(&mut self.groups, name, config),
             Change::Forbidden { group, topics } => set(&mut self.forbidden, group, topics),
@@ -109,7 +105,7 @@ impl MetadataCopy {
 
     /// The same, and where a shard has it.
     pub fn known_topic(&self, topic: &str) -> Option<KnownTopic<'_>> {
-        if let Some((name, Topic { config, place })) = self.topics.get_key_value(topic) {
+        if let Some(Topic { name, config, place }) = self.topics.get(topic) {
             return Some(KnownTopic { name: name.clone(), config, place: Some(place) });
         }
         let config =
@@ -122,12 +118,9 @@ impl MetadataCopy {
         self.topics.len() > MANY_TOPICS
     }
 
-    /// Where a shard of this core has the topic; its configuration is fetched into the core's cache.
-    pub fn prefetch_topic(&self, topic: &str) -> Option<TopicPlace> {
-        let Topic { config, place } = self.topics.get(topic)?;
-        prefetch(&config.attributes);
-        prefetch(&config.write_queue_nums);
-        Some(place.get())
+    /// For fetching what a send needs of several topics into the core's cache, side by side.
+    pub fn topic_table(&self) -> &TopicTable {
+        &self.topics
     }
 
     /// Whether there is such a topic.
@@ -137,7 +130,7 @@ impl MetadataCopy {
 
     /// Every topic's configuration.
     pub fn topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
-        self.topics.iter().map(|(name, topic)| (name, &topic.config))
+        self.topics.iter().map(|topic| (&topic.name, &topic.config))
     }
 
     /// The configurations of topics that say themselves how long messages are kept.

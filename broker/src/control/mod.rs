@@ -16,6 +16,7 @@ pub mod runtime_info;
 pub mod sessions;
 mod state;
 pub mod stats;
+mod topic_table;
 pub mod topics;
 
 use ringmq_protocol::body::DataVersion;

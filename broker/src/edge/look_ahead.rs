@@ -3,7 +3,9 @@
 //!
 //! Nothing depends on what is found here. It is found with a glance at the headers, which the requests' own handling reads.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use ringmq_engine::QueueId;
 use ringmq_env::Env;
 use ringmq_protocol::frame;
@@ -15,7 +17,10 @@ use crate::core::Core;
 /// Length, serialize type and header length.
 const PREFIX: usize = 8;
 /// What a topic and a queue's number follow in the headers of sends.
-const FIELDS: [(&[u8], &[u8]); 2] = [(b"\"b\":\"", b"\"e\":\""), (b"\"topic\":\"", b"\"queueId\":\"")];
+static FIELDS: LazyLock<[(Finder<'_>, Finder<'_>); 2]> = LazyLock::new(|| {
+    [("\"b\":\"", "\"e\":\""), ("\"topic\":\"", "\"queueId\":\"")]
+        .map(|(topic, queue)| (Finder::new(topic), Finder::new(queue)))
+});
 
 /// Has fetched what those of the first requests in `received` need that go to the same shard as the first.
 pub fn look_ahead<E: Env>(core: &Core<E>, received: &[u8]) {
@@ -25,11 +30,13 @@ pub fn look_ahead<E: Env>(core: &Core<E>, received: &[u8]) {
     }
     let sends: SmallVec<[_; MAX_IN_A_ROW]> =
         frames(core, received).take(MAX_IN_A_ROW).filter_map(glance).collect();
-    let known =
-        sends.iter().map(|(topic, queue)| metadata.prefetch_topic(topic).map(|place| (place, *queue)));
+    let topics = metadata.topic_table();
+    let likely = sends.iter().filter_map(|(topic, queue)| Some((topics.prefetch(topic)?, *queue)));
+    let likely: SmallVec<[_; MAX_IN_A_ROW]> = likely.collect();
+    let known = likely.iter().map(|(topic, queue)| (topics.prefetch_rest(*topic), *queue));
     let known: SmallVec<[_; MAX_IN_A_ROW]> = known.collect();
-    let Some(shard) = known.iter().flatten().map(|(place, _)| place.shard).next() else { return };
-    let here = known.into_iter().flatten().filter(|(place, _)| place.shard == shard);
+    let Some(shard) = known.first().map(|(place, _)| place.shard) else { return };
+    let here = known.into_iter().filter(|(place, _)| place.shard == shard);
     let queues: SmallVec<[_; MAX_IN_A_ROW]> = here.collect();
     core.prefetch_queues(shard, &queues);
 }
@@ -56,8 +63,8 @@ fn glance(frame: &[u8]) -> Option<(&str, QueueId)> {
 }
 
 /// The text behind `name`, up to the next quote, and what is behind that.
-fn value<'a>(header: &'a [u8], name: &[u8]) -> Option<(&'a str, &'a [u8])> {
-    let from = memmem::find(header, name)? + name.len();
+fn value<'a>(header: &'a [u8], name: &Finder<'_>) -> Option<(&'a str, &'a [u8])> {
+    let from = name.find(header)? + name.needle().len();
     let len = memchr::memchr(b'"', &header[from..])?;
     let text = std::str::from_utf8(&header[from..from + len]).ok()?;
     Some((text, &header[from + len..]))
