@@ -413,7 +413,10 @@ async fn open_shard<E: Env>(
     let dir = StoreMeta::shard_dir(&config.data, id);
     let options = shard_options(config, store_id, id, &dir);
     let shard = Shard::open(core.env.clone(), options).await.map_err(|error| error.to_string())?;
-    let service = ShardService::open(id, shard, &config.cluster, common_properties(config)).await;
+    let service = ShardService::open(id, shard.clone(), &config.cluster, common_properties(config)).await;
+    if service.is_err() {
+        shard.close().await;
+    }
     service.map_err(|error| error.to_string())
 }
 

@@ -29,13 +29,22 @@ impl std::fmt::Display for Damage {
 
 /// Collects the findings of one shard. Cheap to clone: clones are the same collection.
 #[derive(Clone, Default)]
-pub struct DamageReport(Rc<RefCell<Vec<Damage>>>);
+pub struct DamageReport(Rc<RefCell<Told>>);
+
+#[derive(Default)]
+struct Told {
+    kept: Vec<Damage>,
+    /// Findings, kept or not.
+    count: usize,
+    /// The first that lost anything, and how many did, kept or not.
+    losses: Option<(Damage, usize)>,
+}
 
 impl DamageReport {
     /// Tells of a finding, unless it was told before.
     pub fn tell(&self, damage: Damage) {
         let mut told = self.0.borrow_mut();
-        if told.contains(&damage) {
+        if told.kept.contains(&damage) {
             return;
         }
         tracing::error!(
@@ -45,14 +54,28 @@ impl DamageReport {
             what = damage.what,
             "damage"
         );
-        if told.len() < MAX_KEPT {
-            told.push(damage);
+        told.count += 1;
+        if damage.len > 0 {
+            told.losses.get_or_insert_with(|| (damage.clone(), 0)).1 += 1;
+        }
+        if told.kept.len() < MAX_KEPT {
+            told.kept.push(damage);
         }
     }
 
-    /// What was found so far.
+    /// What was found so far, the first few hundred places.
     pub fn list(&self) -> Vec<Damage> {
-        self.0.borrow().clone()
+        self.0.borrow().kept.clone()
+    }
+
+    /// How much was found so far.
+    pub(crate) fn count(&self) -> usize {
+        self.0.borrow().count
+    }
+
+    /// The first finding that lost anything, and how many did.
+    pub(crate) fn losses(&self) -> Option<(Damage, usize)> {
+        self.0.borrow().losses.clone()
     }
 }
 
@@ -70,6 +93,17 @@ mod tests {
         }
         assert_eq!(report.list().len(), MAX_KEPT);
         report.tell(Damage { path: "g".into(), offset: 0, len: 0, what: String::new() });
-        assert_eq!(report.list().len(), MAX_KEPT);
+        assert_eq!((report.list().len(), report.count()), (MAX_KEPT, MAX_KEPT + 1));
+    }
+
+    #[test]
+    fn a_loss_is_known_however_much_was_told_before() {
+        let report = DamageReport::default();
+        let damage = |offset, len| Damage { path: "f".into(), offset, len, what: String::new() };
+        (0..MAX_KEPT as u64).for_each(|offset| report.tell(damage(offset, 0)));
+        assert_eq!(report.losses(), None);
+        report.tell(damage(1 << 20, 7));
+        report.tell(damage(2 << 20, 8));
+        assert_eq!(report.losses(), Some((damage(1 << 20, 7), 2)));
     }
 }

@@ -11,7 +11,7 @@ use crate::damage::{Damage, DamageReport};
 use crate::index;
 use crate::log::inspect::LogFiles;
 use crate::meta;
-use crate::shard::OpenError;
+use crate::shard::{OFFSETS, OpenError};
 use crate::types::*;
 
 /// One segment file.
@@ -72,10 +72,8 @@ pub async fn inspect_shard<E: Env>(
     let known = index::Index::claimed_end(env, &index_dir).await;
     let files = LogFiles::open(env, dir, id, store_id, known, &report).await?;
     found.segments = files.segments();
-    let (marks, begin) = index::check_marks(env, &index_dir, &report).await?;
-    if let Some(begin) = begin {
-        files.tell_missing_from(begin);
-    }
+    let (marks, begin) = or_tell(index::check_marks(env, &index_dir, &report).await, &report)?;
+    files.tell_missing(begin);
     let mut walk = files.walk();
     while let Some(frame) = walk.next().await {
         found.frames += 1;
@@ -86,7 +84,8 @@ pub async fn inspect_shard<E: Env>(
     }
     found.log = (files.min(), walk.position());
     found.runs = index::check_runs(env, &index_dir, &report).await.map_err(OpenError::at(&index_dir))?;
-    found.entries = marks + meta::check(env, dir, "offsets", &report, &mut |_, _| {}).await?;
+    let offsets = meta::check(env, dir, OFFSETS, &report, &mut |_, _| {}).await;
+    found.entries = marks + or_tell(offsets, &report)?;
     found.damage = report.list();
     Ok(found)
 }
@@ -95,8 +94,19 @@ pub async fn inspect_shard<E: Env>(
 /// refuses those. Changes nothing; the store must not be in use.
 pub async fn inspect_metadata<E: Env>(env: &E, dir: &Path) -> Result<(u64, Vec<Damage>), OpenError> {
     let report = DamageReport::default();
-    let entries = meta::check(env, dir, "meta", &report, &mut |_, _| {}).await?;
+    let entries = or_tell(meta::check(env, dir, "meta", &report, &mut |_, _| {}).await, &report)?;
     Ok((entries, report.list()))
+}
+
+/// Tells of a table that stops a start, and goes on without it.
+fn or_tell<T: Default>(checked: Result<T, OpenError>, report: &DamageReport) -> Result<T, OpenError> {
+    match checked {
+        Err(OpenError::Damaged { path, what }) => {
+            report.tell(Damage { path, offset: 0, len: 1, what });
+            Ok(T::default())
+        }
+        checked => checked,
+    }
 }
 
 fn count<E: Env>(

@@ -26,8 +26,8 @@ pub use index::TopicHandle;
 pub use inspect::{Inspection, QueueFacts, SegmentFacts, find_record, inspect_metadata, inspect_shard};
 pub use meta::MetaLog;
 pub use shard::{
-    DeleteReason, Indexed, Known, OpenError, Retained, RetentionPolicy, SHADOW_LEN, Shard, ShardOptions,
-    TopicRetention, WAITING_IN_MEMORY,
+    DeleteReason, Indexed, Known, OFFSETS, OpenError, Retained, RetentionPolicy, SHADOW_LEN, Shard,
+    ShardOptions, TopicRetention, WAITING_IN_MEMORY,
 };
 pub use slices::{Job, SLICE_BOUNDS_MS, SliceStats};
 pub use store::{STORE_FORMAT, StoreMeta};

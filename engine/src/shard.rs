@@ -19,9 +19,10 @@ use ringmq_env::Env;
 
 use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
-use crate::index::Index;
+use crate::index::{Index, check_marks};
+use crate::log::inspect::LogFiles;
 use crate::log::{Log, LogOptions};
-use crate::meta::MetaLog;
+use crate::meta::{self, MetaLog};
 use crate::pending::Pending;
 use crate::signal::Signal;
 use crate::slices::{Job, SliceStats, Slices};
@@ -31,6 +32,10 @@ use commit::{Disk, Staged};
 pub use message::Indexed;
 pub use retain::{DeleteReason, Retained, RetentionPolicy, TopicRetention};
 
+/// Directory of the index in the shard's directory.
+const INDEX_DIR: &str = "index";
+/// Name of the metadata log of consumer offsets, in the shard's directory ([`Shard::open_table`]).
+pub const OFFSETS: &str = "offsets";
 /// Directory of the tables of waiting records in the shard's directory.
 const PENDING_DIR: &str = "pending";
 
@@ -166,22 +171,10 @@ pub enum OpenError {
 impl OpenError {
     /// An error if `strict` and there is damage.
     pub(crate) fn refuse_damage(strict: bool, report: &DamageReport) -> Result<(), OpenError> {
-        if !strict {
-            return Ok(());
-        }
-        let found = report.list();
-        let mut lost = found.iter().filter(|damage| damage.len > 0);
-        match lost.next() {
-            Some(first) => Err(OpenError::Strict { first: Box::new(first.clone()), count: 1 + lost.count() }),
+        match report.losses().filter(|_| strict) {
+            Some((first, count)) => Err(OpenError::Strict { first: Box::new(first), count }),
             None => Ok(()),
         }
-    }
-
-    /// Of a file that is damaged: tells of it, and says that a start without `strict` serves what is whole.
-    pub(crate) fn strict(self, report: &DamageReport) -> OpenError {
-        let OpenError::Damaged { path, what } = self else { return self };
-        report.tell(Damage { path, offset: 0, len: 1, what });
-        OpenError::refuse_damage(true, report).expect_err("it has just been told")
     }
 
     /// Names the file of a device error, for `map_err`.
@@ -191,22 +184,39 @@ impl OpenError {
     }
 }
 
+/// Looks for what a start would write anew or take note of, before it does: the store is as it was for the next one.
+async fn refuse_at_sight<E: Env>(
+    env: &E,
+    options: &ShardOptions,
+    known: LogPosition,
+    report: &DamageReport,
+) -> Result<(), OpenError> {
+    if env.read_dir(&options.dir).await.is_err() {
+        // Of a new store.
+        return Ok(());
+    }
+    let files = LogFiles::open(env, &options.dir, options.id, options.store_id, known, report).await?;
+    files.tell_missing(check_marks(env, &options.dir.join(INDEX_DIR), report).await?.1);
+    meta::check(env, &options.dir, OFFSETS, report, &mut |_, _| {}).await?;
+    OpenError::refuse_damage(true, report)
+}
+
 impl<E: Env> Shard<E> {
     /// Opens the shard and recovers it; when this returns, appends and reads are served. What is damaged is told in
     /// the log and by [`Shard::damage`], and worked around; with [`ShardOptions::strict`] it is an error.
     pub async fn open(env: E, options: ShardOptions) -> Result<Shard<E>, OpenError> {
         let report = DamageReport::default();
-        let dir = options.dir.join("index");
+        let dir = options.dir.join(INDEX_DIR);
         let known = Index::claimed_end(&env, &dir).await;
+        if options.strict {
+            refuse_at_sight(&env, &options, known, &report).await?;
+        }
         let log = Log::open(env.clone(), log_options(&options), known, options.strict, &report).await?;
         let (log_min, log_end) = (log.min(), log.committed());
-        let opening = Index::open(env.clone(), &dir, log_min, log_end, options.strict, &report).await?;
-        if let Some(begin) = opening.log_should_begin() {
-            log.tell_missing_from(begin, &report);
-        }
+        let opening = Index::open(env.clone(), &dir, log_min, log_end, &report).await?;
+        log.tell_missing(opening.log_should_begin(), &report);
         OpenError::refuse_damage(options.strict, &report)?;
-        // Nothing before the mark waits, and what is left of the log there need not have what settled the rest: a power
-        // failure keeps any of the segments whose deletion had begun.
+        // Nothing before the mark waits, and what is left of the log there need not have what settled the rest.
         let log_min = opening.index().log_min();
         let open_pending = |kind, name| {
             let (env, dir) = (env.clone(), options.dir.join(PENDING_DIR).join(name));
@@ -272,14 +282,15 @@ impl<E: Env> Shard<E> {
         self.0.save_pending(true).await && indexed
     }
 
-    /// Opens a metadata log in the shard's directory, see [`MetaLog::open_what_is_whole`].
+    /// Opens a metadata log in the shard's directory, see [`MetaLog::open_what_is_whole`]. What is told of [`OFFSETS`] a
+    /// strict start has refused before.
     pub async fn open_table(
         &self,
         name: &str,
         replay: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<MetaLog<E>, OpenError> {
         let Inner { env, options, report, .. } = &*self.0;
-        MetaLog::open_what_is_whole(env.clone(), &options.dir, name, options.strict, report, replay).await
+        MetaLog::open_what_is_whole(env.clone(), &options.dir, name, report, replay).await
     }
 
     /// What was found damaged since it was opened, the first few hundred places.

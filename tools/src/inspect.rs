@@ -8,8 +8,8 @@ use std::sync::mpsc::sync_channel;
 use anyhow::{Context, anyhow, bail, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use ringmq_engine::{
-    Damage, Inspection, OpenError, PhysicalOffset, Shard, ShardId, ShardOptions, StoreMeta, find_record,
-    inspect_metadata, inspect_shard,
+    Damage, Inspection, OFFSETS, OpenError, PhysicalOffset, Shard, ShardId, ShardOptions, StoreMeta,
+    find_record, inspect_metadata, inspect_shard,
 };
 use ringmq_env::glommio::{CoreOptions, GlommioEnv, run_cores};
 use ringmq_env::process::LockFile;
@@ -183,7 +183,7 @@ async fn repair(env: &GlommioEnv, data: &Path, id: ShardId, store_id: u64) -> Re
         lmq_limit: None,
     };
     let shard = Shard::open(env.clone(), options).await?;
-    let offsets = shard.open_table("offsets", &mut |_, _| {}).await;
+    let offsets = shard.open_table(OFFSETS, &mut |_, _| {}).await;
     shard.close().await;
     offsets.map(drop)
 }

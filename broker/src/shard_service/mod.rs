@@ -20,8 +20,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ringmq_engine::{
-    Appended, Boundary, LogPosition, MetaLog, OpenError, PhysicalOffset, QueueOffset, ReadRequest, Shard,
-    ShardId, SliceStats,
+    Appended, Boundary, LogPosition, MetaLog, OFFSETS, OpenError, PhysicalOffset, QueueOffset, ReadRequest,
+    Shard, ShardId, SliceStats,
 };
 use ringmq_env::{Env, mutant};
 use ringmq_protocol::codes::response;
@@ -94,7 +94,7 @@ impl<E: Env> ShardService<E> {
         let mut restore = |key: &[u8], value: &[u8]| {
             unreadable += u64::from(offsets.restore(key, value).is_err());
         };
-        let offset_log = shard.open_table("offsets", &mut restore).await?;
+        let offset_log = shard.open_table(OFFSETS, &mut restore).await?;
         if unreadable > 0 {
             tracing::warn!(shard = id.0, unreadable, "entries of the offset table could not be read");
         }

@@ -23,7 +23,7 @@ impl<E: Env> BenchIndex<E> {
     /// An empty one in an empty directory, for messages of so many topics.
     pub async fn open(env: E, dir: &Path, topics: u64) -> BenchIndex<E> {
         let (zero, report) = (LogPosition(0), DamageReport::default());
-        let mut opening = Index::open(env, dir, zero, zero, false, &report).await.expect("a new index opens");
+        let mut opening = Index::open(env, dir, zero, zero, &report).await.expect("a new index opens");
         assert!(opening.next_gap().await.is_ok_and(|gap| gap.is_none()), "there is no log");
         let index = opening.finish().await.expect("a new index opens");
         let topics = (0..topics).map(|topic| format!("BenchTopic{topic:06}")).collect();

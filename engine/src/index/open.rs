@@ -29,6 +29,7 @@ impl<E: Env> Index<E> {
     pub(crate) async fn claimed_end(env: &E, dir: &Path) -> LogPosition {
         let entries = env.read_dir(dir).await.unwrap_or_default();
         let ends = entries.iter().filter_map(|entry| Some(run_range(&entry.name)?.1));
+        let ends = ends.filter(|end| *end < LOG_END.0);
         LogPosition(ends.max().unwrap_or(0))
     }
 
@@ -38,17 +39,15 @@ impl<E: Env> Index<E> {
         dir: &Path,
         log_min: LogPosition,
         log_end: LogPosition,
-        strict: bool,
         report: &DamageReport,
     ) -> Result<Opening<E>, OpenError> {
         env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
-        let told_before = report.list().len();
+        let told_before = report.count();
         let mut marked = Vec::new();
-        let marks =
-            MetaLog::open_what_is_whole(env.clone(), dir, MARKS, strict, report, &mut |key, value| {
-                marked.push(Mark::decode(key, value));
-            })
-            .await?;
+        let marks = MetaLog::open_what_is_whole(env.clone(), dir, MARKS, report, &mut |key, value| {
+            marked.push(Mark::decode(key, value));
+        })
+        .await?;
         let mut state = State {
             table: Table::default(),
             keys: HotKeys::default(),
@@ -59,7 +58,7 @@ impl<E: Env> Index<E> {
             lost: Vec::new(),
             bytes_written: 0,
         };
-        let marks_are_whole = report.list().len() == told_before;
+        let marks_are_whole = report.count() == told_before;
         let ahead: Vec<_> =
             marked.iter_mut().flatten().filter_map(|mark| mark.pull_back(log_end.0)).collect();
         if !ahead.is_empty() {
@@ -111,13 +110,15 @@ fn apply_marks(
             }
             Some(Mark::Lost { from, to }) => state.lost.push((from, to)),
             Some(mark) => state.table.apply_mark(&mark),
-            None => {
-                let what = "it has a mark that makes no sense".into();
-                report.tell(Damage { path: dir.join(MARKS), offset: 0, len: 0, what });
-            }
+            None => tell_senseless(dir, report),
         }
     }
     damaged
+}
+
+fn tell_senseless(dir: &Path, report: &DamageReport) {
+    let what = "it has a mark that makes no sense".into();
+    report.tell(Damage { path: dir.join(MARKS), offset: 0, len: 0, what });
 }
 
 /// Range of a run by its file's name, if that is one of a run.
@@ -148,14 +149,14 @@ pub(crate) async fn check_marks<E: Env>(
     dir: &Path,
     report: &DamageReport,
 ) -> Result<(u64, Option<LogPosition>), OpenError> {
-    let (told_before, mut begin) = (report.list().len(), None);
-    let marks = meta::check(env, dir, MARKS, report, &mut |key, value| {
-        if let Some(Mark::LogMin(min)) = Mark::decode(key, value) {
-            begin = Some(LogPosition(min));
-        }
+    let (told_before, mut begin) = (report.count(), None);
+    let marks = meta::check(env, dir, MARKS, report, &mut |key, value| match Mark::decode(key, value) {
+        Some(Mark::LogMin(min)) => begin = Some(LogPosition(min)),
+        Some(_) => {}
+        None => tell_senseless(dir, report),
     })
     .await?;
-    Ok((marks, begin.filter(|_| report.list().len() == told_before)))
+    Ok((marks, begin.filter(|_| report.count() == told_before)))
 }
 
 /// A run's file.

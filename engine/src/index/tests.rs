@@ -139,7 +139,7 @@ fn key_of(entry: &IndexEntry) -> String {
 
 async fn open_empty<E: Env>(env: &E, dir: &Path) -> Index<E> {
     let (zero, report) = (LogPosition(0), DamageReport::default());
-    let mut opening = Index::open(env.clone(), dir, zero, zero, false, &report).await.unwrap();
+    let mut opening = Index::open(env.clone(), dir, zero, zero, &report).await.unwrap();
     assert_eq!(opening.next_gap().await.unwrap(), None);
     opening.finish().await.unwrap()
 }
@@ -226,7 +226,7 @@ impl<E: Env> Harness<E> {
     async fn reopen(&mut self) {
         let (min, end) = (LogPosition(self.model.log_min), LogPosition(self.model.end));
         let report = DamageReport::default();
-        let mut opening = Index::open(self.env.clone(), &self.dir, min, end, false, &report).await.unwrap();
+        let mut opening = Index::open(self.env.clone(), &self.dir, min, end, &report).await.unwrap();
         while let Some((from, to)) = opening.next_gap().await.unwrap() {
             assert!(from == opening.index().indexed_upto() && from < to && to <= end);
             self.recover(opening.index(), to);
@@ -453,7 +453,7 @@ fn a_queue_goes_on_where_it_was_although_all_that_it_had_left_was_not_on_the_dev
         assert_eq!(harness.index.range(topic, queue), Some(left));
 
         let report = DamageReport::default();
-        let mut opening = Index::open(env, &dir, flushed, flushed, false, &report).await.unwrap();
+        let mut opening = Index::open(env, &dir, flushed, flushed, &report).await.unwrap();
         assert_eq!(opening.next_gap().await.unwrap(), None);
         let index = opening.finish().await.unwrap();
         let empty = QueueRange { min: QueueOffset(3), max: QueueOffset(3) };
@@ -869,7 +869,7 @@ fn a_queue_goes_on_where_it_was_after_a_retention_that_could_not_read() {
         sim.crash("a", Crash::PowerLosingAll);
 
         let (env, report) = (sim.node("a"), DamageReport::default());
-        let mut opening = Index::open(env, dir, LogPosition(0), end, false, &report).await.unwrap();
+        let mut opening = Index::open(env, dir, LogPosition(0), end, &report).await.unwrap();
         assert_eq!(opening.next_gap().await.unwrap(), None);
         let index = opening.finish().await.unwrap();
         assert_eq!(index.range("kept", queue).map(|range| range.max), Some(QueueOffset(1)));

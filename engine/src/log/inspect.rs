@@ -25,7 +25,8 @@ pub(crate) struct LogFiles<E: Env> {
     tails: Vec<TailRecord>,
     shadow: Option<ShadowImage>,
     report: DamageReport,
-    /// Everything before was on the device once.
+    /// Everything before was on the device once: by what the caller knows, and in all.
+    known: LogPosition,
     sure_end: u64,
 }
 
@@ -77,7 +78,7 @@ impl<E: Env> LogFiles<E> {
         }
         let sure_end = flushed.max(known.0.min(furthest));
         let shadow = ShadowImage::read(env, dir, report).await;
-        Ok(LogFiles { segments, tails, shadow, report: report.clone(), sure_end })
+        Ok(LogFiles { segments, tails, shadow, report: report.clone(), known, sure_end })
     }
 
     /// Reads the log from its start.
@@ -92,9 +93,10 @@ impl<E: Env> LogFiles<E> {
         self.segments.min().unwrap_or(0)
     }
 
-    /// Tells of what is missing of a log that should begin at `begin`.
-    pub(crate) fn tell_missing_from(&self, begin: LogPosition) {
-        self.segments.tell_missing(begin.0, self.min(), &self.report);
+    /// Tells of what is missing of a log that should begin at `begin`, if that is known.
+    pub(crate) fn tell_missing(&self, begin: Option<LogPosition>) {
+        let min = self.segments.min().map_or(self.known, LogPosition);
+        self.segments.tell_missing(begin, min, &self.report);
     }
 
     /// The file that holds `position`, and where in it that is.

@@ -244,9 +244,9 @@ impl<E: Env> Log<E> {
         LogPosition(self.0.segments.min().unwrap_or_else(|| self.0.committed.borrow().segment.start))
     }
 
-    /// Tells of what is missing of a log that should begin at `begin`.
-    pub(crate) fn tell_missing_from(&self, begin: LogPosition, report: &DamageReport) {
-        self.0.segments.tell_missing(begin.0, self.min().0, report);
+    /// Tells of what is missing of a log that should begin at `begin`, if that is known.
+    pub(crate) fn tell_missing(&self, begin: Option<LogPosition>, report: &DamageReport) {
+        self.0.segments.tell_missing(begin, self.min(), report);
     }
 
     /// One past the last staged byte.

@@ -13,6 +13,7 @@ use crate::damage::{Damage, DamageReport};
 use crate::reread::read_again;
 use crate::shard::OpenError;
 use crate::store::STORE_FORMAT;
+use crate::types::LogPosition;
 
 /// A file with a segment's name.
 struct Found {
@@ -57,10 +58,12 @@ impl<E: Env> Segments<E> {
         self.env.sync_dir(&self.config.dir).await
     }
 
-    /// Tells of what is missing of the log, which should begin at `begin` and does at `min`.
-    pub(crate) fn tell_missing(&self, begin: u64, min: u64, report: &DamageReport) {
-        if begin < min {
-            let missing = SegmentRange { start: begin, len: min - begin };
+    /// Tells of what is missing of the log, which should begin at `begin`, if that is known, and does at `min`. A log without
+    /// a segment should begin at 0.
+    pub(crate) fn tell_missing(&self, begin: Option<LogPosition>, min: LogPosition, report: &DamageReport) {
+        let begin = begin.or_else(|| self.min().is_none().then_some(LogPosition(0)));
+        if let Some(begin) = begin.filter(|begin| *begin < min) {
+            let missing = SegmentRange { start: begin.0, len: min.0 - begin.0 };
             let what = "the log's oldest segments are missing, from this one on".into();
             report.tell(Damage { path: self.path(&missing), offset: 0, len: missing.len, what });
         }

@@ -52,7 +52,8 @@ impl<E: Env> Log<E> {
         assert!(options.segment_size >= super::segment::MIN_SEGMENT_LEN);
         env.create_dir_all(&options.dir).await.map_err(OpenError::at(&options.dir))?;
         let segments = Segments::open(env.clone(), segment_config(&options, false), report).await?;
-        let furthest = segments.ranges().last().map_or(0, |range| range.end() + SEGMENT_HEADER_LEN);
+        // Of a log without a segment nothing else tells where it was.
+        let furthest = segments.ranges().last().map_or(known.0, |range| range.end() + SEGMENT_HEADER_LEN);
         let (journal, slots) = TailJournal::open(&env, &options.dir, options.sync_flush).await?;
         let shadow = ShadowImage::read(&env, &options.dir, report).await;
         let mut recovery = Recovery::new(&segments, &journal, slots, known.0.min(furthest), &options, report);

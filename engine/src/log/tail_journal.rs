@@ -298,10 +298,13 @@ fn decode(slots: &[IoSlice]) -> Vec<(Slot, TailRecord)> {
     records
 }
 
-/// The valid slots of `dir/tail`, oldest first, without changing anything: for the inspector.
+/// The valid slots of `dir/tail`, oldest first, without changing anything; none if it is missing.
 pub(crate) async fn look<E: Env>(env: &E, dir: &Path) -> io::Result<Vec<TailRecord>> {
     let options = OpenOptions { direct: true, ..OpenOptions::default() };
-    let file = env.open(&dir.join(FILE), options).await?;
+    let file = match env.open(&dir.join(FILE), options).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened?,
+    };
     Ok(decode(&read::<E>(&file).await).into_iter().map(|(_, record)| record).collect())
 }
 

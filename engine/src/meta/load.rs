@@ -18,6 +18,9 @@ use crate::slices::Slices;
 /// Bytes read at a time.
 const WINDOW: usize = 256 << 10;
 
+/// Of the first of the two files.
+const ALONE: &str = "it is missing, and the file beside it is not";
+
 const OPTIONS: OpenOptions =
     OpenOptions { write: true, create: false, create_new: false, dsync: true, direct: true };
 
@@ -34,7 +37,7 @@ pub(super) async fn open<E: Env>(
     let paths = [file_path(dir, name, 0), file_path(dir, name, 1)];
     if !exists(&paths[0]) {
         if exists(&paths[1]) {
-            return Err(damaged(&paths[0], "it is missing, and the file beside it is not"));
+            return Err(damaged(&paths[0], ALONE));
         }
         create(&env, dir, name).await.map_err(OpenError::at(&paths[0]))?;
     }
@@ -48,7 +51,7 @@ pub(super) async fn open<E: Env>(
 }
 
 /// Reads the table without changing it, tells of damage, and calls `replay` with every live key and value; returns how many
-/// there are. A table that is missing has none.
+/// there are. A table that is missing has none. An error is what stops a start.
 pub(crate) async fn check<E: Env>(
     env: &E,
     dir: &Path,
@@ -58,28 +61,23 @@ pub(crate) async fn check<E: Env>(
 ) -> Result<u64, OpenError> {
     let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
     let paths = [file_path(dir, name, 0), file_path(dir, name, 1)];
-    let is_there = |path: &PathBuf| present.iter().any(|entry| dir.join(&entry.name) == *path);
-    if !paths.iter().all(is_there) {
-        if paths.iter().any(is_there) {
-            let what = "one of its two files is missing".into();
-            report.tell(Damage { path: paths[0].clone(), offset: 0, len: 1, what });
-        }
-        return Ok(0);
+    let [has_first, has_second] =
+        [0, 1].map(|at: usize| present.iter().any(|entry| dir.join(&entry.name) == paths[at]));
+    match (has_first, has_second) {
+        (false, false) => return Ok(0),
+        (false, true) => return Err(damaged(&paths[0], ALONE)),
+        (true, _) => {}
     }
     let options = OpenOptions { direct: true, ..OpenOptions::default() };
     let first = env.open(&paths[0], options).await.map_err(OpenError::at(&paths[0]))?;
-    let files = [first, env.open(&paths[1], options).await.map_err(OpenError::at(&paths[1]))?];
-    match read_only(&files, &paths, report).await {
-        Err(OpenError::Damaged { path, what }) => {
-            report.tell(Damage { path, offset: 0, len: 1, what });
-            Ok(0)
-        }
-        Err(error) => Err(error),
-        Ok(table) => {
-            table.replay(replay);
-            Ok(table.live.len() as u64)
-        }
-    }
+    let second = match has_second {
+        true => env.open(&paths[1], options).await.map_err(OpenError::at(&paths[1]))?,
+        // A start that was cut short has not made it yet. It would be empty, and count for no more than the first.
+        false => first.clone(),
+    };
+    let table = read_only(&[first, second], &paths, report).await?;
+    table.replay(replay);
+    Ok(table.live.len() as u64)
 }
 
 async fn read_only<F: File>(

@@ -153,17 +153,15 @@ impl<E: Env> MetaLog<E> {
     }
 
     /// As [`MetaLog::open`]; but damage is told in `report`, and what is whole of the table is kept and put in a new
-    /// file. For tables whose loss in part is better than no service. With `strict` it is not, and nothing is changed.
+    /// file. For tables whose loss in part is better than no service.
     pub async fn open_what_is_whole(
         env: E,
         dir: &Path,
         name: &str,
-        strict: bool,
         report: &DamageReport,
         replay: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<MetaLog<E>, OpenError> {
-        let opened = load::open(env, dir, name, (!strict).then_some(report)).await;
-        let log = opened.map_err(|error| if strict { error.strict(report) } else { error })?;
+        let log = load::open(env, dir, name, Some(report)).await?;
         log.0.state.borrow().table.replay(replay);
         Ok(log)
     }

@@ -246,8 +246,7 @@ fn random_damage_is_refused_or_told_and_never_read_back() {
             assert!(matches!(opened, Ok(_) | Err(OpenError::Damaged { .. })), "round {round}");
             drop(opened);
             let report = DamageReport::default();
-            let opened =
-                MetaLog::open_what_is_whole(env.clone(), &dir, "topics", false, &report, &mut check).await;
+            let opened = MetaLog::open_what_is_whole(env.clone(), &dir, "topics", &report, &mut check).await;
             assert!(matches!(opened, Ok(_) | Err(OpenError::Damaged { .. })), "round {round}");
         }
     });

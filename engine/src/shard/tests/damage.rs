@@ -220,6 +220,13 @@ fn a_start_that_was_cut_short_forgets_no_loss() {
 }
 
 /// Whoever restores a file because a strict start was refused must find the store as it was.
+async fn is_refused_unchanged<E: Env>(env: &E, dir: &Path) {
+    let read = || -> Vec<_> { files(dir).iter().map(|path| std::fs::read(path).unwrap()).collect() };
+    let before = read();
+    is_refused_twice(env, dir).await;
+    assert!(before == read(), "a refused start has changed the store");
+}
+
 async fn is_refused_twice<E: Env>(env: &E, dir: &Path) {
     for _ in 0..2 {
         let opened = Shard::open(env.clone(), ShardOptions { strict: true, ..options(dir) }).await;
@@ -240,7 +247,7 @@ fn a_missing_first_segment_is_told_and_its_queues_go_on() {
         shard.close().await;
         let (first, elsewhere) = (segments(&dir).remove(0), dir.join("elsewhere"));
         std::fs::rename(&first, &elsewhere).unwrap();
-        is_refused_twice(&env, &dir).await;
+        is_refused_unchanged(&env, &dir).await;
         let ShardOptions { id, store_id, .. } = options(&dir);
         let found = inspect_shard(&env, &dir, id, store_id).await.unwrap();
         assert!(found.damage.iter().any(|damage| damage.what.contains("oldest segments are missing")));
@@ -265,6 +272,36 @@ fn a_missing_first_segment_is_told_and_its_queues_go_on() {
             assert!(next.first_queue_offset > given, "an offset was given twice");
             given = next.first_queue_offset;
             committed(&shard, next.end).await;
+            shard.close().await;
+        }
+    });
+}
+
+/// A store that was put back without its log: the index alone says where the queues go on.
+#[test]
+fn a_log_of_which_nothing_is_left_is_told_and_its_queues_go_on() {
+    on_disk(|env, dir| async move {
+        let mut acknowledged = Acknowledged::new();
+        filled(&env, &dir, &mut acknowledged).await;
+        let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+        shard.checkpoint().await;
+        shard.close().await;
+        let ends = (0..QUEUES).map(|queue| shard.queue_range("T", QueueId(queue)).unwrap().max);
+        let ends: Vec<_> = ends.collect();
+        drop(shard);
+        segments(&dir).iter().for_each(|segment| std::fs::remove_file(segment).unwrap());
+        std::fs::remove_file(dir.join("tail")).unwrap();
+        let ShardOptions { id, store_id, .. } = options(&dir);
+        assert_ne!(inspect_shard(&env, &dir, id, store_id).await.unwrap().damage, []);
+        is_refused_unchanged(&env, &dir).await;
+        for next in 0..3 {
+            let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
+            assert_eq!(shard.damage().iter().any(|damage| damage.len > 0), next == 0);
+            for (queue, end) in (0..).zip(&ends) {
+                let sent = send(&shard, "T", queue, b"next");
+                assert!(sent.first_queue_offset.0 >= end.0 + next, "an offset was given twice");
+                committed(&shard, sent.end).await;
+            }
             shard.close().await;
         }
     });
@@ -378,12 +415,7 @@ fn a_strict_start_is_refused_and_changes_nothing() {
         let mut acknowledged = Acknowledged::new();
         filled(&env, &dir, &mut acknowledged).await;
         std::fs::remove_file(&segments(&dir)[1]).unwrap();
-        let before: Vec<_> = files(&dir).iter().map(|path| std::fs::read(path).unwrap()).collect();
-        let strict = ShardOptions { strict: true, ..options(&dir) };
-        let refused = Shard::open(env, strict).await.err().unwrap();
-        assert!(matches!(refused, OpenError::Strict { count: 1, .. }), "{refused}");
-        let now: Vec<_> = files(&dir).iter().map(|path| std::fs::read(path).unwrap()).collect();
-        assert!(before == now);
+        is_refused_unchanged(&env, &dir).await;
     });
 }
 
@@ -409,16 +441,15 @@ fn a_strict_start_writes_no_damaged_table_anew() {
         let offsets = dir.join("offsets.a");
         let whole = std::fs::read(&offsets).unwrap();
         change_second(&offsets);
-        for _ in 0..2 {
-            let shard = Shard::open(env.clone(), strict()).await.unwrap();
-            let opened = shard.open_table("offsets", &mut |_, _| {}).await;
-            assert!(matches!(opened.err(), Some(OpenError::Strict { count: 1, .. })));
-            shard.close().await;
-        }
+        is_refused_unchanged(&env, &dir).await;
+        // What no start goes on without is not refused for being strict.
+        std::fs::remove_file(&offsets).unwrap();
+        let refused = Shard::open(env.clone(), strict()).await.err().unwrap();
+        assert!(matches!(refused, OpenError::Damaged { .. }), "{refused}");
         std::fs::write(&offsets, whole).unwrap();
 
         change_second(&dir.join("index/marks.a"));
-        is_refused_twice(&env, &dir).await;
+        is_refused_unchanged(&env, &dir).await;
         let shard = Shard::open(env.clone(), options(&dir)).await.unwrap();
         assert_eq!(shard.damage().len(), 1);
         shard.close().await;
