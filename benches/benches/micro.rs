@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use ops::{Hop, IndexShape, SimIndex, SimShard};
+use ringmq_engine::QueueOffset;
 use ringmq_protocol::frame::Forms;
 
 fn main() {
@@ -65,6 +66,19 @@ fn append(bencher: Bencher) {
 fn read_32_filtered(bencher: Bencher) {
     let shard = SimShard::new(1000);
     bencher.bench_local(|| shard.read());
+}
+
+#[divan::bench]
+fn index_lookup(bencher: Bencher) {
+    let shard = SimShard::new(1000);
+    bencher.bench_local(|| shard.look_up(black_box(QueueOffset(500))));
+}
+
+#[divan::bench]
+fn sql_filter(bencher: Bencher) {
+    let filter = ops::sql_filter();
+    assert!(ops::sql_matches(&filter), "it looks at all properties, then");
+    bencher.bench_local(|| ops::sql_matches(black_box(&filter)));
 }
 
 #[divan::bench]

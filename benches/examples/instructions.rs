@@ -15,6 +15,7 @@ use std::process::{Command, ExitCode};
 
 use bytes::BytesMut;
 use ops::{Hop, IndexShape, SimIndex, SimShard};
+use ringmq_engine::QueueOffset;
 use ringmq_protocol::frame::Forms;
 
 /// Repetitions in one count; the first warms up what is lazily made, and is not counted.
@@ -23,7 +24,7 @@ const REPEAT: u64 = 64;
 /// Name, what prepares it, runs it and says how often, and the most instructions that one may take.
 type Operation = (&'static str, fn() -> u64, u64);
 
-const OPERATIONS: [Operation; 14] = [
+const OPERATIONS: [Operation; 16] = [
     ("decode_send", decode_send, 3090),
     ("decode_unknown_send", decode_unknown_send, 6025),
     ("encode_answer", encode_answer, 805),
@@ -33,6 +34,8 @@ const OPERATIONS: [Operation; 14] = [
     ("tags_code", tags_code, 545),
     ("append", append, 3990),
     ("read_32_filtered", read_32_filtered, 28_600),
+    ("index_lookup", index_lookup, 1940),
+    ("sql_filter", sql_filter, 3150),
     ("mailbox_hop", mailbox_hop, 575),
     ("index_run", index_run, 585),
     ("index_merge", index_merge, 685),
@@ -154,6 +157,20 @@ fn read_32_filtered() -> u64 {
     let shard = SimShard::new(1000);
     repeat(|| {
         black_box(shard.read());
+    })
+}
+
+fn index_lookup() -> u64 {
+    let shard = SimShard::new(1000);
+    repeat(|| {
+        black_box(shard.look_up(black_box(QueueOffset(500))));
+    })
+}
+
+fn sql_filter() -> u64 {
+    let filter = ops::sql_filter();
+    repeat(|| {
+        black_box(ops::sql_matches(black_box(&filter)));
     })
 }
 

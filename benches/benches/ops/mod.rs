@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use ringmq_broker::mailbox::{CoreId, Incoming, LaneCapacity, Mailbox, mesh};
 use ringmq_engine::*;
 use ringmq_env::sim::{Sim, SimEnv};
+use ringmq_filter::Filter;
 use ringmq_protocol::command::Command;
 use ringmq_protocol::frame::{Forms, Frame, Limits};
 use ringmq_protocol::headers::SendHeaderV2;
@@ -20,6 +21,11 @@ const SEND_MESSAGE_V2: i32 = 310;
 const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10911);
 const PROPERTIES: &str =
     "UNIQ_KEY\u{1}7F0000010000018B0000000000000042\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA\u{2}";
+/// As those, with two of the application's own, ...
+const SELECTED: &str = "UNIQ_KEY\u{1}7F0000010000018B0000000000000042\u{2}WAIT\u{1}true\u{2}TAGS\u{1}TagA\u{2}\
+                        price\u{1}1099\u{2}color\u{1}red\u{2}";
+/// ... which this is true of, and only after all of it was looked at.
+const EXPRESSION: &str = "TAGS = 'TagA' AND price BETWEEN 500 AND 1500 AND color IN ('blue', 'red')";
 /// Messages of a pull.
 pub const PULL: usize = 32;
 
@@ -153,6 +159,16 @@ pub fn tags_code() -> i64 {
     properties::find(PROPERTIES, "TAGS").map_or(0, properties::tags_code)
 }
 
+/// A subscription's SQL92 expression, compiled.
+pub fn sql_filter() -> Filter {
+    Filter::compile(EXPRESSION).expect("a good expression")
+}
+
+/// What an SQL92 filter needs of a message: all its properties, until it is decided.
+pub fn sql_matches(filter: &Filter) -> bool {
+    filter.matches(properties::iter(SELECTED))
+}
+
 /// A shard on a simulated disk, so that neither a device nor a scheduler is in the way.
 pub struct SimShard {
     sim: Sim,
@@ -233,6 +249,13 @@ impl SimShard {
         };
         let found = ready(self.shard.read(&request)).expect("the messages are there");
         found.messages
+    }
+
+    /// Finds the message at `offset` of the queue in the part of the index that is in memory, and reads nothing of the
+    /// log: its store time is in the index.
+    pub fn look_up(&self, offset: QueueOffset) -> i64 {
+        let found = ready(self.shard.store_time("BenchTopic", QueueId(3), offset));
+        found.expect("the index is in memory").expect("the message is kept")
     }
 }
 

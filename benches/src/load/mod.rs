@@ -1,5 +1,8 @@
 //! The load generator: producers, tail consumers and readers at once, each kind in a thread of its own with one
 //! poll loop, all on one clock.
+//!
+//! An open loop (`--rate`) records each request that was due within the counted time and not withheld: until its answer,
+//! or, if it has none when that time ends, until then, as a lower bound. A stall that outlasts the run is seen so.
 
 mod connection;
 mod consumer;
@@ -31,7 +34,8 @@ pub struct LoadArgs {
     /// Requests in flight on each connection, in a closed loop.
     #[arg(long, default_value_t = 1)]
     pub in_flight: usize,
-    /// Messages a second in all: an open loop, in which latency counts from when each was due.
+    /// Messages a second in all: an open loop, in which latency counts from when each was due. What is due and
+    /// unanswered (sent or not) when the counted time ends is recorded with its wait until then, a lower bound.
     #[arg(long)]
     pub rate: Option<f64>,
     /// Requests in flight on each connection, in an open loop, as clients have such a limit: what is due beyond it is
@@ -176,6 +180,10 @@ pub struct Stream {
     pub refused_in: Option<Latency>,
     /// Requests of an open loop that were due and did not leave, because too many had no answer yet.
     pub withheld: u64,
+    /// Requests of an open loop that were due and had no answer when the counted time ended, without the withheld ones:
+    /// their latency is the wait until then, a lower bound.
+    #[serde(default)]
+    pub unanswered: u64,
 }
 
 impl Stream {
@@ -199,6 +207,9 @@ impl Stream {
         }
         if self.withheld > 0 {
             line += &format!("  withheld {}", self.withheld);
+        }
+        if self.unanswered > 0 {
+            line += &format!("  unanswered {}", self.unanswered);
         }
         if !self.errors.is_empty() {
             line += &format!("  ERRORS {:?} {}", self.errors, self.remark);
@@ -285,8 +296,12 @@ impl StreamCounter {
         }
     }
 
+    fn is_within(&self, time_ns: u64) -> bool {
+        (self.counted_from..=self.end).contains(&time_ns)
+    }
+
     fn counts(&mut self, now: u64) -> bool {
-        let counts = (self.counted_from..=self.end).contains(&now);
+        let counts = self.is_within(now);
         if counts {
             self.newest = now;
         }
@@ -317,9 +332,18 @@ impl StreamCounter {
         self.stream.remark = remark();
     }
 
-    fn withheld(&mut self, now: u64) {
-        if (self.counted_from..=self.end).contains(&now) {
+    /// A request of an open loop that does not leave: nothing will answer it.
+    fn withheld(&mut self, due: u64) {
+        if self.is_within(due) {
             self.stream.withheld += 1;
+        }
+    }
+
+    /// A request of an open loop without an answer at the end. It has waited so long at least.
+    fn unanswered(&mut self, due: u64) {
+        if self.is_within(due) {
+            self.stream.unanswered += 1;
+            self.latency.record(self.end - due, self.messages_each);
         }
     }
 

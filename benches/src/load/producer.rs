@@ -1,6 +1,11 @@
 //! Producers: N connections in a closed loop (an answer makes room for the next request) or an open one (requests
 //! leave on a schedule, and their latency counts from when they were due, so that stalls are seen).
+//!
+//! A stall at the end is seen in an open loop, too: what was due within the counted time, sent or not, and has no answer
+//! when that ends is recorded with its wait until then, which is the least that its latency can be. In a closed loop
+//! nothing is due, and requests in flight at the end are not counted.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -93,7 +98,24 @@ pub fn run(plan: &Plan<'_>) -> anyhow::Result<Stream> {
             }
         }
     }
+    if let Some(pace) = &mut pace {
+        count_unanswered(plan, &producers, pace, &mut counter);
+    }
     Ok(counter.finish())
+}
+
+/// What an open loop was due to send and has no answer to at the plan's end: in flight, or not even made, as the loop was
+/// late.
+fn count_unanswered(
+    plan: &Plan<'_>,
+    producers: &[Producer<'_>],
+    pace: &mut Pace,
+    counter: &mut StreamCounter,
+) {
+    producers.iter().flat_map(Producer::unanswered).for_each(|due| counter.unanswered(due));
+    while let Some(due) = pace.next_due(plan.end) {
+        counter.unanswered(due);
+    }
 }
 
 impl<'a> Producer<'a> {
@@ -130,7 +152,8 @@ impl<'a> Producer<'a> {
         self.write(slot, due, cursor);
     }
 
-    /// Reads every whole answer that is there. In a closed loop (`again`) each makes room for another request.
+    /// Reads every whole answer that is there. In a closed loop (`again`) each makes room for another request; in an
+    /// open one, what comes after the end is left: at the end, it was no answer.
     fn receive(
         &mut self,
         plan: &Plan<'_>,
@@ -139,6 +162,9 @@ impl<'a> Producer<'a> {
     ) -> anyhow::Result<()> {
         while self.connection.fill()? {
             let now = plan.now_ns();
+            if again.is_none() && now > plan.end {
+                return Ok(());
+            }
             while let Some(answer) = Answer::parse(self.connection.received())? {
                 let (slot, code, len) = (answer.slot, answer.code, answer.frame_len);
                 let begun = self.begun.get(slot as usize).copied();
@@ -201,5 +227,12 @@ fn send_to_each(plan: &Plan<'_>) -> anyhow::Result<StreamCounter> {
 impl Producer<'_> {
     fn in_flight(&self) -> usize {
         self.begun.len() - self.free.len()
+    }
+
+    /// When each request in flight was due, in an open loop.
+    fn unanswered(&self) -> impl Iterator<Item = u64> {
+        let free: HashSet<u32> = self.free.iter().copied().collect();
+        let in_flight = (0..).zip(&self.begun).filter(move |(slot, _)| !free.contains(slot));
+        in_flight.map(|(_, due)| *due)
     }
 }

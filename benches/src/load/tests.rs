@@ -13,6 +13,23 @@ fn null() -> SocketAddr {
     addr
 }
 
+/// A server that answers what makes the topics, and nothing after: whatever the load's connections send.
+fn stalled() -> SocketAddr {
+    let null = null();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (topics, _) = listener.accept().unwrap();
+        let there = std::net::TcpStream::connect(null).unwrap();
+        let (mut answers, mut back) = (there.try_clone().unwrap(), topics.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+        std::thread::spawn(move || std::io::copy(&mut &topics, &mut &there));
+        let mut kept = Vec::new();
+        listener.incoming().for_each(|client| kept.push(client));
+    });
+    addr
+}
+
 fn short() -> LoadArgs {
     LoadArgs { connections: 4, in_flight: 8, warm_up: 0.05, seconds: 0.3, ..LoadArgs::default() }
 }
@@ -37,6 +54,34 @@ fn an_open_loop_keeps_to_its_schedule() {
     let sent = run(null(), None, &load).unwrap().sent.unwrap();
     // The schedule, not the server, decides how many there are; a slow machine may miss the last ones.
     assert!((300..=501).contains(&sent.messages), "{sent:?}");
+}
+
+#[test]
+fn an_open_loop_records_what_is_due_or_else_how_long_it_waited_until_the_end() {
+    // Nothing is due before what counts, so that an answer and no answer are all there is.
+    let load = LoadArgs { rate: Some(1000.0), warm_up: 0.0, seconds: 0.25, ..short() };
+    let sent = run(null(), None, &load).unwrap().sent.unwrap();
+    assert_eq!(sent.messages + sent.unanswered, 251, "{sent:?}");
+
+    for most_in_flight in [1024, 1] {
+        let load = LoadArgs { most_in_flight, warm_up: 0.125, batch: 2, ..load.clone() };
+        let sent = run(stalled(), None, &load).unwrap().sent.unwrap();
+        // One in 2 ms, from 126 to 374.
+        assert_eq!((sent.messages, sent.unanswered + sent.withheld), (0, 125), "{sent:?}");
+        assert_eq!(sent.withheld > 0, most_in_flight == 1);
+        if sent.withheld > 0 {
+            continue;
+        }
+        let latency = sent.latency.unwrap();
+        assert!((latency.max - 249_000.0).abs() < 500.0, "{latency:?}");
+        assert!((latency.p50 - 125_000.0).abs() < 2500.0, "{latency:?}");
+    }
+}
+
+#[test]
+fn a_closed_loop_does_not_count_what_is_unanswered() {
+    let sent = run(null(), None, &short()).unwrap().sent.unwrap();
+    assert_eq!((sent.unanswered, sent.withheld), (0, 0));
 }
 
 #[test]
