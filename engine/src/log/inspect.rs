@@ -95,7 +95,9 @@ impl<E: Env> LogFiles<E> {
 
     /// Tells of what is missing of a log that should begin at `begin`, if that is known.
     pub(crate) fn tell_missing(&self, begin: Option<LogPosition>) {
-        let min = self.segments.min().map_or(self.known, LogPosition);
+        // Without a segment, where a start would make the first.
+        let first = self.known.0.saturating_sub(SEGMENT_HEADER_LEN).next_multiple_of(SEGMENT_HEADER_LEN);
+        let min = LogPosition(self.segments.min().unwrap_or(first));
         self.segments.tell_missing(begin, min, &self.report);
     }
 
