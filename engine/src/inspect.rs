@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ringmq_env::{Env, IoSlice};
+use ringmq_env::{DirEntry, Env, IoSlice};
 use ringmq_protocol::record::RecordView;
 
 use crate::damage::{Damage, DamageReport};
@@ -13,6 +13,14 @@ use crate::log::inspect::LogFiles;
 use crate::meta;
 use crate::shard::{OFFSETS, OpenError};
 use crate::types::*;
+
+/// What is in a directory; nothing if it is missing, as in a store that was never started to the end.
+pub(crate) async fn read_dir_if_any<E: Env>(env: &E, dir: &Path) -> std::io::Result<Vec<DirEntry>> {
+    match env.read_dir(dir).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries,
+    }
+}
 
 /// One segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -191,10 +191,6 @@ async fn refuse_at_sight<E: Env>(
     known: LogPosition,
     report: &DamageReport,
 ) -> Result<(), OpenError> {
-    if env.read_dir(&options.dir).await.is_err() {
-        // Of a new store.
-        return Ok(());
-    }
     let files = LogFiles::open(env, &options.dir, options.id, options.store_id, known, report).await?;
     files.tell_missing(check_marks(env, &options.dir.join(INDEX_DIR), report).await?.1);
     meta::check(env, &options.dir, OFFSETS, report, &mut |_, _| {}).await?;

@@ -15,6 +15,7 @@ use super::table::Table;
 use super::{Index, Inner, State};
 use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
+use crate::inspect::read_dir_if_any;
 use crate::meta::{self, MetaLog, is_full};
 use crate::shard::OpenError;
 use crate::types::{LOG_END, LogPosition};
@@ -130,7 +131,7 @@ fn run_range(name: &str) -> Option<(u64, u64)> {
 /// Checks every block of the runs in `dir`, without changing anything; returns how many runs there are.
 pub(crate) async fn check_runs<E: Env>(env: &E, dir: &Path, report: &DamageReport) -> io::Result<u64> {
     let mut runs = 0;
-    for entry in env.read_dir(dir).await? {
+    for entry in read_dir_if_any(env, dir).await? {
         let Some(range) = run_range(&entry.name) else { continue };
         let path = dir.join(&entry.name);
         runs += 1;

@@ -10,6 +10,7 @@ use super::segment::{
     HeaderProblem, MIN_SEGMENT_LEN, NEW_FILE, SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments,
 };
 use crate::damage::{Damage, DamageReport};
+use crate::inspect::read_dir_if_any;
 use crate::reread::read_again;
 use crate::shard::OpenError;
 use crate::store::STORE_FORMAT;
@@ -37,7 +38,7 @@ impl<E: Env> Segments<E> {
             env.create_dir_all(&dir).await.map_err(OpenError::at(&dir))?;
         }
         let mut found = Vec::new();
-        for entry in env.read_dir(&dir).await.map_err(OpenError::at(&dir))? {
+        for entry in read_dir_if_any(&env, &dir).await.map_err(OpenError::at(&dir))? {
             if let Some(range) = SegmentRange::of_file(&entry) {
                 found.extend(look(&env, &config, range, &entry, report).await?);
             }

@@ -11,6 +11,7 @@ use super::format::{self, BLOCK, FORMAT, FileHeader, FrameHeader, Tail};
 use super::{ALLOCATE_STEP, COMPACT_MIN, Inner, MetaLog, State, Table, file_path, is_full};
 use crate::damage::{Damage, DamageReport};
 use crate::gate::Gate;
+use crate::inspect::read_dir_if_any;
 use crate::reread::read_again;
 use crate::shard::OpenError;
 use crate::slices::Slices;
@@ -59,7 +60,7 @@ pub(crate) async fn check<E: Env>(
     report: &DamageReport,
     replay: &mut dyn FnMut(&[u8], &[u8]),
 ) -> Result<u64, OpenError> {
-    let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
+    let present = read_dir_if_any(env, dir).await.map_err(OpenError::at(dir))?;
     let paths = [file_path(dir, name, 0), file_path(dir, name, 1)];
     let [has_first, has_second] =
         [0, 1].map(|at: usize| present.iter().any(|entry| dir.join(&entry.name) == paths[at]));

@@ -410,6 +410,26 @@ fn a_deletion_behind_the_end_of_the_log_takes_nothing_new() {
 }
 
 #[test]
+fn a_strict_start_of_a_whole_store_is_like_any_other() {
+    on_disk(|env, dir| async move {
+        let strict = ShardOptions { strict: true, ..options(&dir) };
+        for expected in 0..4 {
+            let shard = Shard::open(env.clone(), strict.clone()).await.unwrap();
+            let range = shard.queue_range("T", QueueId(0));
+            assert_eq!(
+                (shard.damage(), range.map_or(0, |range| range.max.0)),
+                (vec![], (expected - 2).max(0))
+            );
+            // Not in the first two lives, in which the log has no segment.
+            if expected > 1 {
+                committed(&shard, send(&shard, "T", 0, b"one").end).await;
+            }
+            shard.close().await;
+        }
+    });
+}
+
+#[test]
 fn a_strict_start_is_refused_and_changes_nothing() {
     on_disk(|env, dir| async move {
         let mut acknowledged = Acknowledged::new();

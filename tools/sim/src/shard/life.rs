@@ -100,7 +100,8 @@ fn options(plan: &Plan, sync_flush: bool, shadow: u64) -> ShardOptions {
         tail_memory: tail_memory(plan),
         staged_limit: if plan.small { 4 << 10 } else { 1 << 20 },
         disk_watermark_percent: 100,
-        strict: false,
+        // Where nothing is taken, nothing is to be refused.
+        strict: !plan.harms() && plan.seed % 2 == 1,
         waiting_in_memory: waiting_in_memory(plan),
         shadow,
         lmq_limit: None,
