@@ -27,6 +27,17 @@ pub struct DeviceRate {
     pub bytes_per_second: f64,
 }
 
+/// Files that were read once, from their beginning to their end.
+#[derive(Clone, Debug)]
+pub struct FilesRead {
+    /// How, and by what.
+    pub what: String,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes a second.
+    pub bytes_per_second: f64,
+}
+
 /// A file to measure on; removed when dropped.
 pub struct Probe {
     path: PathBuf,
@@ -36,8 +47,7 @@ pub struct Probe {
 impl Probe {
     /// Writes the file below `dir`.
     pub fn new(dir: &Path) -> anyhow::Result<Probe> {
-        let probe =
-            Probe { path: dir.join("probe"), fio: Command::new("fio").arg("--version").output().is_ok() };
+        let probe = Probe { path: dir.join("probe"), fio: has_fio() };
         let file = open(&probe.path, OFlags::empty())?;
         let buffer = Aligned::new(CHUNK);
         for at in (0..FILE_BYTES).step_by(CHUNK) {
@@ -73,18 +83,14 @@ impl Probe {
     }
 
     fn tool(&self) -> &'static str {
-        if self.fio { "fio" } else { "own loop" }
+        tool(self.fio)
     }
 
     fn fio(&self, what: &[&str], block: usize, time: Duration, side: &str) -> anyhow::Result<f64> {
-        let mut command = Command::new("fio");
-        command.args(["--name=limit", "--direct=1", "--time_based", "--output-format=json"]).args(what);
-        command.arg(format!("--filename={}", self.path.display())).arg(format!("--bs={block}"));
-        command.arg(format!("--size={FILE_BYTES}")).arg(format!("--runtime={}", time.as_secs_f64().ceil()));
-        let output = command.output().context("running fio")?;
-        ensure!(output.status.success(), "fio: {}", String::from_utf8_lossy(&output.stderr));
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).context("fio's report")?;
-        report["jobs"][0][side]["bw_bytes"].as_f64().context("fio's report has no bandwidth")
+        let mut command = fio_on(std::slice::from_ref(&self.path), block);
+        command.arg("--time_based").args(what).arg(format!("--size={FILE_BYTES}"));
+        command.arg(format!("--runtime={}", time.as_secs_f64().ceil()));
+        number_of(&fio_report(&mut command)?[side], "bw_bytes")
     }
 }
 
@@ -93,6 +99,79 @@ impl Drop for Probe {
         // The run's directory goes as a whole anyway.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Reads every file once, one after the other, directly, in blocks of 1 MiB: the limit of a program that has to read
+/// just these bytes.
+pub fn read_once(files: &[PathBuf]) -> anyhow::Result<FilesRead> {
+    ensure!(!files.is_empty(), "no files to read");
+    let fio = has_fio();
+    let (bytes, bytes_per_second) = if fio { read_by_fio(files)? } else { read_by_loop(files)? };
+    let what = format!("direct reads of the same files, once ({})", tool(fio));
+    Ok(FilesRead { what, bytes, bytes_per_second })
+}
+
+fn read_by_fio(files: &[PathBuf]) -> anyhow::Result<(u64, f64)> {
+    // No --size: fio would give each file an even share of it, and leave out what is beyond.
+    let mut command = fio_on(files, CHUNK);
+    command.args(["--rw=read", "--readonly", "--ioengine=io_uring", "--file_service_type=sequential"]);
+    command.arg(format!("--iodepth={READ_DEPTH}"));
+    let read = &fio_report(&mut command)?["read"];
+    let bytes = number_of(read, "io_bytes")? as u64;
+    let there = files.iter().map(|file| Ok(file.metadata()?.len())).sum::<std::io::Result<u64>>()?;
+    // It leaves out what is no whole block at the end of a file.
+    ensure!(bytes + (files.len() * CHUNK) as u64 > there, "fio read {bytes} bytes of {there}");
+    Ok((bytes, number_of(read, "bw_bytes")?))
+}
+
+fn read_by_loop(files: &[PathBuf]) -> anyhow::Result<(u64, f64)> {
+    let mut buffer = Aligned::new(CHUNK);
+    let (started, mut bytes) = (Instant::now(), 0);
+    for path in files {
+        let direct = OFlags::DIRECT.bits() as i32;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(direct).open(path)?;
+        let mut at = 0;
+        loop {
+            let count = rustix::io::pread(&file, buffer.bytes_mut(), at)?;
+            at += count as u64;
+            if count < CHUNK {
+                break;
+            }
+        }
+        bytes += at;
+    }
+    Ok((bytes, bytes as f64 / started.elapsed().as_secs_f64()))
+}
+
+fn has_fio() -> bool {
+    Command::new("fio").arg("--version").output().is_ok()
+}
+
+fn tool(fio: bool) -> &'static str {
+    if fio { "fio" } else { "own loop" }
+}
+
+/// A command of direct I/O on `files`.
+fn fio_on(files: &[PathBuf], block: usize) -> Command {
+    // A colon stands between two names.
+    let names: Vec<String> =
+        files.iter().map(|file| file.display().to_string().replace(':', "\\:")).collect();
+    let mut command = Command::new("fio");
+    command.args(["--name=limit", "--direct=1", "--output-format=json"]);
+    command.arg(format!("--filename={}", names.join(":"))).arg(format!("--bs={block}"));
+    command
+}
+
+/// What fio says of its only job.
+fn fio_report(command: &mut Command) -> anyhow::Result<serde_json::Value> {
+    let output = command.output().context("running fio")?;
+    ensure!(output.status.success(), "fio: {}", String::from_utf8_lossy(&output.stderr));
+    let mut report: serde_json::Value = serde_json::from_slice(&output.stdout).context("fio's report")?;
+    Ok(report["jobs"][0].take())
+}
+
+fn number_of(side: &serde_json::Value, name: &str) -> anyhow::Result<f64> {
+    side[name].as_f64().with_context(|| format!("fio's report has no {name}"))
 }
 
 /// Bytes a second that one core copies, in blocks larger than its caches.
@@ -165,5 +244,25 @@ impl Aligned {
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.memory[self.from..][..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_different_lengths_are_read_in_full() {
+        // Not in memory: direct I/O is what is tested.
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let files = [("a", 1), ("b:c", 3)].map(|(name, chunks)| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, vec![7_u8; chunks * CHUNK]).unwrap();
+            path
+        });
+        let bytes = 4 * CHUNK as u64;
+        assert_eq!(read_once(&files).unwrap().bytes, bytes);
+        assert_eq!(read_by_loop(&files).unwrap().0, bytes);
+        assert!(read_once(&[]).is_err());
     }
 }

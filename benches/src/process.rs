@@ -12,6 +12,9 @@ use rustix::fs::{major, minor, stat};
 
 /// Fields of /proc/PID/stat behind the program's name.
 const STATE_FIELDS_BEFORE_UTIME: usize = 11;
+/// Names of the kernel threads that work for whoever writes and sends: work queues (write-back, direct I/O's completion),
+/// the file systems' journals, and interrupts that are put off.
+const KERNEL_WORKERS: [&str; 3] = ["kworker/", "jbd2/", "ksoftirqd/"];
 /// Fields of /sys/dev/block/…/stat.
 const DISK_WRITES: usize = 4;
 const DISK_FLUSHES: usize = 15;
@@ -38,6 +41,10 @@ pub struct Usage {
     commits: Option<CommitSizes>,
 }
 
+/// CPU time of each thread of a process, by the thread's id.
+#[derive(Clone, Debug)]
+pub struct ThreadTimes(HashMap<u32, Duration>);
+
 /// Group commits by their sizes: how many had up to so many bytes of log, from the smallest bound on; the last has none.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CommitSizes(BTreeMap<u64, u64>);
@@ -47,7 +54,8 @@ pub struct CommitSizes(BTreeMap<u64, u64>);
 pub struct Costs {
     /// CPU µs of the process, user and system, all threads.
     pub cpu_us: f64,
-    /// CPU µs of kernel threads of the whole machine (write-back, direct I/O's completion) in the same time.
+    /// CPU µs of kernel threads of the whole machine (write-back, direct I/O's completion, the journal, network
+    /// interrupts) in the same time.
     pub kernel_cpu_us: f64,
     /// Resident memory at the end, in MiB.
     pub resident_mib: f64,
@@ -94,14 +102,27 @@ impl Meter {
         }
     }
 
-    /// CPU time of the process so far.
-    pub fn cpu(&self) -> Duration {
-        cpu(self.pid).unwrap_or_default()
+    /// CPU time of each thread so far, in nanoseconds, for a process that is idle: the ticks that [`Meter::read`] takes
+    /// are too coarse for it. Of a thread that runs at this moment, its current turn may be missing.
+    pub fn thread_times(&self) -> ThreadTimes {
+        ThreadTimes(thread_times(self.pid).unwrap_or_default())
     }
 
     /// Resident memory of the process in bytes.
     pub fn resident(&self) -> u64 {
         resident(self.pid)
+    }
+
+    /// The most resident memory that the process ever had, in bytes.
+    pub fn most_resident(&self) -> u64 {
+        status_bytes(self.pid, "VmHWM:")
+    }
+}
+
+impl ThreadTimes {
+    /// What the threads ran since `before`; a thread that has ended meanwhile is left out.
+    pub fn since(&self, before: &ThreadTimes) -> Duration {
+        growth(&self.0, &before.0)
     }
 }
 
@@ -109,11 +130,7 @@ impl Usage {
     /// What was spent since `before`, for `messages` messages.
     pub fn since(&self, before: &Usage, messages: u64) -> Costs {
         let each = |value: f64| value / messages.max(1) as f64;
-        let kernel: Duration = self
-            .kernel_cpu
-            .iter()
-            .map(|(pid, cpu)| cpu.saturating_sub(before.kernel_cpu.get(pid).copied().unwrap_or_default()))
-            .sum();
+        let kernel = growth(&self.kernel_cpu, &before.kernel_cpu);
         let device = self.device.zip(before.device);
         Costs {
             cpu_us: each(self.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6),
@@ -134,6 +151,16 @@ impl Usage {
 }
 
 impl Costs {
+    /// CPU µs of the process and of kernel workers together.
+    pub fn all_cpu_us(&self) -> f64 {
+        self.cpu_us + self.kernel_cpu_us
+    }
+
+    /// Flushes of the device for a thousand messages.
+    pub fn flushes_per_thousand(&self) -> Option<f64> {
+        Some(1000.0 * self.device_flushes? as f64 / self.messages.max(1) as f64)
+    }
+
     /// Messages of one group commit on average; where the broker does not tell, of one flush of the device.
     pub fn messages_per_commit(&self) -> Option<f64> {
         let commits = self.commits.as_ref().map(CommitSizes::count).or(self.device_flushes);
@@ -146,8 +173,10 @@ impl Costs {
         let commit = self.messages_per_commit().map_or("n/a".to_owned(), |n| format!("{n:.1}"));
         let sizes = self.commits.as_ref().and_then(CommitSizes::label);
         let sizes = sizes.map_or(String::new(), |sizes| format!(" ({sizes} KiB)"));
+        let flushes = self.flushes_per_thousand().map_or("n/a".to_owned(), |n| format!("{n:.2}"));
         format!(
-            "{:.2}+{:.2} us CPU  {:.0} MiB  {:.0} B written  {:.3} switches  {commit} msgs/commit{sizes}",
+            "{:.2}+{:.2} us CPU  {:.0} MiB  {:.0} B written  {:.3} switches  {commit} msgs/commit{sizes}  \
+             {flushes} flushes/1000 msgs",
             self.cpu_us, self.kernel_cpu_us, self.resident_mib, self.written, self.switches
         )
     }
@@ -222,13 +251,41 @@ fn kernel_workers() -> HashMap<u32, Duration> {
     let of = |name: &str| {
         let pid: u32 = name.parse().ok()?;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.contains("(kworker/").then(|| times(&stat).map(|cpu| (pid, cpu)))?
+        is_kernel_worker(&stat).then(|| times(&stat).map(|cpu| (pid, cpu)))?
     };
     processes.flatten().filter_map(|entry| of(entry.file_name().to_str()?)).collect()
 }
 
+/// Whether this text of /proc/PID/stat is that of a kernel thread which counts.
+fn is_kernel_worker(stat: &str) -> bool {
+    let name = stat.split_once('(').map_or("", |(_, name)| name);
+    KERNEL_WORKERS.iter().any(|worker| name.starts_with(worker))
+}
+
+/// CPU time by thread from the scheduler's own counters, which are exact where ticks are sampled.
+fn thread_times(pid: u32) -> Option<HashMap<u32, Duration>> {
+    let of = |name: &str| {
+        let thread: u32 = name.parse().ok()?;
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")).ok()?;
+        Some((thread, Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?)))
+    };
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    Some(threads.flatten().filter_map(|entry| of(entry.file_name().to_str()?)).collect())
+}
+
+/// What the times of `after` have grown by, in all; those that were not there before count from 0.
+fn growth(after: &HashMap<u32, Duration>, before: &HashMap<u32, Duration>) -> Duration {
+    let earlier = |id| before.get(id).copied().unwrap_or_default();
+    after.iter().map(|(id, time)| time.saturating_sub(earlier(id))).sum()
+}
+
 fn resident(pid: u32) -> u64 {
-    field(&format!("/proc/{pid}/status"), "VmRSS:").unwrap_or(0) * 1024
+    status_bytes(pid, "VmRSS:")
+}
+
+/// A field of /proc/PID/status that is told in KiB.
+fn status_bytes(pid: u32, name: &str) -> u64 {
+    field(&format!("/proc/{pid}/status"), name).unwrap_or(0) * 1024
 }
 
 fn switches(pid: u32) -> u64 {
@@ -292,10 +349,30 @@ mod tests {
         let meter = Meter::new(std::process::id(), Some(&dir));
         let before = meter.read();
         let mut sum = 0_u64;
-        while meter.cpu() < before.cpu + Duration::from_millis(30) {
+        let threads = meter.thread_times();
+        while cpu(meter.pid).unwrap() < before.cpu + Duration::from_millis(30) {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
         let costs = meter.read().since(&before, 10);
         assert!(costs.cpu_us >= 2000.0 && costs.resident_mib > 1.0, "{costs:?}");
+        assert!(meter.most_resident() >= 1 << 20);
+        // The turn that runs now may not be counted yet, and ticks round up.
+        let ran = meter.thread_times().since(&threads);
+        assert!(ran >= Duration::from_millis(5), "{ran:?}");
+    }
+
+    #[test]
+    fn kernel_threads_that_work_for_others_count() {
+        let counts = |name: &str| is_kernel_worker(&format!("17 ({name}) S 2 0 0 0 -1"));
+        assert!(["kworker/u8:5-writeback", "jbd2/vda-8", "ksoftirqd/1"].into_iter().all(counts));
+        assert!(!["migration/0", "bash", "my kworker/"].into_iter().any(counts));
+    }
+
+    #[test]
+    fn flushes_are_told_for_a_thousand_messages() {
+        let costs = Costs { device_flushes: Some(3), messages: 2000, ..Costs::default() };
+        assert_eq!(costs.flushes_per_thousand(), Some(1.5));
+        assert!(costs.line().ends_with("1.50 flushes/1000 msgs"), "{}", costs.line());
+        assert!(Costs::default().line().ends_with("n/a flushes/1000 msgs"));
     }
 }

@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use anyhow::{Context as _, ensure};
 
-use super::CompareArgs;
 use super::section::{Row, record_len};
+use super::{CompareArgs, Run};
 use crate::load::{self, LoadArgs, Report};
 use crate::peers::{Flush, Peer};
+use crate::report;
 
 /// What tables call RingMQ with a log that is as long as it may be.
 pub const RINGMQ_AT_LIMIT: &str = "ringmq at its limit";
@@ -42,6 +43,8 @@ impl std::str::FromStr for Shape {
 pub struct Context {
     /// What was asked for.
     pub args: CompareArgs,
+    /// The number of this run among those whose sections are in the results' directory.
+    pub run: u32,
     ringmq: PathBuf,
     prefix: Vec<OsString>,
     started: Cell<u32>,
@@ -50,7 +53,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Finds RingMQ's binary, and makes the directories.
+    /// Finds RingMQ's binary, makes the directories, and describes the run beside its results.
     pub fn new(args: &CompareArgs, prefix: &[OsString]) -> anyhow::Result<Context> {
         let ringmq = match &args.ringmq {
             Some(path) => path.clone(),
@@ -60,8 +63,11 @@ impl Context {
         ensure!(ringmq.is_file(), "{} is no file: name RingMQ's binary with --ringmq", ringmq.display());
         std::fs::create_dir_all(&args.results)?;
         let (args, prefix) = (args.clone(), prefix.to_vec());
-        let context = Context { args, ringmq, prefix, started: Cell::new(0), java: RefCell::default() };
+        let (started, java) = (Cell::new(0), RefCell::default());
+        let mut context = Context { args, run: 0, ringmq, prefix, started, java };
         context.clean()?;
+        let args = &context.args;
+        context.run = report::save_run(&args.results, Run::of(&context.ringmq, &args.dir))?;
         Ok(context)
     }
 

@@ -5,6 +5,7 @@
 //! that are there, so that sections may run one at a time.
 
 mod context;
+mod run;
 mod section;
 mod sections;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 
 pub use context::{Context, RINGMQ_AT_LIMIT};
+pub use run::Run;
 pub use section::{Figure, Row, Section, record_len};
 
 use crate::report;

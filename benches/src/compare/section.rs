@@ -2,6 +2,7 @@
 
 use crate::load::{Connection, Report, Stream};
 use crate::peers::Peer;
+use crate::process::Costs;
 use crate::wire::{PullTemplate, SUCCESS, stamps};
 
 use super::Context;
@@ -15,6 +16,9 @@ pub struct Section {
     pub about: String,
     /// How the counted runs were made.
     pub how: String,
+    /// Number of the run that it was part of; `None` if it was stored before runs were described.
+    #[serde(default)]
+    pub run: Option<u32>,
     /// Loads, by broker.
     pub rows: Vec<Row>,
     /// What does not fit rows of loads.
@@ -28,6 +32,9 @@ pub struct Section {
 pub struct Row {
     /// The broker.
     pub peer: String,
+    /// A name of its own, if the broker and the load are not enough.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The median run.
     pub report: Report,
     /// Messages a second of every round.
@@ -69,7 +76,8 @@ impl Section {
         let args = &context.args;
         let how = format!("median of {} rounds, {} s each after 1 s", args.rounds, args.seconds);
         let (name, about) = (name.to_owned(), about.to_owned());
-        Section { name, about, how, rows: Vec::new(), tables: Vec::new(), figures: Vec::new() }
+        let run = Some(context.run);
+        Section { name, about, how, run, rows: Vec::new(), tables: Vec::new(), figures: Vec::new() }
     }
 
     /// The row of a broker under a load.
@@ -155,12 +163,13 @@ impl Row {
         };
         reports.sort_by(|a, b| key(a).total_cmp(&key(b)));
         let report = reports.swap_remove(reports.len() / 2);
-        Row { peer: peer.name.to_owned(), report, rounds, record_len }
+        Row { peer: peer.name.to_owned(), name: None, report, rounds, record_len }
     }
 
     /// A single run of RingMQ whose broker is gone.
     pub fn of(report: Report) -> Row {
-        Row { peer: "ringmq".to_owned(), rounds: vec![report.rate()], report, record_len: None }
+        let (peer, rounds) = ("ringmq".to_owned(), vec![report.rate()]);
+        Row { peer, name: None, rounds, report, record_len: None }
     }
 
     /// Messages a second.
@@ -168,9 +177,21 @@ impl Row {
         Some(self.report.rate())
     }
 
-    /// CPU µs of the process for each message.
+    /// CPU µs of the process and of kernel workers for each message.
     pub fn cpu(&self) -> Option<f64> {
-        self.report.costs.as_ref().map(|costs| costs.cpu_us)
+        self.report.costs.as_ref().map(Costs::all_cpu_us)
+    }
+
+    /// The same row under a name of its own, where its load and its broker do not tell it from others.
+    #[must_use]
+    pub fn named(self, name: &str) -> Row {
+        Row { name: Some(name.to_owned()), ..self }
+    }
+
+    /// What the table's first column says.
+    pub fn label(&self) -> String {
+        let load = self.report.load.label();
+        self.name.as_ref().map_or(load.clone(), |name| format!("{name}: {load}"))
     }
 
     /// Median latency of acknowledgements.

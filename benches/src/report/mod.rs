@@ -7,7 +7,31 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::compare::Section;
+use crate::compare::{Run, Section};
+
+/// Adds the run that begins to those in the results' directory; returns the number that it got.
+pub fn save_run(results: &Path, run: Run) -> anyhow::Result<u32> {
+    let mut runs = runs(results)?;
+    let number = runs.last().map_or(1, |last| last.number + 1);
+    runs.push(Run { number, ..run });
+    let path = runs_file(results);
+    std::fs::write(&path, serde_json::to_string(&runs)?).with_context(|| path.display().to_string())?;
+    Ok(number)
+}
+
+/// The runs whose sections may be in the results' directory, oldest first.
+fn runs(results: &Path) -> anyhow::Result<Vec<Run>> {
+    let path = runs_file(results);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let text = std::fs::read_to_string(&path)?;
+    serde_json::from_str(&text).with_context(|| format!("{} lists no runs", path.display()))
+}
+
+fn runs_file(results: &Path) -> PathBuf {
+    results.join("runs.json")
+}
 
 /// Stores what a section found, for this report and later ones.
 pub fn save_section(results: &Path, section: &Section) -> anyhow::Result<()> {
@@ -39,7 +63,7 @@ pub fn write(results: &Path, names: &[&str]) -> anyhow::Result<PathBuf> {
     }
     std::fs::write(results.join("report.json"), serde_json::to_string(&sections)?)?;
     let path = results.join("report.md");
-    std::fs::write(&path, markdown::page(&sections))?;
+    std::fs::write(&path, markdown::page(&runs(results)?, &sections))?;
     Ok(path)
 }
 

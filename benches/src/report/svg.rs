@@ -9,7 +9,8 @@ use crate::load::Latency;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 150.0;
+/// Room for the names of the curves.
+const RIGHT: f64 = 170.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 34.0;
 /// Curves end at the quantile 0.99999.
@@ -55,7 +56,7 @@ fn curves(row: &Row) -> Vec<Curve<'_>> {
     let kinds = [("", &row.report.sent), (" end to end", &row.report.delivered)];
     let kinds = kinds.into_iter().filter_map(|(kind, stream)| {
         let latency = stream.as_ref()?.latency.as_ref()?;
-        Some(Curve { name: format!("{}{kind}", row.peer), latency })
+        Some(Curve { name: format!("{}{kind}", row.name.as_ref().unwrap_or(&row.peer)), latency })
     });
     kinds.collect()
 }

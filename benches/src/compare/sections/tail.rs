@@ -18,7 +18,8 @@ pub fn pull(context: &Context, section: &mut Section) -> anyhow::Result<()> {
     section.rows = context.measure(&peers, &loads)?;
     let label = loads[1].label();
     section.at_least("pull of everything, hot, messages/s", &label, "java", 3.0, Row::rate);
-    section.at_most("pull of everything, hot, broker CPU a message", &label, "java", 0.25, Row::cpu);
+    let what = "pull of everything, hot, broker CPU a message, kernel workers included";
+    section.at_most(what, &label, "java", 0.25, Row::cpu);
     Ok(())
 }
 
