@@ -16,6 +16,8 @@ use crate::load::Connection;
 use crate::process::Meter;
 use crate::wire::{SUCCESS, SendShape, SendTemplate};
 
+/// Ports that are looked at for a broker.
+const PORT_TRIES: usize = 100;
 /// Longest wait for a broker's first acknowledgement.
 const START_LIMIT: Duration = Duration::from_secs(110);
 
@@ -216,7 +218,14 @@ fn logged(mut command: Command, dir: &Path, name: &str) -> anyhow::Result<Comman
     Ok(command)
 }
 
+/// A port that is free, as are the two that Java's broker opens beside it: two below it for VIPs, and the next for slaves.
 fn free_port() -> anyhow::Result<u16> {
-    // Two below it stays free as well: the VIP port.
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let bind = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
+    for _ in 0..PORT_TRIES {
+        let port = bind(0)?.local_addr()?.port();
+        if port > 2 && port < u16::MAX && bind(port - 2).is_ok() && bind(port + 1).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("found no free port with free ones beside it")
 }
