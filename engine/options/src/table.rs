@@ -147,7 +147,7 @@ pub static OPTIONS: &[OptionDef] = &[
         FLUSH,
         "sync",
         "When a send is acknowledged. sync: it is on the device. async: it outlives the process (a kill \
-         loses nothing), and on the device within the flush interval.",
+         loses nothing), and on the device within the flush interval, or once 8 MiB wait for it.",
     )
     .java(&["flushDiskType"]),
     OptionDef::new(

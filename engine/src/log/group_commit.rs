@@ -82,6 +82,13 @@ impl<E: Env> Log<E> {
         self.0.changed.notify();
     }
 
+    /// Waits until so many bytes that are acknowledged are not on the device, and there is space for them, or the log closes.
+    pub(crate) async fn until_unflushed(&self, bytes: u64) {
+        let log = &*self.0;
+        let is_so_much = || log.acknowledged.get().saturating_sub(log.flushed.get()) >= bytes;
+        log.changed.until(|| is_so_much() && !self.is_out_of_space() || log.closing.get()).await;
+    }
+
     /// Waits until something is committed that is not on the device, or the log closes; true for the former.
     pub(crate) async fn unflushed(&self) -> bool {
         let log = &*self.0;

@@ -1,5 +1,6 @@
 //! From a group commit to the index and to whoever waits for the commit; and the tasks of a shard.
 
+use futures_lite::future;
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
@@ -15,6 +16,10 @@ use crate::types::*;
 
 /// Commits pause when so many arrivals have not been taken by [`Shard::next_commit`].
 const MAX_PENDING_ARRIVALS: usize = 1 << 17;
+
+/// ASYNC_FLUSH: bytes of log that make a flush due before the interval is over. Writes wait for a flush, for as long as the
+/// device takes for what was written since the one before.
+const MAX_UNFLUSHED: u64 = 8 << 20;
 
 /// How often the use of the disk is looked at while messages are appended.
 const DISK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -314,10 +319,11 @@ impl<E: Env> Inner<E> {
         self.work.notify();
     }
 
-    /// ASYNC_FLUSH: takes the log to the device within the interval after a commit.
+    /// ASYNC_FLUSH: takes the log to the device within the interval after a commit, or once there is much of it.
     async fn flush_loop(&self) {
         while self.log.unflushed().await {
-            self.env.sleep(Duration::from_millis(self.options.flush_interval_ms)).await;
+            let interval = self.env.sleep(Duration::from_millis(self.options.flush_interval_ms));
+            future::or(interval, self.log.until_unflushed(MAX_UNFLUSHED)).await;
             self.flush_log().await;
         }
     }
