@@ -11,7 +11,7 @@ use crate::damage::{Damage, DamageReport};
 use crate::index;
 use crate::log::inspect::LogFiles;
 use crate::meta;
-use crate::shard::{OFFSETS, OpenError};
+use crate::shard::{INDEX_DIR, OFFSETS, OpenError};
 use crate::types::*;
 
 /// What is in a directory; nothing if it is missing, as in a store that was never started to the end.
@@ -76,7 +76,7 @@ pub async fn inspect_shard<E: Env>(
     store_id: u64,
 ) -> Result<Inspection, OpenError> {
     let report = DamageReport::default();
-    let (mut found, index_dir) = (Inspection::default(), dir.join("index"));
+    let (mut found, index_dir) = (Inspection::default(), dir.join(INDEX_DIR));
     let known = index::Index::claimed_end(env, &index_dir).await;
     let files = LogFiles::open(env, dir, id, store_id, known, &report).await?;
     found.segments = files.segments();

@@ -33,7 +33,7 @@ pub use message::Indexed;
 pub use retain::{DeleteReason, Retained, RetentionPolicy, TopicRetention};
 
 /// Directory of the index in the shard's directory.
-const INDEX_DIR: &str = "index";
+pub(crate) const INDEX_DIR: &str = "index";
 /// Name of the metadata log of consumer offsets, in the shard's directory ([`Shard::open_table`]).
 pub const OFFSETS: &str = "offsets";
 /// Directory of the tables of waiting records in the shard's directory.

@@ -8,7 +8,7 @@ use super::SEGMENT_DIR;
 use super::frame::{FRAME_HEADER_LEN, RecordSpan};
 use super::replay::ScanEnd;
 use super::scan::{ScannedFrame, Scanner};
-use super::segment::{SEGMENT_HEADER_LEN, SegmentConfig, Segments};
+use super::segment::{SEGMENT_HEADER_LEN, SegmentConfig, SegmentRange, Segments};
 use super::shadow::ShadowImage;
 use super::tail_journal::{TailRecord, look};
 use crate::damage::{Damage, DamageReport};
@@ -96,8 +96,8 @@ impl<E: Env> LogFiles<E> {
     /// Tells of what is missing of a log that should begin at `begin`, if that is known.
     pub(crate) fn tell_missing(&self, begin: Option<LogPosition>) {
         // Without a segment, where a start would make the first.
-        let first = self.known.0.saturating_sub(SEGMENT_HEADER_LEN).next_multiple_of(SEGMENT_HEADER_LEN);
-        let min = LogPosition(self.segments.min().unwrap_or(first));
+        let min = self.segments.min().unwrap_or_else(|| SegmentRange::start_behind(self.known.0));
+        let min = LogPosition(min);
         self.segments.tell_missing(begin, min, &self.report);
     }
 
@@ -108,7 +108,7 @@ impl<E: Env> LogFiles<E> {
 
     /// The segments in log order.
     pub(crate) fn segments(&self) -> Vec<SegmentFacts> {
-        let facts = |range: super::segment::SegmentRange| SegmentFacts {
+        let facts = |range: SegmentRange| SegmentFacts {
             path: self.segments.path(&range),
             start: range.start,
             len: range.len,

@@ -303,8 +303,7 @@ impl<'a, E: Env> Recovery<'a, E> {
         }
         // Behind the last segment: an end frame was the last, the log is new, or its end is lost.
         let last = self.segments.ranges().last().map_or(0, SegmentRange::end);
-        let lost = position.saturating_sub(SEGMENT_HEADER_LEN).next_multiple_of(SEGMENT_HEADER_LEN);
-        let range = SegmentRange::first(last.max(lost), self.segment_size);
+        let range = SegmentRange::first(last.max(SegmentRange::start_behind(position)), self.segment_size);
         LogEnd::at_start_of(range, scanned.chain.unwrap_or(0))
     }
 

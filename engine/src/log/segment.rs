@@ -74,6 +74,11 @@ impl SegmentRange {
         SegmentRange { start: self.end(), len: limit.min(self.len.saturating_mul(SEGMENT_GROWTH)) }
     }
 
+    /// Where a segment begins behind whatever was lost up to `position`.
+    pub(super) fn start_behind(position: u64) -> u64 {
+        position.saturating_sub(SEGMENT_HEADER_LEN).next_multiple_of(SEGMENT_HEADER_LEN)
+    }
+
     /// Position of the first frame.
     pub(crate) fn first_frame(&self) -> u64 {
         self.start + SEGMENT_HEADER_LEN

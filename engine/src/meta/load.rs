@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use ringmq_env::{Env, File, IoSlice, OpenOptions};
+use ringmq_env::{DirEntry, Env, File, IoSlice, OpenOptions};
 
 use super::format::{self, BLOCK, FORMAT, FileHeader, FrameHeader, Tail};
 use super::{ALLOCATE_STEP, COMPACT_MIN, Inner, MetaLog, State, Table, file_path, is_full};
@@ -19,9 +19,6 @@ use crate::slices::Slices;
 /// Bytes read at a time.
 const WINDOW: usize = 256 << 10;
 
-/// Of the first of the two files.
-const ALONE: &str = "it is missing, and the file beside it is not";
-
 const OPTIONS: OpenOptions =
     OpenOptions { write: true, create: false, create_new: false, dsync: true, direct: true };
 
@@ -34,12 +31,8 @@ pub(super) async fn open<E: Env>(
 ) -> Result<MetaLog<E>, OpenError> {
     env.create_dir_all(dir).await.map_err(OpenError::at(dir))?;
     let present = env.read_dir(dir).await.map_err(OpenError::at(dir))?;
-    let exists = |path: &Path| present.iter().any(|e| path.file_name().is_some_and(|n| n == e.name.as_str()));
     let paths = [file_path(dir, name, 0), file_path(dir, name, 1)];
-    if !exists(&paths[0]) {
-        if exists(&paths[1]) {
-            return Err(damaged(&paths[0], ALONE));
-        }
+    if !are_there(&present, &paths)?[0] {
         create(&env, dir, name).await.map_err(OpenError::at(&paths[0]))?;
     }
     let first = env.open(&paths[0], OPTIONS).await.map_err(OpenError::at(&paths[0]))?;
@@ -49,6 +42,18 @@ pub(super) async fn open<E: Env>(
         .map_err(OpenError::at(&paths[1]))?;
     env.sync_dir(dir).await.map_err(OpenError::at(dir))?;
     open_files(env, [first, second], paths, report).await
+}
+
+/// Which of the two files are among what is present; never the second alone.
+fn are_there(present: &[DirEntry], paths: &[PathBuf; 2]) -> Result<[bool; 2], OpenError> {
+    let is_there = |path: &PathBuf| {
+        let mut names = present.iter().map(|entry| entry.name.as_str());
+        names.any(|name| path.file_name().is_some_and(|of| of == name))
+    };
+    match [is_there(&paths[0]), is_there(&paths[1])] {
+        [false, true] => Err(damaged(&paths[0], "it is missing, and the file beside it is not")),
+        there => Ok(there),
+    }
 }
 
 /// Reads the table without changing it, tells of damage, and calls `replay` with every live key and value; returns how many
@@ -62,12 +67,9 @@ pub(crate) async fn check<E: Env>(
 ) -> Result<u64, OpenError> {
     let present = read_dir_if_any(env, dir).await.map_err(OpenError::at(dir))?;
     let paths = [file_path(dir, name, 0), file_path(dir, name, 1)];
-    let [has_first, has_second] =
-        [0, 1].map(|at: usize| present.iter().any(|entry| dir.join(&entry.name) == paths[at]));
-    match (has_first, has_second) {
-        (false, false) => return Ok(0),
-        (false, true) => return Err(damaged(&paths[0], ALONE)),
-        (true, _) => {}
+    let [has_first, has_second] = are_there(&present, &paths)?;
+    if !has_first {
+        return Ok(0);
     }
     let options = OpenOptions { direct: true, ..OpenOptions::default() };
     let first = env.open(&paths[0], options).await.map_err(OpenError::at(&paths[0]))?;

@@ -1,10 +1,10 @@
 //! From a group commit to the index and to whoever waits for the commit; and the tasks of a shard.
 
-use futures_lite::future;
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+use futures_lite::future;
 use ringmq_env::{DiskSpace, Env, Instant, mutant};
 
 use super::append::PendingMark;

@@ -436,6 +436,9 @@ fn a_strict_start_is_refused_and_changes_nothing() {
         filled(&env, &dir, &mut acknowledged).await;
         std::fs::remove_file(&segments(&dir)[1]).unwrap();
         is_refused_unchanged(&env, &dir).await;
+        let strict = ShardOptions { strict: true, ..options(&dir) };
+        let refused = Shard::open(env, strict).await.err().unwrap();
+        assert!(matches!(refused, OpenError::Strict { count: 1, .. }), "{refused}");
     });
 }
 
