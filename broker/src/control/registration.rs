@@ -1,9 +1,12 @@
 //! Registration with the name servers: what is sent, what the answer says, and when the next one is due.
 //!
 //! A registration carries the whole topic table, and goes out when something of it changes and every period. So a name
-//! server that was restarted, or that missed one, is right again with the next. Where a few topics of a large table
-//! changed, they are stated one by one in between (217): thousands of topics, each made by its first message, would
-//! otherwise be sent thousands of times.
+//! server that was restarted, or that missed one, is right again with the next.
+//!
+//! A large table is another matter. As JSON, 100,000 topics are over the 16 MiB that a name server takes, and would hold the
+//! core for 0.1 s. So it is sent compressed, and made in slices. Where a few of its topics changed, they are stated one by one
+//! (217): thousands of topics, each made by its first message, would otherwise be sent thousands of times. Where none has, the
+//! name server is asked whether it has the table's version (322), which is a sign of life as well.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,11 +14,14 @@ use std::time::Duration;
 
 use ringmq_env::Instant;
 use ringmq_protocol::body::{
-    KvTable, QueueData, RegisterBrokerBody, TopicConfig, TopicConfigSerializeWrapper, TopicRouteData, perm,
+    CompressedRegistration, KvTable, QueueData, RegisterBrokerBody, TopicConfig, TopicConfigSerializeWrapper,
+    TopicRouteData, perm,
 };
 use ringmq_protocol::codes::{request, response};
 use ringmq_protocol::command::Command;
-use ringmq_protocol::headers::{BrokerIdentityHeader, RegisterBrokerHeader, TopicHeader};
+use ringmq_protocol::headers::{
+    BrokerIdentityHeader, QueryDataVersionResponseHeader, RegisterBrokerHeader, TopicHeader,
+};
 use ringmq_protocol::json::{self, Dialect};
 
 use super::topics::TopicTable;
@@ -23,8 +29,15 @@ use super::topics::TopicTable;
 /// First wait after a failed registration; doubled with each further one, up to the period.
 const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 
-/// Smaller tables are always sent whole.
+/// Smaller tables are always sent whole, as JSON.
 const LARGE_TABLE: usize = 1000;
+
+/// Topics of a large table that are taken in before other tasks have their turn.
+const TOPICS_AT_ONCE: usize = 256;
+
+/// A large table is sent after so many periods in which the name server said that it has it: somebody may have changed it
+/// there.
+const MAX_STATED_VERSIONS: u32 = 9;
 
 /// Topics are stated one by one if so many times as many did not change.
 const SMALL_PART: usize = 32;
@@ -75,27 +88,27 @@ impl BrokerIdentity {
         changed: &BTreeSet<Arc<str>>,
         permission: i32,
     ) -> Option<Vec<Command>> {
-        let count = topics.iter().len();
-        if count < LARGE_TABLE || changed.len() * SMALL_PART > count {
+        if !is_large(topics) || changed.len() * SMALL_PART > topics.iter().len() {
             return None;
         }
         let mask = mask(permission);
-        let state = |name: &Arc<str>| {
-            let config = topics.get(name)?;
-            let queues = QueueData {
-                broker_name: self.broker_name.clone(),
-                perm: config.perm & mask,
-                read_queue_nums: config.read_queue_nums,
-                topic_sys_flag: config.topic_sys_flag,
-                write_queue_nums: config.write_queue_nums,
-            };
-            let route = TopicRouteData { queue_datas: vec![queues], ..TopicRouteData::default() };
-            let request = Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0);
-            let request = request.with_header(&TopicHeader { topic: name });
-            Some(request.with_body(json::to_vec(&route, Dialect::Java)))
-        };
+        let state = |name: &Arc<str>| Some(self.register_topic(name, topics.get(name)?, mask));
         // One that is gone is the whole table's affair.
         changed.iter().map(state).collect()
+    }
+
+    /// REGISTER_TOPIC_IN_NAMESRV.
+    fn register_topic(&self, name: &str, config: &TopicConfig, mask: i32) -> Command {
+        let queues = QueueData {
+            broker_name: self.broker_name.clone(),
+            perm: config.perm & mask,
+            read_queue_nums: config.read_queue_nums,
+            topic_sys_flag: config.topic_sys_flag,
+            write_queue_nums: config.write_queue_nums,
+        };
+        let route = TopicRouteData { queue_datas: vec![queues], ..TopicRouteData::default() };
+        let request = Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0);
+        request.with_header(&TopicHeader { topic: name }).with_body(json::to_vec(&route, Dialect::Java))
     }
 
     /// REGISTER_BROKER with every topic. With a broker `permission` that lacks a bit, topics lack it too.
@@ -112,7 +125,10 @@ impl BrokerIdentity {
                 ..TopicConfigSerializeWrapper::default()
             },
         };
-        let body = json::to_vec(&body, Dialect::Java);
+        self.register_with(json::to_vec(&body, Dialect::Java), false)
+    }
+
+    fn register_with(&self, body: Vec<u8>, compressed: bool) -> Command {
         let header = RegisterBrokerHeader {
             broker_name: &self.broker_name,
             broker_addr: &self.addr,
@@ -121,22 +137,94 @@ impl BrokerIdentity {
             broker_id: self.broker_id,
             heartbeat_timeout_millis: None,
             enable_acting_master: Some(false),
-            compressed: false,
+            compressed,
             body_crc32: (crc32fast::hash(&body) & 0x7fff_ffff) as i32,
             zone_name: None,
         };
         Command::request(request::REGISTER_BROKER, 0).with_header(&header).with_body(body)
     }
 
+    /// QUERY_DATA_VERSION, of a large table.
+    pub fn state_version(&self, topics: &TopicTable) -> Option<Command> {
+        let request = || self.about_itself(request::QUERY_DATA_VERSION);
+        is_large(topics).then(|| request().with_body(json::to_vec(&topics.version(), Dialect::Java)))
+    }
+
     /// UNREGISTER_BROKER.
     pub fn unregister(&self) -> Command {
-        Command::request(request::UNREGISTER_BROKER, 0).with_header(&BrokerIdentityHeader {
+        self.about_itself(request::UNREGISTER_BROKER)
+    }
+
+    fn about_itself(&self, code: i32) -> Command {
+        Command::request(code, 0).with_header(&BrokerIdentityHeader {
             broker_name: &self.broker_name,
             broker_addr: &self.addr,
             cluster_name: &self.cluster,
             broker_id: self.broker_id,
         })
     }
+}
+
+/// What a name server is told to know the whole table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WholeTable {
+    /// REGISTER_BROKER.
+    pub registration: Command,
+    /// Requests for topics of which that cannot say everything, once it is taken.
+    pub behind: Vec<Command>,
+}
+
+/// The registration of a large table in the making.
+pub struct LargeRegistration<'a> {
+    identity: &'a BrokerIdentity,
+    mask: i32,
+    body: CompressedRegistration,
+    behind: Vec<Command>,
+    /// The topic that was taken in last.
+    last: Option<Arc<str>>,
+}
+
+impl<'a> LargeRegistration<'a> {
+    /// Of a table that is large now; `None` of another.
+    pub fn new(
+        identity: &'a BrokerIdentity,
+        topics: &TopicTable,
+        permission: i32,
+    ) -> Option<LargeRegistration<'a>> {
+        let new = || LargeRegistration {
+            identity,
+            mask: mask(permission),
+            body: CompressedRegistration::new(&topics.version()),
+            behind: Vec::new(),
+            last: None,
+        };
+        is_large(topics).then(new)
+    }
+
+    /// Takes in the next topics; false: there are none left. What changes in between is told behind it, as a change.
+    pub fn take_in(&mut self, topics: &TopicTable) -> bool {
+        let mut taken = None;
+        for (name, config) in topics.behind(self.last.as_ref()).take(TOPICS_AT_ONCE) {
+            self.body.add(config, config.perm & self.mask);
+            if config.topic_sys_flag != 0 {
+                self.behind.push(self.identity.register_topic(name, config, self.mask));
+            }
+            taken = Some(name.clone());
+        }
+        let has_taken = taken.is_some();
+        self.last = taken.or(self.last.take());
+        has_taken
+    }
+
+    /// Compresses what was taken in; `rest` is called again and again meanwhile.
+    pub async fn finish<F: Future<Output = ()>>(self, rest: impl FnMut() -> F) -> WholeTable {
+        let body = self.body.compress(rest).await.expect("memory takes all that is written");
+        WholeTable { registration: self.identity.register_with(body, true), behind: self.behind }
+    }
+}
+
+fn is_large(topics: &TopicTable) -> bool {
+    topics.iter().len() >= LARGE_TABLE
 }
 
 /// The permission bits that the broker leaves its topics.
@@ -161,17 +249,28 @@ pub enum AnswerError {
     Body(#[from] json::JsonError),
 }
 
+/// Whether the name server took what it was told.
+pub fn check(answer: &Command) -> Result<(), AnswerError> {
+    if answer.code == response::SUCCESS {
+        return Ok(());
+    }
+    Err(AnswerError::Refused { code: answer.code, remark: answer.remark.clone().unwrap_or_default() })
+}
+
 /// Topics that the name server has an order configuration for, from its answer to a registration.
 pub fn ordered_topics(answer: &Command) -> Result<Vec<String>, AnswerError> {
-    if answer.code != response::SUCCESS {
-        let remark = answer.remark.clone().unwrap_or_default();
-        return Err(AnswerError::Refused { code: answer.code, remark });
-    }
+    check(answer)?;
     if answer.body.is_empty() {
         return Ok(Vec::new());
     }
     let table: KvTable = json::from_slice(&answer.body)?;
     Ok(table.table.into_keys().collect())
+}
+
+/// Whether the name server has the version of the table that it was asked about.
+pub fn has_version(answer: &Command) -> bool {
+    let header = || answer.header::<QueryDataVersionResponseHeader>();
+    answer.code == response::SUCCESS && header().is_ok_and(|header| !header.changed)
 }
 
 /// A name server came within reach, or went out of it.
@@ -193,13 +292,24 @@ pub struct Schedule {
     wanted: u64,
     sent: u64,
     acknowledged: u64,
+    /// Periods since the whole table was taken.
+    stated_versions: u32,
     up: Option<bool>,
 }
 
 impl Schedule {
     /// The first registration is due at once.
     pub fn new(period: Duration, now: Instant) -> Schedule {
-        Schedule { period, due: now, failures: 0, wanted: 1, sent: 0, acknowledged: 0, up: None }
+        Schedule {
+            period,
+            due: now,
+            failures: 0,
+            wanted: 1,
+            sent: 0,
+            acknowledged: 0,
+            stated_versions: 0,
+            up: None,
+        }
     }
 
     /// The topics changed: register at once, unless the name server is being waited for.
@@ -224,9 +334,20 @@ impl Schedule {
 
     /// The name server took the whole table.
     pub fn succeeded(&mut self, now: Instant) -> Option<Turn> {
-        (self.acknowledged, self.failures) = (self.sent, 0);
+        (self.acknowledged, self.failures, self.stated_versions) = (self.sent, 0, 0);
         self.due = now.after(self.period);
         self.turn(true)
+    }
+
+    /// Whether it may do to ask whether the name server has the table's version.
+    pub fn may_state_version(&self) -> bool {
+        self.up == Some(true) && self.sent == self.wanted && self.stated_versions < MAX_STATED_VERSIONS
+    }
+
+    /// The name server has the table's version.
+    pub fn version_taken(&mut self, now: Instant) {
+        self.stated_versions += 1;
+        self.due = now.after(self.period);
     }
 
     /// The name server took the topics that had changed.
@@ -262,6 +383,7 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use ringmq_protocol::body::DataVersion;
     use ringmq_protocol::headers::RegisterBrokerHeader;
 
     use super::*;
@@ -328,6 +450,70 @@ mod tests {
         assert_eq!((&*queues.broker_name, queues.perm, queues.write_queue_nums), ("b", 4, 4));
         assert_eq!(identity().register_topics(&table, &names(0..100), 6), None, "too many");
         assert_eq!(identity().register_topics(&table, &["gone".into()].into(), 6), None);
+    }
+
+    #[test]
+    fn a_large_table_is_registered_in_slices_and_compressed() {
+        let mut table = topics();
+        assert!(LargeRegistration::new(&identity(), &table, 6).is_none());
+        assert_eq!(identity().state_version(&table), None);
+        let mut add = |name: &str, unit_mode| {
+            let ask = AutoCreate { topic: name, default_topic: "TBW102", queue_nums: 4, unit_mode };
+            table.auto_create(&ask, 8).unwrap();
+            table.iter().len()
+        };
+        (0..LARGE_TABLE).for_each(|n| {
+            add(&format!("t{n:04}"), n == 7);
+        });
+        let all = add("unit", true);
+        let identity = identity();
+        let mut large = LargeRegistration::new(&identity, &table, 4).unwrap();
+        let mut slices = 0;
+        while large.take_in(&table) {
+            slices += 1;
+        }
+        assert_eq!(slices, all.div_ceil(TOPICS_AT_ONCE));
+        let WholeTable { registration, behind } =
+            futures_lite::future::block_on(large.finish(|| std::future::ready(())));
+        let header: RegisterBrokerHeader<'_> = registration.header().unwrap();
+        assert!(header.compressed);
+        assert_eq!(header.body_crc32, (crc32fast::hash(&registration.body) & 0x7fff_ffff) as i32);
+        let body = RegisterBrokerBody::decode(&registration.body, true, 1 << 20).unwrap();
+        let wrapper = body.topic_config_serialize_wrapper;
+        assert_eq!(wrapper.data_version, table.version());
+        assert!(wrapper.topic_config_table.keys().eq(table.iter().map(|(name, _)| &**name)));
+        let last = &wrapper.topic_config_table["t0999"];
+        assert_eq!((last.perm, last.read_queue_nums, last.write_queue_nums), (4, 4, 4));
+        let of_units: Vec<_> =
+            behind.iter().map(|it| it.header::<TopicHeader<'_>>().unwrap().topic).collect();
+        assert_eq!(of_units, ["t0007", "unit"]);
+        let asked = identity.state_version(&table).unwrap();
+        assert_eq!(asked.code, request::QUERY_DATA_VERSION);
+        let version: DataVersion = json::from_slice(&asked.body).unwrap();
+        assert_eq!(version, table.version());
+    }
+
+    #[test]
+    fn what_comes_and_goes_between_two_slices_does_no_harm() {
+        let mut table = topics();
+        let add = |table: &mut TopicTable, name: &str| {
+            let ask = AutoCreate { topic: name, default_topic: "TBW102", queue_nums: 4, unit_mode: false };
+            table.auto_create(&ask, 8).unwrap();
+        };
+        (0..LARGE_TABLE).for_each(|n| add(&mut table, &format!("t{n:04}")));
+        let identity = identity();
+        let mut large = LargeRegistration::new(&identity, &table, 6).unwrap();
+        assert!(large.take_in(&table));
+        let last = large.last.clone().unwrap();
+        table.delete(&last, 9).unwrap();
+        add(&mut table, "a-is-before");
+        add(&mut table, "z-is-behind");
+        while large.take_in(&table) {}
+        let whole = futures_lite::future::block_on(large.finish(|| std::future::ready(())));
+        let body = RegisterBrokerBody::decode(&whole.registration.body, true, 1 << 20).unwrap();
+        let names = body.topic_config_serialize_wrapper.topic_config_table;
+        assert!(names.contains_key(&*last) && names.contains_key("z-is-behind"));
+        assert!(!names.contains_key("a-is-before"), "a change that is told behind it");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the registration with the name servers asks of the control plane.
 
+use std::cell::Ref;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,9 +11,10 @@ use ringmq_protocol::command::Command;
 
 use super::{ControlPlane, Then};
 use crate::config::BrokerConfig;
-use crate::control::registration::BrokerIdentity;
+use crate::control::ControlState;
+use crate::control::registration::{BrokerIdentity, LargeRegistration, WholeTable};
 use crate::core::Core;
-use crate::registration_driver::{Registrar, RegistrationSource};
+use crate::registration_driver::{BoxedLocal, Registrar, RegistrationSource};
 
 /// The control plane as the registrar sees it.
 struct Source<E: Env> {
@@ -22,9 +24,12 @@ struct Source<E: Env> {
 }
 
 impl<E: Env> RegistrationSource for Source<E> {
-    fn register(&self) -> Command {
-        let state = self.control.state.borrow();
-        self.identity.register(state.topics(), self.core.identity.config.permission as i32)
+    fn register(&self) -> BoxedLocal<'_, WholeTable> {
+        Box::pin(self.register_all())
+    }
+
+    fn state_version(&self) -> Option<Command> {
+        self.identity.state_version(self.control.state.borrow().topics())
     }
 
     fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>> {
@@ -40,6 +45,21 @@ impl<E: Env> RegistrationSource for Source<E> {
         let now_ms = self.core.env.wall_ms();
         let effects = self.control.state.borrow_mut().mark_ordered(topics.iter().map(String::as_str), now_ms);
         self.control.settle(effects, Then::Nothing);
+    }
+}
+
+impl<E: Env> Source<E> {
+    async fn register_all(&self) -> WholeTable {
+        let topics = || Ref::map(self.control.state.borrow(), ControlState::topics);
+        let permission = self.core.identity.config.permission as i32;
+        let Some(mut large) = LargeRegistration::new(&self.identity, &topics(), permission) else {
+            let registration = self.identity.register(&topics(), permission);
+            return WholeTable { registration, behind: Vec::new() };
+        };
+        while large.take_in(&topics()) {
+            self.core.env.yield_now().await;
+        }
+        large.finish(|| self.core.env.yield_now()).await
     }
 }
 

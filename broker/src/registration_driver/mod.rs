@@ -8,6 +8,7 @@ mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use ringmq_env::{Env, Instant, mutant};
 use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 
-use crate::control::registration::{AnswerError, Changed, Schedule, Turn, ordered_topics};
+use crate::control::registration::{
+    AnswerError, Changed, Schedule, Turn, WholeTable, check, has_version, ordered_topics,
+};
 use watch::Watch;
 use wire::{Wire, WireError};
 
@@ -26,10 +29,20 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long it may take for the last one, while the broker stops.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// What the driver asks of the broker, on core 0. No call may wait.
+/// Most requests that have [`REGISTER_TIMEOUT`] together.
+const REQUESTS_AT_ONCE: usize = 256;
+
+/// A future of this core.
+pub type BoxedLocal<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// What the driver asks of the broker, on core 0.
 pub trait RegistrationSource {
-    /// REGISTER_BROKER with the topics of this moment.
-    fn register(&self) -> Command;
+    /// What tells the topics of this moment, and those that come meanwhile or not. Nothing is waited for but the core's other
+    /// tasks.
+    fn register(&self) -> BoxedLocal<'_, WholeTable>;
+
+    /// QUERY_DATA_VERSION, where it may do instead.
+    fn state_version(&self) -> Option<Command>;
 
     /// What states just these topics, of which there is one at least; `None` where all are to be registered.
     fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>>;
@@ -140,7 +153,7 @@ impl<E: Env> Link<E> {
             if self.stopping.get() {
                 break;
             }
-            if !self.state_changes(&mut wire).await {
+            if !self.state_changes(&mut wire).await && !self.state_version(&mut wire).await {
                 let result = self.register(&mut wire).await;
                 self.conclude(result);
             }
@@ -192,6 +205,22 @@ impl<E: Env> Link<E> {
         false
     }
 
+    /// Asks the name server whether it has the table's version, where that is enough. False: it has to be told everything.
+    async fn state_version(&self, wire: &mut Option<Wire<E>>) -> bool {
+        let Some(connected) = wire.as_mut().filter(|wire| !wire.is_closed()) else { return false };
+        let is_unchanged = *self.changed.borrow() == Changed::nothing();
+        let request = (is_unchanged && self.schedule.borrow().may_state_version())
+            .then(|| self.source.state_version())
+            .flatten();
+        let Some(request) = request else { return false };
+        let answer = connected.call([request], REGISTER_TIMEOUT).await;
+        let has_version = answer.is_ok_and(|answer| has_version(&answer));
+        if has_version {
+            self.schedule.borrow_mut().version_taken(self.env.now());
+        }
+        has_version
+    }
+
     async fn register(&self, wire: &mut Option<Wire<E>>) -> Result<Vec<String>, RegisterError> {
         let mut connected = match wire.take() {
             Some(connected) => connected,
@@ -199,15 +228,27 @@ impl<E: Env> Link<E> {
         };
         self.schedule.borrow_mut().begun();
         self.changed.replace(Changed::nothing());
-        let answer = match connected.call([self.source.register()], REGISTER_TIMEOUT).await {
-            Ok(answer) => answer,
-            Err(error) => {
+        match self.register_over(&mut connected).await {
+            Err(RegisterError::Wire(error)) => {
                 connected.close();
-                return Err(error.into());
+                Err(error.into())
             }
-        };
-        *wire = Some(connected);
-        Ok(ordered_topics(&answer)?)
+            answered => {
+                *wire = Some(connected);
+                answered
+            }
+        }
+    }
+
+    async fn register_over(&self, wire: &mut Wire<E>) -> Result<Vec<String>, RegisterError> {
+        let WholeTable { registration, behind } = self.source.register().await;
+        let answer = wire.call([registration], REGISTER_TIMEOUT).await?;
+        let ordered = ordered_topics(&answer)?;
+        for requests in behind.chunks(REQUESTS_AT_ONCE) {
+            let answer = wire.call(requests.iter().cloned(), REGISTER_TIMEOUT).await?;
+            check(&answer)?;
+        }
+        Ok(ordered)
     }
 
     fn conclude(&self, result: Result<Vec<String>, RegisterError>) {

@@ -25,6 +25,8 @@ enum Mood {
 /// A name server: remembers the codes that it was sent, and the body of the last.
 struct Server {
     mood: Cell<Mood>,
+    /// It has the version that it is asked about.
+    has_version: Cell<bool>,
     codes: RefCell<Vec<i32>>,
     body: RefCell<String>,
 }
@@ -56,6 +58,10 @@ async fn serve_connection(server: Rc<Server>, stream: impl Stream) {
             *server.body.borrow_mut() = String::from_utf8(request.body.to_vec()).unwrap();
             let mut output = BytesMut::new();
             match server.mood.get() {
+                Mood::Answers if request.code == request::QUERY_DATA_VERSION => {
+                    let answer = Command::response(0, request.opaque);
+                    answer.with_ext("changed", !server.has_version.get()).encode_json(&mut output);
+                }
                 Mood::Answers => Command::response(0, request.opaque)
                     .with_body(r#"{"table":{"ordered":"b:4"}}"#)
                     .encode_json(&mut output),
@@ -77,12 +83,23 @@ struct Source {
     topics: Cell<u32>,
     /// Topics are stated one by one.
     by_topic: Cell<bool>,
+    /// The version may be stated instead of the table.
+    by_version: Cell<bool>,
+    /// Requests that come behind a registration.
+    behind: Cell<usize>,
     ordered: RefCell<Vec<String>>,
 }
 
 impl RegistrationSource for Source {
-    fn register(&self) -> Command {
-        Command::request(request::REGISTER_BROKER, 0).with_body(self.topics.get().to_string())
+    fn register(&self) -> BoxedLocal<'_, WholeTable> {
+        let registration =
+            Command::request(request::REGISTER_BROKER, 0).with_body(self.topics.get().to_string());
+        let behind = vec![Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0); self.behind.get()];
+        Box::pin(async { WholeTable { registration, behind } })
+    }
+
+    fn state_version(&self) -> Option<Command> {
+        self.by_version.get().then(|| Command::request(request::QUERY_DATA_VERSION, 0))
     }
 
     fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>> {
@@ -113,8 +130,12 @@ fn with_world(mood: Mood, test: impl AsyncFnOnce(World)) {
     let sim = Sim::new(7);
     let (ns, env) = (sim.node("ns"), sim.node("b"));
     let addr = SocketAddr::new(sim.ip("ns"), 9876);
-    let server =
-        Rc::new(Server { mood: Cell::new(mood), codes: RefCell::default(), body: RefCell::default() });
+    let server = Rc::new(Server {
+        mood: Cell::new(mood),
+        has_version: Cell::new(true),
+        codes: RefCell::default(),
+        body: RefCell::default(),
+    });
     let run = async {
         let listener = ns.listen(addr).await.unwrap();
         ns.spawn(serve(server.clone(), ns.clone(), listener));
@@ -179,6 +200,46 @@ fn a_few_topics_are_stated_by_themselves_and_all_again_when_that_fails_or_the_pe
         assert_eq!(counts(), [tables + 1, topics], "it may have missed some");
         change(&["e"]).await;
         assert_eq!(counts(), [tables + 1, topics + 1]);
+    });
+}
+
+#[test]
+fn a_version_is_stated_instead_of_the_table_while_the_name_server_has_it() {
+    with_world(Mood::Answers, async |world| {
+        world.source.by_version.set(true);
+        world.registrar.settled(Duration::from_secs(5)).await;
+        let counts = || {
+            let codes = [request::REGISTER_BROKER, request::QUERY_DATA_VERSION];
+            codes.map(|code| world.server.count(code))
+        };
+        assert_eq!(counts(), [1, 0], "nobody has it yet");
+        seconds(&world, 61).await;
+        assert_eq!(counts(), [1, 2]);
+        world.registrar.topics_changed([].iter());
+        world.registrar.settled(Duration::from_secs(5)).await;
+        assert_eq!(counts(), [2, 2], "a change");
+        world.server.has_version.set(false);
+        seconds(&world, 31).await;
+        assert_eq!(counts(), [3, 3], "it has another");
+        world.server.has_version.set(true);
+        seconds(&world, 11 * 30).await;
+        assert_eq!(counts(), [4, 13], "and the table after nine of them");
+        world.server.mood.set(Mood::HangsUp);
+        seconds(&world, 35).await;
+        world.server.mood.set(Mood::Answers);
+        let [tables, _] = counts();
+        seconds(&world, 35).await;
+        assert_eq!(counts()[0], tables + 1, "it may have been another name server");
+    });
+}
+
+#[test]
+fn what_a_registration_cannot_say_comes_behind_it() {
+    with_world(Mood::Answers, async |world| {
+        world.source.behind.set(REQUESTS_AT_ONCE + 1);
+        world.registrar.settled(Duration::from_secs(5)).await;
+        let codes = world.server.codes.borrow();
+        assert_eq!((codes.len(), codes[0]), (REQUESTS_AT_ONCE + 2, request::REGISTER_BROKER));
     });
 }
 

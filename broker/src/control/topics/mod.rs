@@ -10,6 +10,7 @@ mod system;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ringmq_protocol::body::{DataVersion, TopicConfig, perm};
@@ -106,6 +107,12 @@ impl TopicTable {
     /// Every topic, by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
         self.topics.iter()
+    }
+
+    /// The topics behind this one, or all, by name.
+    pub fn behind(&self, name: Option<&Arc<str>>) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.topics.range::<Arc<str>, _>((from, Bound::Unbounded))
     }
 
     /// Version of the table: differs from every earlier one, also from those before the start.

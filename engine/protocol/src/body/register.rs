@@ -1,11 +1,13 @@
 //! The body of REGISTER_BROKER (103), plain or compressed.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use serde::{Deserialize, Serialize};
 
-use super::{TopicConfig, TopicConfigSerializeWrapper, TopicFilterType};
-use crate::json::{self, JsonError};
+use super::{DataVersion, TopicConfig, TopicConfigSerializeWrapper, TopicFilterType};
+use crate::json::{self, Dialect, JsonError};
 
 /// What a broker tells a name server about its topics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +80,63 @@ impl RegisterBrokerBody {
         let filter_server_list = json::from_slice(sized(&mut rest, "the filter servers")?)?;
         Ok(RegisterBrokerBody { filter_server_list, topic_config_serialize_wrapper: wrapper })
     }
+}
+
+/// A compressed registration in the making, so that a large one need not be made at a stretch: topics are added, and then
+/// it is compressed a part at a time. The layout of Java's `RegisterBrokerBody.encode(true)`: parts behind their lengths
+/// (`i32`), which are the version's JSON, each topic's line behind the number of topics, the filter servers' JSON, and then
+/// the number of static topics. A line has no place for `order` and `topicSysFlag`; attributes are left out, which name
+/// servers have no use for, and those before 5.0 cannot read.
+pub struct CompressedRegistration {
+    plain: Vec<u8>,
+    /// Where the number of topics stands.
+    count_at: usize,
+    topics: i32,
+}
+
+/// What is compressed at a time, in bytes.
+const COMPRESSED_AT_ONCE: usize = 64 << 10;
+
+impl CompressedRegistration {
+    /// Of a table of this version, without topics yet.
+    pub fn new(version: &DataVersion) -> CompressedRegistration {
+        let mut plain = Vec::new();
+        put_sized(&mut plain, &json::to_vec(version, Dialect::Java));
+        let count_at = plain.len();
+        plain.extend(0i32.to_be_bytes());
+        CompressedRegistration { plain, count_at, topics: 0 }
+    }
+
+    /// Adds a topic, with these permissions. No topic's name has a space, which would end it.
+    pub fn add(&mut self, topic: &TopicConfig, perm: i32) {
+        let TopicConfig { topic_name, read_queue_nums, write_queue_nums, topic_filter_type, .. } = topic;
+        debug_assert!(!topic_name.contains(' '), "{topic_name:?}");
+        let filter = topic_filter_type.name();
+        let line = format!("{topic_name} {read_queue_nums} {write_queue_nums} {perm} {filter}");
+        put_sized(&mut self.plain, line.as_bytes());
+        self.topics += 1;
+    }
+
+    /// The whole body; `rest` is called between its parts.
+    pub async fn compress<F: Future<Output = ()>>(
+        mut self,
+        mut rest: impl FnMut() -> F,
+    ) -> io::Result<Vec<u8>> {
+        self.plain[self.count_at..][..4].copy_from_slice(&self.topics.to_be_bytes());
+        put_sized(&mut self.plain, b"[]");
+        self.plain.extend(0i32.to_be_bytes());
+        let mut deflater = ZlibEncoder::new(Vec::new(), Compression::fast());
+        for part in self.plain.chunks(COMPRESSED_AT_ONCE) {
+            deflater.write_all(part)?;
+            rest().await;
+        }
+        deflater.finish()
+    }
+}
+
+fn put_sized(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.extend((bytes.len() as i32).to_be_bytes());
+    to.extend(bytes);
 }
 
 fn number(rest: &mut &[u8], field: &'static str) -> Result<usize, RegisterBodyError> {
@@ -162,6 +221,38 @@ mod tests {
             (wrapper.topic_config_table.len(), &read.filter_server_list[..]),
             (3, &["f:1".to_owned()][..])
         );
+    }
+
+    #[test]
+    fn what_is_written_compressed_is_what_java_writes() {
+        let version = DataVersion { counter: 3, state_version: 1, timestamp: 9 };
+        let mut made = CompressedRegistration::new(&version);
+        let topic = TopicConfig {
+            topic_name: "T".into(),
+            read_queue_nums: 8,
+            write_queue_nums: 4,
+            topic_sys_flag: 3,
+            attributes: [("k".to_owned(), "v".to_owned())].into(),
+            ..TopicConfig::default()
+        };
+        made.add(&topic, 6);
+        made.add(&TopicConfig { topic_filter_type: TopicFilterType::MultiTag, ..topic }, 2);
+        let mut parts = 0;
+        let mut whole = std::pin::pin!(made.compress(|| {
+            parts += 1;
+            std::future::ready(())
+        }));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let std::task::Poll::Ready(body) = whole.as_mut().poll(&mut context) else {
+            panic!("nothing is waited for")
+        };
+        let inflate = |body: &[u8]| {
+            let mut plain = Vec::new();
+            flate2::read::ZlibDecoder::new(body).read_to_end(&mut plain).unwrap();
+            String::from_utf8(plain).unwrap()
+        };
+        let golden = compressed(&["T 8 4 6 SINGLE_TAG", "T 8 4 2 MULTI_TAG"]);
+        assert_eq!(inflate(&body.unwrap()), inflate(&golden).replace("\u{7}[\"f:1\"]", "\u{2}[]"));
     }
 
     #[test]
