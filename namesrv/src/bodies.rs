@@ -21,7 +21,7 @@ pub fn route(route: &Route<'_>, order_conf: Option<&str>, dialect: Dialect) -> V
 
 /// ClusterInfo, always in the legacy dialect.
 pub fn clusters(clusters: &Clusters<'_>) -> Vec<u8> {
-    let brokers = clusters.brokers.iter().map(|(name, data)| (name.clone(), broker(name, data)));
+    let brokers = clusters.brokers.iter().map(|(name, data)| (name.to_string(), broker(name, data)));
     let names = clusters.clusters.iter().map(|(name, of)| (name.clone(), of.iter().cloned().collect()));
     let info = ClusterInfo { broker_addr_table: brokers.collect(), cluster_addr_table: names.collect() };
     to_vec(&info, Dialect::Java)
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn clusters_and_lists_are_those_of_java() {
         let (_, a, b) = sample();
-        let brokers = BTreeMap::from([("broker-a".to_owned(), a.clone()), ("broker-b".to_owned(), b)]);
+        let brokers = BTreeMap::from([("broker-a".into(), a.clone()), ("broker-b".into(), b)]);
         let names = |name: &str| std::collections::BTreeSet::from([name.to_owned()]);
         let table = BTreeMap::from([
             ("C/<é".to_owned(), names("broker-b")),

@@ -28,7 +28,7 @@ impl Route<'_> {
 #[derive(Clone, Copy, Debug)]
 pub struct Clusters<'a> {
     /// Broker name to addresses.
-    pub brokers: &'a BTreeMap<String, BrokerData>,
+    pub brokers: &'a BTreeMap<Rc<str>, BrokerData>,
     /// Cluster to broker names.
     pub clusters: &'a BTreeMap<String, BTreeSet<String>>,
 }
@@ -68,9 +68,8 @@ impl RouteTables {
     /// A topic's route; `None` without queues or without a broker.
     pub fn route(&self, topic: &str) -> Option<Route<'_>> {
         let queues = self.topics.get(topic)?;
-        let brokers = queues.keys().filter_map(|name| self.brokers.get_key_value(name));
-        let brokers: Vec<_> = brokers.map(|(name, broker)| (name.as_str(), broker)).collect();
-        let queues = queues.iter().map(|(name, queue)| (name.as_str(), queue)).collect();
+        let brokers = queues.iter().filter_map(|(name, _)| Some((name, self.brokers.get(name)?)));
+        let (brokers, queues): (Vec<_>, _) = (brokers.collect(), queues.iter().collect());
         (!brokers.is_empty()).then_some(Route { queues, brokers })
     }
 
@@ -92,15 +91,15 @@ impl RouteTables {
     /// The topics on brokers of a cluster.
     pub fn topics_of_cluster(&self, cluster: &str) -> Vec<String> {
         let Some(names) = self.clusters.get(cluster) else { return Vec::new() };
-        self.topics_where(|brokers| brokers.keys().any(|name| names.contains(name)))
+        self.topics_where(|brokers| brokers.iter().any(|(name, _)| names.contains(name)))
     }
 
     /// Unit topics, by the flags of any broker (Java looks at whichever comes first in a hash table).
     pub fn unit_topics(&self, filter: UnitFilter) -> Vec<String> {
-        self.topics_where(|brokers| brokers.values().any(|queue| filter.takes(queue.topic_sys_flag)))
+        self.topics_where(|brokers| brokers.iter().any(|(_, queue)| filter.takes(queue.topic_sys_flag)))
     }
 
-    fn topics_where(&self, takes: impl Fn(&BTreeMap<String, QueueData>) -> bool) -> Vec<String> {
+    fn topics_where(&self, takes: impl Fn(&TopicQueues) -> bool) -> Vec<String> {
         let taken = self.topics.iter().filter(|(_, brokers)| takes(brokers));
         taken.map(|(topic, _)| topic.clone()).collect()
     }

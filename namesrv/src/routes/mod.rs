@@ -4,18 +4,21 @@
 //! sorted, so that answers are the same on every name server that knows the same.
 
 mod lists;
+mod queues;
 mod register;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 use ringmq_env::Instant;
 pub use ringmq_protocol::body::DataVersion;
 
 pub use lists::{Clusters, Route, SystemTopics, UnitFilter};
+use queues::TopicQueues;
 pub use register::Registration;
 #[cfg(test)]
 pub use register::{Master, Rejected};
@@ -89,9 +92,9 @@ pub struct Departure {
 #[derive(Debug, Default)]
 pub struct RouteTables {
     /// Topic to broker name to queues.
-    topics: BTreeMap<String, BTreeMap<String, QueueData>>,
+    topics: BTreeMap<String, TopicQueues>,
     /// Broker name to addresses.
-    brokers: BTreeMap<String, BrokerData>,
+    brokers: BTreeMap<Rc<str>, BrokerData>,
     /// Cluster to broker names.
     clusters: BTreeMap<String, BTreeSet<String>>,
     live: BTreeMap<Address, Live>,
@@ -118,7 +121,7 @@ impl RouteTables {
     /// Removes one broker address, and what is left without any.
     pub fn unregister(&mut self, departure: &Departure) {
         self.live.remove(&address(&departure.cluster, &departure.addr));
-        let Some(broker) = self.brokers.get_mut(&departure.broker_name) else { return };
+        let Some(broker) = self.brokers.get_mut(&*departure.broker_name) else { return };
         broker.addrs.retain(|_, addr| *addr != departure.addr);
         if broker.addrs.is_empty() {
             self.remove_broker(&departure.broker_name);
@@ -185,7 +188,7 @@ impl RouteTables {
         let (Some(names), Some(brokers)) = (self.clusters.get(cluster), self.topics.get_mut(topic)) else {
             return;
         };
-        brokers.retain(|name, _| !names.contains(name));
+        brokers.retain(|name| !names.contains(name));
         if brokers.is_empty() {
             self.topics.remove(topic);
         }
@@ -195,9 +198,7 @@ impl RouteTables {
     /// over, as in Java.
     pub fn register_topic(&mut self, topic: &str, queues: impl IntoIterator<Item = (String, QueueData)>) {
         for (broker_name, queue) in queues {
-            if !self.brokers.contains_key(&broker_name) {
-                return;
-            }
+            let Some((broker_name, _)) = self.brokers.get_key_value(&*broker_name) else { return };
             self.topics.entry(topic.to_owned()).or_default().insert(broker_name, queue);
         }
     }

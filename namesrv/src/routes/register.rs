@@ -57,7 +57,7 @@ impl RouteTables {
     ) -> Result<Option<Master>, Rejected> {
         let r = registration;
         self.clusters.entry(r.cluster.clone()).or_default().insert(r.broker_name.clone());
-        let broker = self.brokers.entry(r.broker_name.clone()).or_default();
+        let broker = self.brokers.entry(r.broker_name.as_str().into()).or_default();
         broker.cluster.clone_from(&r.cluster);
         broker.acting_master = r.acting_master == Some(true);
         broker.zone.clone_from(&r.zone);
@@ -67,7 +67,7 @@ impl RouteTables {
             self.live.remove(&address(&r.cluster, &r.addr));
             return Ok(None);
         }
-        let broker = self.brokers.get_mut(&r.broker_name).expect("it was entered above");
+        let broker = self.brokers.get_mut(&*r.broker_name).expect("it was entered above");
         if !broker.addrs.contains_key(&r.broker_id) && r.topics.len() == 1 {
             self.forget_if_empty(&r.broker_name);
             return Err(Rejected);
@@ -80,7 +80,7 @@ impl RouteTables {
 
     /// Whether the id belongs to another address that has seen a later change of role.
     fn is_stale(&self, r: &Registration) -> bool {
-        let holder = self.brokers.get(&r.broker_name).and_then(|broker| broker.addrs.get(&r.broker_id));
+        let holder = self.brokers.get(&*r.broker_name).and_then(|broker| broker.addrs.get(&r.broker_id));
         let Some(holder) = holder.filter(|holder| **holder != r.addr) else { return false };
         let held = self.data_version(&r.cluster, holder);
         held.is_some_and(|held| held.state_version > r.data_version.state_version)
@@ -95,7 +95,9 @@ impl RouteTables {
 
     /// The master's topics count; without a master those of the lowest slave that is new enough to say so.
     fn take_topics(&mut self, r: &Registration, first: bool) {
-        let broker = &self.brokers[&r.broker_name];
+        let (broker_name, broker) =
+            self.brokers.get_key_value(&*r.broker_name).expect("it was entered before");
+        let broker_name = broker_name.clone();
         let master = r.broker_id == MASTER_ID;
         let lowest = broker.addrs.keys().next() == Some(&r.broker_id);
         let prime_slave = !master && r.acting_master.is_some() && lowest;
@@ -109,9 +111,9 @@ impl RouteTables {
         }
         for (topic, queue) in &r.topics {
             let brokers = self.topics.entry(topic.clone()).or_default();
-            if changed || !brokers.contains_key(&r.broker_name) {
+            if changed || !brokers.contains(&broker_name) {
                 let queue = QueueData { perm: queue.perm & !lost_bits, ..*queue };
-                brokers.insert(r.broker_name.clone(), queue);
+                brokers.insert(&broker_name, queue);
             }
         }
     }
@@ -141,7 +143,7 @@ impl RouteTables {
         if r.broker_id == MASTER_ID {
             return None;
         }
-        let addr = self.brokers.get(&r.broker_name)?.addrs.get(&MASTER_ID)?;
+        let addr = self.brokers.get(&*r.broker_name)?.addrs.get(&MASTER_ID)?;
         let live = self.live.get(&address(&r.cluster, addr))?;
         Some(Master { addr: addr.clone(), ha_addr: live.ha_addr.clone() })
     }

@@ -192,6 +192,26 @@ fn topics_are_deleted_everywhere_or_in_one_cluster() {
 }
 
 #[test]
+fn a_topic_has_its_brokers_in_order_whoever_came_first() {
+    let mut tables = RouteTables::default();
+    for name in ["c", "a", "b", "a"] {
+        register(&mut tables, registration(name, 0, &format!("{name}:1"), &["T", "U"]));
+    }
+    let names = |tables: &RouteTables| {
+        let route = tables.route("T").unwrap();
+        let queues: Vec<String> = route.queues.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(route.brokers.iter().map(|(name, _)| *name).collect::<Vec<_>>(), queues);
+        queues.concat()
+    };
+    assert_eq!(names(&tables), "abc");
+    let leaves =
+        |name: &str| Departure { cluster: C.into(), addr: format!("{name}:1"), broker_name: name.into() };
+    tables.unregister(&leaves("b"));
+    assert_eq!(names(&tables), "ac");
+    assert_eq!((tables.wipe_write_perm("c"), tables.wipe_write_perm("b")), (2, 0));
+}
+
+#[test]
 fn an_administrator_adds_queues_of_known_brokers_only() {
     let mut tables = RouteTables::default();
     register(&mut tables, registration("a", 0, "a:1", &["T", "U"]));
