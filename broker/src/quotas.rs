@@ -440,6 +440,6 @@ mod tests {
         assert!(quotas.may_pull("t", "h", at(1000)).is_ok());
         let mut figures = Figures::default();
         quotas.figures(&mut figures);
-        assert!(figures.to_text().contains("{of=\"group\",name=\"g\",what=\"pull\"} 1"));
+        assert!(figures.text().contains("{of=\"group\",name=\"g\",what=\"pull\"} 1"));
     }
 }

@@ -27,6 +27,8 @@ pub struct MetadataCopy {
     topics: TopicTable,
     /// Those with a time of their own for how long messages are kept, which is asked for often.
     reserving: BTreeSet<Arc<str>>,
+    /// Those of dead letters.
+    dead_letters: BTreeSet<Arc<str>>,
     groups: HashMap<Arc<str>, Arc<SubscriptionGroupConfig>, FxBuildHasher>,
     forbidden: HashMap<Arc<str>, Arc<Forbidden>, FxBuildHasher>,
     subscriptions: HashMap<Arc<str>, Arc<GroupView>, FxBuildHasher>,
@@ -80,6 +82,12 @@ impl MetadataCopy {
                 self.reserving.remove(&name);
                 if config.as_ref().is_some_and(|config| config.attributes.contains_key(RESERVE_TIME)) {
                     self.reserving.insert(name.clone());
+                }
+                if name.starts_with(names::DLQ_PREFIX) {
+                    match config {
+                        Some(_) => self.dead_letters.insert(name.clone()),
+                        None => self.dead_letters.remove(&name),
+                    };
                 }
                 match config {
                     Some(config) => self.topics.insert(Topic { name, config, place: Cell::default() }),
@@ -136,6 +144,11 @@ impl MetadataCopy {
     /// The configurations of topics that say themselves how long messages are kept.
     pub fn reserving_topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
         self.reserving.iter().filter_map(|name| Some((name, &self.topics.get(name)?.config)))
+    }
+
+    /// The topics of dead letters.
+    pub fn dead_letter_topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
+        self.dead_letters.iter().filter_map(|name| Some((name, &self.topics.get(name)?.config)))
     }
 
     /// The consumer group's configuration, with its shared name.

@@ -15,7 +15,9 @@ use crate::control::Refusal;
 use crate::control::answers::{self, GroupTopic, QueueFigures};
 use crate::control::requests::Question;
 use crate::control::runtime_info::{RuntimeInputs, runtime_info};
-use crate::control::stats::{DailyTotals, PutLatency, StatsKind, StoreRates, Totals};
+use crate::control::stats::{
+    DailyTotals, ITEMS_AT_ONCE, PutLatency, StatsDelta, StatsKind, StoreRates, Totals,
+};
 use crate::core::Core;
 use crate::message::*;
 use crate::meters::ShardReport;
@@ -210,7 +212,11 @@ impl<E: Env> ControlPlane<E> {
         if let Err(refusal) = self.take_reports(core).await {
             tracing::warn!(%refusal, "the shards' counters could not be gathered");
         }
-        self.state.borrow_mut().stats_mut().sample(core.env.wall_ms());
+        let mut next = Some(0);
+        while let Some(from) = next {
+            next = self.state.borrow_mut().stats_mut().sample(from, core.env.wall_ms());
+            core.env.yield_now().await;
+        }
     }
 
     async fn take_reports(&self, core: &Rc<Core<E>>) -> Result<Vec<ShardReport>, Refusal> {
@@ -223,14 +229,26 @@ impl<E: Env> ControlPlane<E> {
         }
         let now_ms = core.env.wall_ms();
         let totals = reports.iter().fold(Totals::default(), |sum, report| add(sum, report.totals));
-        let mut samples = self.samples.borrow_mut();
-        samples.rates.sample(now_ms, totals);
-        samples.daily.roll(now_ms, totals.put, totals.transferred);
-        let mut state = self.state.borrow_mut();
-        for delta in reports.iter_mut().flat_map(|report| std::mem::take(&mut report.deltas)) {
-            state.stats_mut().add(delta, now_ms);
+        {
+            let mut samples = self.samples.borrow_mut();
+            samples.rates.sample(now_ms, totals);
+            samples.daily.roll(now_ms, totals.put, totals.transferred);
+        }
+        for report in &mut reports {
+            self.add_deltas(core, std::mem::take(&mut report.deltas), now_ms).await;
         }
         Ok(reports)
+    }
+
+    async fn add_deltas(&self, core: &Core<E>, deltas: Vec<StatsDelta>, now_ms: i64) {
+        let mut deltas = deltas.into_iter();
+        while deltas.len() > 0 {
+            {
+                let mut state = self.state.borrow_mut();
+                deltas.by_ref().take(ITEMS_AT_ONCE).for_each(|delta| state.stats_mut().add(delta, now_ms));
+            }
+            core.env.yield_now().await;
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use ringmq_env::Env;
 use ringmq_protocol::names::{DLQ_PREFIX, RETRY_PREFIX};
 
 use super::Figures;
-use crate::control::stats::StatsKind;
+use crate::control::stats::{ITEMS_AT_ONCE, MAX_ITEMS, StatsKind};
 use crate::control_plane::ControlPlane;
 use crate::core::{CONTROL_CORE, Core};
 use crate::mailbox::CoreId;
@@ -60,14 +60,9 @@ impl<E: Env> ShardService<E> {
     /// How many messages this shard's part of each group's dead letters has.
     fn dead_letters(&self, core: &Core<E>, figures: &mut Figures) {
         let metadata = core.metadata.borrow();
-        let groups = metadata.topics().filter_map(|(topic, config)| {
-            Some((
-                topic,
-                topic.strip_prefix(DLQ_PREFIX)?,
-                config.read_queue_nums.max(config.write_queue_nums),
-            ))
-        });
-        for (topic, group, queues) in groups {
+        for (topic, config) in metadata.dead_letter_topics() {
+            let group = topic.strip_prefix(DLQ_PREFIX).unwrap_or(topic);
+            let queues = config.read_queue_nums.max(config.write_queue_nums);
             let queues = (0..u32::try_from(queues).unwrap_or(0)).map(QueueId);
             let depth = queues.filter_map(|queue| self.engine().queue_range(topic, queue));
             figures.gauge(
@@ -219,6 +214,11 @@ impl<E: Env> ControlPlane<E> {
             figures.gauge("ringmq_disk_bytes", help, &[("is", "available")], disk.available as f64);
         }
         figures.gauge("ringmq_memory_limit_bytes", "The memory limit.", &[], config.memory as f64);
+        self.client_figures(core, figures);
+        self.traffic_figures(core, figures).await;
+    }
+
+    fn client_figures(&self, core: &Core<E>, figures: &mut Figures) {
         let state = self.state();
         figures.gauge("ringmq_topics", "Topics.", &[], state.topics().iter().count() as f64);
         for (group, _) in state.consumers().views() {
@@ -229,8 +229,20 @@ impl<E: Env> ControlPlane<E> {
             let help = "Queues that members of a group have locked, to consume them in order.";
             figures.gauge("ringmq_queue_locks", help, &[("group", group)], held as f64);
         }
-        for (kind, key, value) in state.stats().totals() {
-            topic_figures(figures, kind, key, value);
+    }
+
+    async fn traffic_figures(&self, core: &Core<E>, figures: &mut Figures) {
+        for from in (0..MAX_ITEMS).step_by(ITEMS_AT_ONCE) {
+            let is_last = {
+                let state = self.state();
+                let totals = state.stats().totals(from);
+                totals.map(|(kind, key, value)| topic_figures(figures, kind, key, value)).count()
+                    < ITEMS_AT_ONCE
+            };
+            if is_last {
+                break;
+            }
+            core.env.yield_now().await;
         }
     }
 }

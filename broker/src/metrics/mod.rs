@@ -10,9 +10,13 @@ mod gather;
 mod server;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write;
 
 pub use server::serve;
+
+/// Samples that are written before other tasks have their turn.
+const SAMPLES_AT_ONCE: usize = 256;
 
 /// What a figure does over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,25 +112,38 @@ impl Figures {
     /// Adds the figures of another shard or core.
     pub fn merge(&mut self, other: Figures) {
         for (name, family) in other.0 {
-            let Family { help, kind, samples } = family;
-            let own = self.0.entry(name).or_insert_with(|| Family { help, kind, samples: BTreeMap::new() });
-            for (key, value) in samples {
-                *own.samples.entry(key).or_default() += value;
+            match self.0.entry(name) {
+                Entry::Vacant(free) => drop(free.insert(family)),
+                Entry::Occupied(own) => {
+                    let samples = &mut own.into_mut().samples;
+                    family
+                        .samples
+                        .into_iter()
+                        .for_each(|(key, value)| *samples.entry(key).or_default() += value);
+                }
             }
         }
     }
 
-    /// Prometheus' text format, version 0.0.4.
-    pub fn to_text(&self) -> String {
+    /// Prometheus' text format, version 0.0.4; `rest` is called again and again meanwhile.
+    pub async fn to_text<F: Future<Output = ()>>(&self, mut rest: impl FnMut() -> F) -> String {
         let mut text = String::new();
         for (name, family) in &self.0 {
             let _ = writeln!(text, "# HELP {name} {}", family.help);
             let _ = writeln!(text, "# TYPE {name} {}", family.kind.name());
-            for ((labels, part), value) in &family.samples {
+            for (number, ((labels, part), value)) in family.samples.iter().enumerate() {
                 write_sample(&mut text, name, labels, *part, *value);
+                if number % SAMPLES_AT_ONCE == SAMPLES_AT_ONCE - 1 {
+                    rest().await;
+                }
             }
         }
         text
+    }
+
+    #[cfg(test)]
+    pub fn text(&self) -> String {
+        futures_lite::future::block_on(self.to_text(|| std::future::ready(())))
     }
 }
 
@@ -173,7 +190,7 @@ mod tests {
         one.merge(two);
         let expected = "# HELP a_total As.\n# TYPE a_total counter\na_total{topic=\"q\\\"\\\\\\n\"} 1\n\
             a_total{topic=\"t\"} 5\n# HELP b Bs.\n# TYPE b gauge\nb 1.5\n";
-        assert_eq!(one.to_text(), expected);
+        assert_eq!(one.text(), expected);
     }
 
     #[test]
@@ -185,6 +202,6 @@ mod tests {
         let expected = "# HELP s S.\n# TYPE s histogram\ns_bucket{x=\"y\",le=\"0\"} 2\n\
             s_bucket{x=\"y\",le=\"0.01\"} 6\ns_bucket{x=\"y\",le=\"0.5\"} 12\ns_bucket{x=\"y\",le=\"+Inf\"} 20\n\
             s_sum{x=\"y\"} 5\ns_count{x=\"y\"} 20\n";
-        assert_eq!(figures.to_text(), expected);
+        assert_eq!(figures.text(), expected);
     }
 }

@@ -61,7 +61,10 @@ async fn answer<E: Env>(core: &Rc<Core<E>>, stream: E::Stream) -> io::Result<()>
     });
     let asked = read_request(&mut reader).await?;
     let (status, body, with_body) = match asked {
-        Asked::Metrics { body } => ("200 OK", gather(core).await.to_text(), body),
+        Asked::Metrics { body } => {
+            let figures = gather(core).await;
+            ("200 OK", figures.to_text(|| core.env.yield_now()).await, body)
+        }
         Asked::Refused(status, reason) => (status, format!("{reason}\n"), true),
         Asked::More => return Ok(()),
     };

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use ringmq_env::prefetch;
 use ringmq_protocol::body::{BrokerStatsData, BrokerStatsItem};
 use ringmq_protocol::codes::response;
@@ -12,6 +13,8 @@ use crate::control::refusal::Refusal;
 
 /// Most keys that are counted, over all kinds. Beyond it new keys are not, until idle ones have gone.
 pub const MAX_ITEMS: usize = 50_000;
+/// Keys that are gone through before other tasks have their turn.
+pub const ITEMS_AT_ONCE: usize = 256;
 const MINUTE: Series = Series { interval_ms: 10_000, samples: 7 };
 const HOUR: Series = Series { interval_ms: 600_000, samples: 7 };
 const DAY: Series = Series { interval_ms: 3_600_000, samples: 25 };
@@ -218,7 +221,8 @@ struct Samples {
 /// The node's statistics. Lives on core 0.
 #[derive(Default)]
 pub struct StatsTable {
-    items: HashMap<(StatsKind, Arc<str>), Item, FxBuildHasher>,
+    /// In an order, so that one can go through them a few at a time.
+    items: IndexMap<(StatsKind, Arc<str>), Item, FxBuildHasher>,
 }
 
 impl StatsTable {
@@ -238,13 +242,22 @@ impl StatsTable {
         item.times += delta.times;
     }
 
-    /// Takes the samples that are due, and forgets keys of which nothing was counted for a day. To be called every
-    /// ten seconds.
-    pub fn sample(&mut self, now_ms: i64) {
-        self.items.retain(|_, item| {
+    /// Takes the samples that are due of [`ITEMS_AT_ONCE`] keys from `from` on, and forgets those of which nothing was counted
+    /// for a day; where to go on, if there are more. All are to be gone through every ten seconds. One that changes its place
+    /// meanwhile may be left out.
+    pub fn sample(&mut self, from: usize, now_ms: i64) -> Option<usize> {
+        let mut at = from;
+        for _ in 0..ITEMS_AT_ONCE {
+            let (_, item) = self.items.get_index_mut(at)?;
             item.sample(now_ms);
-            item.day.len() < DAY.samples || item.value > item.first(&item.day, &DAY).value
-        });
+            if item.was_idle_for_a_day() {
+                // The last one comes to its place.
+                self.items.swap_remove_index(at);
+            } else {
+                at += 1;
+            }
+        }
+        Some(at)
     }
 
     /// Events a second in the last minute; 0 of what is not counted.
@@ -252,9 +265,10 @@ impl StatsTable {
         self.items.get(&(kind, Arc::from(key))).map_or(0.0, |item| item.summary(&item.minute, &MINUTE).tps)
     }
 
-    /// Everything counted, since its key is counted.
-    pub fn totals(&self) -> impl Iterator<Item = (StatsKind, &str, u64)> {
-        self.items.iter().map(|((kind, key), item)| (*kind, &**key, item.value))
+    /// What was counted of [`ITEMS_AT_ONCE`] keys from `from` on, each since it is counted.
+    pub fn totals(&self, from: usize) -> impl Iterator<Item = (StatsKind, &str, u64)> {
+        let items = self.items.get_range(from..self.items.len().min(from + ITEMS_AT_ONCE));
+        items.into_iter().flatten().map(|((kind, key), item)| (*kind, &**key, item.value))
     }
 
     /// The answer of 315.
@@ -288,6 +302,10 @@ impl Item {
         for (list, series) in [(&mut self.minute, &MINUTE), (&mut self.hour, &HOUR), (&mut self.day, &DAY)] {
             list.take(sample, self.since_ms, series);
         }
+    }
+
+    fn was_idle_for_a_day(&self) -> bool {
+        self.day.len() == DAY.samples && self.value == self.first(&self.day, &DAY).value
     }
 
     fn first(&self, samples: &Samples, series: &Series) -> Sample {
@@ -389,7 +407,7 @@ mod tests {
         let mut table = StatsTable::new();
         for tick in 0..=360 {
             table.add(delta("t", 100), tick * 10_000);
-            table.sample(tick * 10_000);
+            table.sample(0, tick * 10_000);
         }
         assert_eq!(table.rate(StatsKind::TopicPutNums, "t"), 10.0);
         assert_eq!(table.rate(StatsKind::TopicPutNums, "unknown"), 0.0);
@@ -417,8 +435,26 @@ mod tests {
         table.forget_topic("gone");
         assert_eq!(table.items.len(), 1);
         for hour in 0..=26 {
-            table.sample(hour * 3_600_000);
+            table.sample(0, hour * 3_600_000);
         }
         assert!(table.items.is_empty());
+    }
+    #[test]
+    fn all_keys_are_gone_through_a_few_at_a_time() {
+        let mut table = StatsTable::new();
+        let keys = 2 * ITEMS_AT_ONCE + 1;
+        (0..keys).for_each(|key| table.add(delta(&key.to_string(), 1), 0));
+        // Half of them go, and whatever comes to their places is sampled, too.
+        for hour in 0..=26 {
+            (0..keys).step_by(2).for_each(|key| table.add(delta(&key.to_string(), 1), 0));
+            let mut from = Some(0);
+            while let Some(at) = from {
+                from = table.sample(at, hour * 3_600_000);
+            }
+        }
+        assert_eq!(table.items.len(), ITEMS_AT_ONCE + 1);
+        assert!(table.items.values().all(|item| item.day.len() == DAY.samples));
+        let slices = [0, ITEMS_AT_ONCE, 2 * ITEMS_AT_ONCE].map(|from| table.totals(from).count());
+        assert_eq!(slices, [ITEMS_AT_ONCE, 1, 0]);
     }
 }

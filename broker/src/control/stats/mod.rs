@@ -7,6 +7,6 @@ mod latency;
 mod rates;
 
 pub use daily::DailyTotals;
-pub use items::{MAX_ITEMS, PutsHandle, StatsDelta, StatsKind, StatsRecorder, StatsTable};
+pub use items::{ITEMS_AT_ONCE, MAX_ITEMS, PutsHandle, StatsDelta, StatsKind, StatsRecorder, StatsTable};
 pub use latency::{LATENCY_BUCKETS, PutLatency};
 pub use rates::{StoreRates, Totals};
