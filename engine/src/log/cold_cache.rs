@@ -28,6 +28,9 @@ const GENTLE_READS_AHEAD: usize = 2;
 /// producer.
 const GENTLE_READS: u64 = 64;
 
+/// Looks at the cache that are remembered: those of some tens of readers since each came to another block.
+const RECENT_LOOKS: usize = 64;
+
 /// Bytes by which the window grows for each block that was of use.
 const WINDOW_STEP: u64 = 64 << 10;
 
@@ -63,6 +66,8 @@ pub(crate) struct ColdCache {
     /// at too many places.
     window: Cell<u64>,
     looks: Cell<u64>,
+    /// Positions of the latest looks.
+    recent: RefCell<[u64; RECENT_LOOKS]>,
     /// Group commits, as last told, and reads that are made gently yet.
     commits: Cell<u64>,
     gentle: Cell<u64>,
@@ -79,6 +84,7 @@ impl ColdCache {
             budget: budget as u64,
             window: Cell::new(MAX_WINDOW.min(budget as u64 / 8).max(FIRST_READ)),
             looks: Cell::new(0),
+            recent: RefCell::new([u64::MAX; RECENT_LOOKS]),
             commits: Cell::new(0),
             gentle: Cell::new(0),
             changed: Signal::default(),
@@ -97,6 +103,7 @@ impl ColdCache {
         let Some((start, block)) = found else { return (Look::Missing, false) };
         let Some(data) = &block.data else { return (Look::Loading, false) };
         self.looks.set(self.looks.get() + 1);
+        self.recent.borrow_mut()[self.looks.get() as usize % RECENT_LOOKS] = position;
         block.used = self.looks.get();
         let is_first = block.sequential && !std::mem::replace(&mut block.touched, true);
         (Look::Ready(Stretch { start: *start, bytes: data.clone() }), is_first)
@@ -132,19 +139,21 @@ impl ColdCache {
     /// there is no room for it.
     pub(super) fn begin(&self, position: u64, limits: Range<u64>) -> Option<Range<u64>> {
         let before = self.blocks.borrow().range(..=position).next_back().map(|(_, block)| block.end);
-        let sequential = before == Some(position);
         let aligned = position - (position - limits.start) % FIRST_READ;
         let start = aligned.max(before.unwrap_or(0)).max(limits.start);
+        // Several readers of a stretch come to a block's end, each with a record of its own behind it.
+        let sequential = before == Some(start);
         let len = if sequential { self.window() } else { FIRST_READ };
         self.mark(start, len, sequential, limits.end)
     }
 
-    /// The stretches to read so that the reader who has come to the block at `position` finds the next ones there.
-    pub(super) fn begin_ahead(&self, position: u64, end: u64) -> Vec<Range<u64>> {
-        let mut next = self.end_of(position);
+    /// The stretches to read so that the reader who has come to the block at `position` finds the next ones there. `end` tells
+    /// how far one may read at once from a position, if there is anything.
+    pub(super) fn begin_ahead(&self, position: u64, end: impl Fn(u64) -> Option<u64>) -> Vec<Range<u64>> {
+        let mut next = self.end_of(position).filter(|_| !self.has_left_others_behind(position));
         let mut begun = Vec::new();
         for _ in 0..if self.is_gentle() { GENTLE_READS_AHEAD } else { READS_AHEAD } {
-            let Some(at) = next.filter(|at| *at < end) else { break };
+            let Some((at, end)) = next.and_then(|at| Some((at, end(at)?))) else { break };
             next = self.end_of(at).or_else(|| {
                 let stretch = self.mark(at, self.window(), true, end)?;
                 begun.push(stretch.clone());
@@ -152,6 +161,15 @@ impl ColdCache {
             });
         }
         begun
+    }
+
+    /// Whether others have come half as far behind `position` as there is room for. Readers of several queues have nothing
+    /// that holds them together, and what they lose sight of is read once more for each: whoever is ahead waits for the
+    /// device then, and those behind do not.
+    fn has_left_others_behind(&self, position: u64) -> bool {
+        let behind = |look: &u64| position.checked_sub(*look);
+        let is_far = |distance: u64| distance > self.budget / 2 && distance < self.budget;
+        self.recent.borrow().iter().filter_map(behind).any(is_far)
     }
 
     /// Puts the bytes that were read from `start` on in their place; `None` takes the mark away again.
@@ -226,6 +244,10 @@ mod tests {
 
     const ALL: Range<u64> = 0..1 << 40;
 
+    fn all(at: u64) -> Option<u64> {
+        (at < ALL.end).then_some(ALL.end)
+    }
+
     fn load(cache: &ColdCache, stretch: &Range<u64>) {
         cache.finish(stretch.start, Some(IoSlice::copy_of(&vec![7; (stretch.end - stretch.start) as usize])));
     }
@@ -246,11 +268,49 @@ mod tests {
         load(&cache, &second);
         assert!(cache.look(second.start).1);
         assert!(!cache.look(second.start).1, "once for each block");
-        let ahead = cache.begin_ahead(second.start, ALL.end);
+        let ahead = cache.begin_ahead(second.start, all);
         assert_eq!(ahead.len(), READS_AHEAD);
         assert_eq!((ahead[0].start, ahead[1].start), (second.end, ahead[0].end));
-        assert!(cache.begin_ahead(second.start, ALL.end).is_empty(), "they are on their way");
+        assert!(cache.begin_ahead(second.start, all).is_empty(), "they are on their way");
         assert_eq!(cache.memory(), FIRST_READ + (1 + READS_AHEAD as u64) * MAX_WINDOW);
+    }
+
+    #[test]
+    fn reads_go_on_in_the_next_file_and_end_where_the_log_does() {
+        let cache = ColdCache::new(64 << 20);
+        let (file, written) = (FIRST_READ + MAX_WINDOW + 4096, FIRST_READ + 2 * MAX_WINDOW);
+        let end = |at| [file, written].into_iter().find(|end| at < *end);
+        load(&cache, &cache.begin(0, 0..file).unwrap());
+        // Another queue's record, a little behind the end of what is there.
+        let stretch = cache.begin(FIRST_READ + 500, 0..file).unwrap();
+        assert_eq!(stretch, FIRST_READ..FIRST_READ + MAX_WINDOW);
+        load(&cache, &stretch);
+        assert_eq!(cache.begin_ahead(stretch.start, end), [stretch.end..file, file..written]);
+    }
+
+    #[test]
+    fn who_is_far_ahead_waits_for_those_behind() {
+        let cache = ColdCache::new(8 << 20);
+        let blocks: Vec<_> = (0..8).map(|block| block << 20..(block + 1) << 20).collect();
+        let read = |at: u64| {
+            if matches!(cache.look(at), (Look::Missing, _)) {
+                load(&cache, &cache.begin(at, ALL).unwrap());
+            }
+            let (Look::Ready(block), _) = cache.look(at) else { panic!("{at} is there") };
+            block.end()
+        };
+        let mut front = 0;
+        while front < blocks[4].end {
+            read(0);
+            front = read(front);
+        }
+        assert!(cache.begin_ahead(front - 1, all).is_empty(), "somebody is at the beginning still");
+        (0..RECENT_LOOKS).for_each(|_| assert!(read(blocks[2].start) > 0));
+        assert!(!cache.begin_ahead(front - 1, all).is_empty());
+        (0..RECENT_LOOKS).for_each(|_| assert!(read(0) > 0));
+        let far = ALL.start + (1 << 30);
+        load(&cache, &cache.begin(far, ALL).unwrap());
+        assert!(!cache.begin_ahead(far, all).is_empty(), "who is that far away reads for himself");
     }
 
     #[test]
@@ -261,9 +321,9 @@ mod tests {
         let stretch = cache.begin(FIRST_READ, ALL).unwrap();
         assert_eq!(stretch.end - stretch.start, GENTLE_WINDOW);
         load(&cache, &stretch);
-        assert_eq!(cache.begin_ahead(stretch.start, ALL.end).len(), GENTLE_READS_AHEAD);
+        assert_eq!(cache.begin_ahead(stretch.start, all).len(), GENTLE_READS_AHEAD);
         (0..GENTLE_READS).for_each(|_| cache.give_way_to(7));
-        assert_eq!(cache.begin_ahead(stretch.start, ALL.end).len(), READS_AHEAD - GENTLE_READS_AHEAD);
+        assert_eq!(cache.begin_ahead(stretch.start, all).len(), READS_AHEAD - GENTLE_READS_AHEAD);
     }
 
     #[test]
@@ -278,7 +338,7 @@ mod tests {
                 }
                 cache.look(position);
             }
-            cache.begin_ahead(at + FIRST_READ, ALL.end).iter().for_each(|stretch| load(&cache, stretch));
+            cache.begin_ahead(at + FIRST_READ, all).iter().for_each(|stretch| load(&cache, stretch));
             assert!(cache.memory() <= 4 << 20);
         }
         assert!(cache.window.get() < window);

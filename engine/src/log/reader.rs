@@ -92,8 +92,8 @@ impl<E: Env> Log<E> {
     }
 
     fn read_ahead(&self, position: u64) {
-        let Some(limits) = self.limits(position) else { return };
-        for stretch in self.0.cold.begin_ahead(position, limits.end) {
+        let end = |at| self.limits(at).map(|limits| limits.end).filter(|end| at < *end);
+        for stretch in self.0.cold.begin_ahead(position, end) {
             self.load(stretch);
         }
     }
