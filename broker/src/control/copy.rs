@@ -136,11 +136,6 @@ impl MetadataCopy {
         self.topic(topic).is_some()
     }
 
-    /// Every topic's configuration.
-    pub fn topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
-        self.topics.iter().map(|topic| (&topic.name, &topic.config))
-    }
-
     /// The configurations of topics that say themselves how long messages are kept.
     pub fn reserving_topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
         self.reserving.iter().filter_map(|name| Some((name, &self.topics.get(name)?.config)))

@@ -35,9 +35,9 @@ const LARGE_TABLE: usize = 1000;
 /// Topics of a large table that are taken in before other tasks have their turn.
 const TOPICS_AT_ONCE: usize = 256;
 
-/// A large table is sent after so many periods in which the name server said that it has it: somebody may have changed it
-/// there.
-const MAX_STATED_VERSIONS: u32 = 9;
+/// A large table is sent after so many periods in which the name server said that it has it: topics may have been deleted
+/// there alone, and which of them are ordered is told in the answer to the table.
+const MAX_STATED_VERSIONS: u32 = 3;
 
 /// Topics are stated one by one if so many times as many did not change.
 const SMALL_PART: usize = 32;
@@ -182,6 +182,8 @@ pub struct LargeRegistration<'a> {
     behind: Vec<Command>,
     /// The topic that was taken in last.
     last: Option<Arc<str>>,
+    /// [`TopicTable::deletions`] at the beginning.
+    deletions: u64,
 }
 
 impl<'a> LargeRegistration<'a> {
@@ -197,11 +199,13 @@ impl<'a> LargeRegistration<'a> {
             body: CompressedRegistration::new(&topics.version()),
             behind: Vec::new(),
             last: None,
+            deletions: topics.deletions(),
         };
         is_large(topics).then(new)
     }
 
-    /// Takes in the next topics; false: there are none left. What changes in between is told behind it, as a change.
+    /// Takes in the next topics; false: there are none left. What comes or changes in between is told behind it, as a change.
+    /// What goes is not: name servers keep topics that a later table does not name.
     pub fn take_in(&mut self, topics: &TopicTable) -> bool {
         let mut taken = None;
         for (name, config) in topics.behind(self.last.as_ref()).take(TOPICS_AT_ONCE) {
@@ -217,9 +221,24 @@ impl<'a> LargeRegistration<'a> {
     }
 
     /// Compresses what was taken in; `rest` is called again and again meanwhile.
-    pub async fn finish<F: Future<Output = ()>>(self, rest: impl FnMut() -> F) -> WholeTable {
+    pub async fn finish<F: Future<Output = ()>>(self, rest: impl FnMut() -> F) -> MadeRegistration {
         let body = self.body.compress(rest).await.expect("memory takes all that is written");
-        WholeTable { registration: self.identity.register_with(body, true), behind: self.behind }
+        let registration = self.identity.register_with(body, true);
+        let table = WholeTable { registration, behind: self.behind };
+        MadeRegistration { table, deletions: self.deletions }
+    }
+}
+
+/// A registration of a large table that was made in slices.
+pub struct MadeRegistration {
+    table: WholeTable,
+    deletions: u64,
+}
+
+impl MadeRegistration {
+    /// `None`: a topic was deleted meanwhile, which would be there again.
+    pub fn table(self, topics: &TopicTable) -> Option<WholeTable> {
+        (self.deletions == topics.deletions()).then_some(self.table)
     }
 }
 
@@ -327,7 +346,7 @@ impl Schedule {
         self.sent = self.wanted;
     }
 
-    /// Whether the whole table is due, changes or not: it is what keeps the broker alive there.
+    /// Whether a sign of life is due, changes or not: the whole table, or its version.
     pub fn is_period_over(&self, now: Instant) -> bool {
         self.due.since(now).is_zero()
     }
@@ -341,7 +360,7 @@ impl Schedule {
 
     /// Whether it may do to ask whether the name server has the table's version.
     pub fn may_state_version(&self) -> bool {
-        self.up == Some(true) && self.sent == self.wanted && self.stated_versions < MAX_STATED_VERSIONS
+        self.sent == self.wanted && self.stated_versions < MAX_STATED_VERSIONS
     }
 
     /// The name server has the table's version.
@@ -452,6 +471,10 @@ mod tests {
         assert_eq!(identity().register_topics(&table, &["gone".into()].into(), 6), None);
     }
 
+    fn finish(large: LargeRegistration<'_>) -> MadeRegistration {
+        futures_lite::future::block_on(large.finish(|| std::future::ready(())))
+    }
+
     #[test]
     fn a_large_table_is_registered_in_slices_and_compressed() {
         let mut table = topics();
@@ -473,8 +496,7 @@ mod tests {
             slices += 1;
         }
         assert_eq!(slices, all.div_ceil(TOPICS_AT_ONCE));
-        let WholeTable { registration, behind } =
-            futures_lite::future::block_on(large.finish(|| std::future::ready(())));
+        let WholeTable { registration, behind } = finish(large).table(&table).unwrap();
         let header: RegisterBrokerHeader<'_> = registration.header().unwrap();
         assert!(header.compressed);
         assert_eq!(header.body_crc32, (crc32fast::hash(&registration.body) & 0x7fff_ffff) as i32);
@@ -509,11 +531,17 @@ mod tests {
         add(&mut table, "a-is-before");
         add(&mut table, "z-is-behind");
         while large.take_in(&table) {}
-        let whole = futures_lite::future::block_on(large.finish(|| std::future::ready(())));
+        let made = finish(large);
+        assert_eq!(made.table(&table), None, "it would be there again");
+        let mut large = LargeRegistration::new(&identity, &table, 6).unwrap();
+        assert!(large.take_in(&table));
+        add(&mut table, "b-is-before");
+        while large.take_in(&table) {}
+        let whole = finish(large).table(&table).unwrap();
         let body = RegisterBrokerBody::decode(&whole.registration.body, true, 1 << 20).unwrap();
         let names = body.topic_config_serialize_wrapper.topic_config_table;
-        assert!(names.contains_key(&*last) && names.contains_key("z-is-behind"));
-        assert!(!names.contains_key("a-is-before"), "a change that is told behind it");
+        assert!(!names.contains_key(&*last) && names.contains_key("z-is-behind"));
+        assert!(!names.contains_key("b-is-before"), "a change that is told behind it");
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::control::registration::{BrokerIdentity, LargeRegistration, WholeTable
 use crate::core::Core;
 use crate::registration_driver::{BoxedLocal, Registrar, RegistrationSource};
 
+/// Times that a large table is made in slices, if topics are deleted meanwhile.
+const MAX_TRIES: usize = 3;
+
 /// The control plane as the registrar sees it.
 struct Source<E: Env> {
     control: Rc<ControlPlane<E>>,
@@ -50,16 +53,27 @@ impl<E: Env> RegistrationSource for Source<E> {
 
 impl<E: Env> Source<E> {
     async fn register_all(&self) -> WholeTable {
+        for _ in 0..MAX_TRIES {
+            if let Some(table) = self.make_table(|| self.core.env.yield_now()).await {
+                return table;
+            }
+        }
+        // Topics are being deleted one after the other: at a stretch, then.
+        self.make_table(|| std::future::ready(())).await.expect("nothing is deleted meanwhile")
+    }
+
+    /// `None`: a topic was deleted meanwhile.
+    async fn make_table<F: Future<Output = ()>>(&self, mut rest: impl FnMut() -> F) -> Option<WholeTable> {
         let topics = || Ref::map(self.control.state.borrow(), ControlState::topics);
         let permission = self.core.identity.config.permission as i32;
         let Some(mut large) = LargeRegistration::new(&self.identity, &topics(), permission) else {
             let registration = self.identity.register(&topics(), permission);
-            return WholeTable { registration, behind: Vec::new() };
+            return Some(WholeTable { registration, behind: Vec::new() });
         };
         while large.take_in(&topics()) {
-            self.core.env.yield_now().await;
+            rest().await;
         }
-        large.finish(|| self.core.env.yield_now()).await
+        large.finish(rest).await.table(&topics())
     }
 }
 

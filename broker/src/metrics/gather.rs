@@ -27,7 +27,7 @@ pub async fn gather<E: Env>(core: &Rc<Core<E>>) -> Figures {
     }
     for answer in answers {
         match answer {
-            CallAnswer::Figures(figures) => all.merge(*figures),
+            CallAnswer::Figures(figures) => all.merge(*figures, || core.env.yield_now()).await,
             other => tracing::warn!(?other, "figures are missing from the metrics"),
         }
     }
@@ -220,7 +220,7 @@ impl<E: Env> ControlPlane<E> {
 
     fn client_figures(&self, core: &Core<E>, figures: &mut Figures) {
         let state = self.state();
-        figures.gauge("ringmq_topics", "Topics.", &[], state.topics().iter().count() as f64);
+        figures.gauge("ringmq_topics", "Topics.", &[], state.topics().iter().len() as f64);
         for (group, _) in state.consumers().views() {
             let members = state.consumers().members(group).len() as f64;
             figures.gauge("ringmq_group_members", "Consumers of a group.", &[("group", group)], members);

@@ -15,7 +15,7 @@ use std::fmt::Write;
 
 pub use server::serve;
 
-/// Samples that are written before other tasks have their turn.
+/// Samples that are gone through before other tasks have their turn.
 const SAMPLES_AT_ONCE: usize = 256;
 
 /// What a figure does over time.
@@ -109,17 +109,20 @@ impl Figures {
         *family.samples.entry((write_labels(labels), part)).or_default() += value;
     }
 
-    /// Adds the figures of another shard or core.
-    pub fn merge(&mut self, other: Figures) {
+    /// Adds the figures of another shard or core; `rest` is called again and again meanwhile.
+    pub async fn merge<F: Future<Output = ()>>(&mut self, other: Figures, mut rest: impl FnMut() -> F) {
         for (name, family) in other.0 {
-            match self.0.entry(name) {
-                Entry::Vacant(free) => drop(free.insert(family)),
-                Entry::Occupied(own) => {
-                    let samples = &mut own.into_mut().samples;
-                    family
-                        .samples
-                        .into_iter()
-                        .for_each(|(key, value)| *samples.entry(key).or_default() += value);
+            let own = match self.0.entry(name) {
+                Entry::Vacant(free) => {
+                    free.insert(family);
+                    continue;
+                }
+                Entry::Occupied(own) => own.into_mut(),
+            };
+            for (number, (key, value)) in family.samples.into_iter().enumerate() {
+                *own.samples.entry(key).or_default() += value;
+                if number % SAMPLES_AT_ONCE == SAMPLES_AT_ONCE - 1 {
+                    rest().await;
                 }
             }
         }
@@ -187,7 +190,7 @@ mod tests {
         let mut two = Figures::default();
         two.counter("a_total", "As.", &[("topic", "t")], 3);
         two.counter("a_total", "As.", &[("topic", "q\"\\\n")], 1);
-        one.merge(two);
+        futures_lite::future::block_on(one.merge(two, || std::future::ready(())));
         let expected = "# HELP a_total As.\n# TYPE a_total counter\na_total{topic=\"q\\\"\\\\\\n\"} 1\n\
             a_total{topic=\"t\"} 5\n# HELP b Bs.\n# TYPE b gauge\nb 1.5\n";
         assert_eq!(one.text(), expected);

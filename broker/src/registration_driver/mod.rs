@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use futures_lite::future;
 use ringmq_env::{Env, Instant, mutant};
-use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 
 use crate::control::registration::{
@@ -29,8 +28,8 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long it may take for the last one, while the broker stops.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Most requests that have [`REGISTER_TIMEOUT`] together.
-const REQUESTS_AT_ONCE: usize = 256;
+/// Most requests that have [`REGISTER_TIMEOUT`] together: each waits for the answer to the one before.
+const REQUESTS_AT_ONCE: usize = 64;
 
 /// A future of this core.
 pub type BoxedLocal<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -153,8 +152,10 @@ impl<E: Env> Link<E> {
             if self.stopping.get() {
                 break;
             }
-            if !self.state_changes(&mut wire).await && !self.state_version(&mut wire).await {
-                let result = self.register(&mut wire).await;
+            if !self.state_changes(&mut wire).await
+                && !self.state_version(&mut wire).await
+                && let Some(result) = self.register(&mut wire).await
+            {
                 self.conclude(result);
             }
         }
@@ -195,8 +196,7 @@ impl<E: Env> Link<E> {
         let Some(requests) = requests.filter(|_| !is_period_over) else { return false };
         self.schedule.borrow_mut().begun();
         self.changed.replace(Changed::nothing());
-        let answer = connected.call(requests, REGISTER_TIMEOUT).await;
-        if answer.is_ok_and(|answer| answer.code == response::SUCCESS) {
+        if self.call_all(connected, requests).await.is_ok() {
             self.schedule.borrow_mut().changes_taken();
             self.progressed.notify();
             return true;
@@ -221,34 +221,56 @@ impl<E: Env> Link<E> {
         has_version
     }
 
-    async fn register(&self, wire: &mut Option<Wire<E>>) -> Result<Vec<String>, RegisterError> {
-        let mut connected = match wire.take() {
-            Some(connected) => connected,
-            None => Wire::connect(&self.env, &self.server, self.noticed.clone()).await?,
+    /// Tells everything; `None`: the broker stops meanwhile.
+    async fn register(&self, wire: &mut Option<Wire<E>>) -> Option<Result<Vec<String>, RegisterError>> {
+        let connected = match wire.take().filter(|wire| !wire.is_closed()) {
+            Some(connected) => Ok(connected),
+            None => Wire::connect(&self.env, &self.server, self.noticed.clone()).await,
+        };
+        let mut connected = match connected {
+            Ok(connected) => connected,
+            Err(error) => return Some(Err(error.into())),
         };
         self.schedule.borrow_mut().begun();
         self.changed.replace(Changed::nothing());
-        match self.register_over(&mut connected).await {
-            Err(RegisterError::Wire(error)) => {
-                connected.close();
-                Err(error.into())
-            }
-            answered => {
-                *wire = Some(connected);
-                answered
-            }
+        let table = self.source.register().await;
+        if self.stopping.get() {
+            *wire = Some(connected);
+            return None;
         }
+        let registered = self.register_over(&mut connected, table).await;
+        match &registered {
+            Err(RegisterError::Wire(_)) => connected.close(),
+            _ => *wire = Some(connected),
+        }
+        Some(registered)
     }
 
-    async fn register_over(&self, wire: &mut Wire<E>) -> Result<Vec<String>, RegisterError> {
-        let WholeTable { registration, behind } = self.source.register().await;
-        let answer = wire.call([registration], REGISTER_TIMEOUT).await?;
+    async fn register_over(
+        &self,
+        wire: &mut Wire<E>,
+        table: WholeTable,
+    ) -> Result<Vec<String>, RegisterError> {
+        let answer = wire.call([table.registration], REGISTER_TIMEOUT).await?;
         let ordered = ordered_topics(&answer)?;
-        for requests in behind.chunks(REQUESTS_AT_ONCE) {
-            let answer = wire.call(requests.iter().cloned(), REGISTER_TIMEOUT).await?;
-            check(&answer)?;
+        match self.call_all(wire, table.behind).await {
+            // Name servers before 5.0 do not know the request.
+            Err(RegisterError::Answer(error)) => {
+                tracing::debug!(server = self.server, %error, "the flags of its topics cannot be told to the name server");
+            }
+            told => told?,
         }
         Ok(ordered)
+    }
+
+    /// Makes the requests one after the other, until one is refused or the broker stops.
+    async fn call_all(&self, wire: &mut Wire<E>, requests: Vec<Command>) -> Result<(), RegisterError> {
+        let mut requests = requests.into_iter();
+        while requests.len() > 0 && !self.stopping.get() {
+            let some: Vec<Command> = requests.by_ref().take(REQUESTS_AT_ONCE).collect();
+            check(&wire.call(some, REGISTER_TIMEOUT).await?)?;
+        }
+        Ok(())
     }
 
     fn conclude(&self, result: Result<Vec<String>, RegisterError>) {

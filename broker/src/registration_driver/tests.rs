@@ -27,6 +27,8 @@ struct Server {
     mood: Cell<Mood>,
     /// It has the version that it is asked about.
     has_version: Cell<bool>,
+    /// It takes topics by themselves.
+    knows_topics: Cell<bool>,
     codes: RefCell<Vec<i32>>,
     body: RefCell<String>,
 }
@@ -62,6 +64,11 @@ async fn serve_connection(server: Rc<Server>, stream: impl Stream) {
                     let answer = Command::response(0, request.opaque);
                     answer.with_ext("changed", !server.has_version.get()).encode_json(&mut output);
                 }
+                Mood::Answers
+                    if request.code == request::REGISTER_TOPIC_IN_NAMESRV && !server.knows_topics.get() =>
+                {
+                    Command::response(3, request.opaque).with_remark("not supported").encode_json(&mut output)
+                }
                 Mood::Answers => Command::response(0, request.opaque)
                     .with_body(r#"{"table":{"ordered":"b:4"}}"#)
                     .encode_json(&mut output),
@@ -87,6 +94,8 @@ struct Source {
     by_version: Cell<bool>,
     /// Requests that come behind a registration.
     behind: Cell<usize>,
+    /// Where it takes a second to put one together.
+    slow: RefCell<Option<SimEnv>>,
     ordered: RefCell<Vec<String>>,
 }
 
@@ -95,7 +104,13 @@ impl RegistrationSource for Source {
         let registration =
             Command::request(request::REGISTER_BROKER, 0).with_body(self.topics.get().to_string());
         let behind = vec![Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0); self.behind.get()];
-        Box::pin(async { WholeTable { registration, behind } })
+        let slow = self.slow.borrow().clone();
+        Box::pin(async {
+            if let Some(env) = slow {
+                env.sleep(Duration::from_secs(1)).await;
+            }
+            WholeTable { registration, behind }
+        })
     }
 
     fn state_version(&self) -> Option<Command> {
@@ -133,6 +148,7 @@ fn with_world(mood: Mood, test: impl AsyncFnOnce(World)) {
     let server = Rc::new(Server {
         mood: Cell::new(mood),
         has_version: Cell::new(true),
+        knows_topics: Cell::new(true),
         codes: RefCell::default(),
         body: RefCell::default(),
     });
@@ -222,14 +238,14 @@ fn a_version_is_stated_instead_of_the_table_while_the_name_server_has_it() {
         seconds(&world, 31).await;
         assert_eq!(counts(), [3, 3], "it has another");
         world.server.has_version.set(true);
-        seconds(&world, 11 * 30).await;
-        assert_eq!(counts(), [4, 13], "and the table after nine of them");
+        seconds(&world, 5 * 30).await;
+        assert_eq!(counts(), [4, 7], "and the table after three of them");
         world.server.mood.set(Mood::HangsUp);
         seconds(&world, 35).await;
         world.server.mood.set(Mood::Answers);
         let [tables, _] = counts();
         seconds(&world, 35).await;
-        assert_eq!(counts()[0], tables + 1, "it may have been another name server");
+        assert_eq!(counts()[0], tables + 1, "it may be another name server");
     });
 }
 
@@ -238,8 +254,46 @@ fn what_a_registration_cannot_say_comes_behind_it() {
     with_world(Mood::Answers, async |world| {
         world.source.behind.set(REQUESTS_AT_ONCE + 1);
         world.registrar.settled(Duration::from_secs(5)).await;
-        let codes = world.server.codes.borrow();
-        assert_eq!((codes.len(), codes[0]), (REQUESTS_AT_ONCE + 2, request::REGISTER_BROKER));
+        {
+            let codes = world.server.codes.borrow();
+            assert_eq!((codes.len(), codes[0]), (REQUESTS_AT_ONCE + 2, request::REGISTER_BROKER));
+        }
+        world.server.knows_topics.set(false);
+        world.source.ordered.borrow_mut().clear();
+        world.registrar.topics_changed([].iter());
+        world.registrar.settled(Duration::from_secs(5)).await;
+        assert_eq!(
+            *world.source.ordered.borrow(),
+            ["ordered"],
+            "an old name server has the table all the same"
+        );
+        seconds(&world, 20).await;
+        assert_eq!(world.server.count(request::REGISTER_BROKER), 2);
+    });
+}
+
+#[test]
+fn what_changes_while_a_registration_is_put_together_is_told_behind_it() {
+    with_world(Mood::Answers, async |world| {
+        world.source.slow.replace(Some(world.env.clone()));
+        world.registrar.topics_changed([].iter());
+        world.env.sleep(Duration::from_millis(500)).await;
+        world.source.topics.set(42);
+        world.registrar.topics_changed([].iter());
+        world.registrar.settled(Duration::from_secs(5)).await;
+        assert_eq!(*world.server.body.borrow(), "42");
+    });
+}
+
+#[test]
+fn a_broker_that_stops_sends_no_registration_any_more() {
+    with_world(Mood::Answers, async |world| {
+        world.registrar.settled(Duration::from_secs(5)).await;
+        world.source.slow.replace(Some(world.env.clone()));
+        world.registrar.topics_changed([].iter());
+        world.env.sleep(Duration::from_millis(500)).await;
+        world.registrar.stop(Duration::from_secs(5)).await;
+        assert_eq!(*world.server.codes.borrow(), [request::REGISTER_BROKER, request::UNREGISTER_BROKER]);
     });
 }
 

@@ -69,6 +69,8 @@ pub struct TopicTable {
     /// Names that belong to the broker: admin verbs do not touch them.
     system: BTreeSet<Arc<str>>,
     version: DataVersion,
+    /// Topics that were deleted since the start.
+    deletions: u64,
     mixed_types: bool,
 }
 
@@ -79,6 +81,7 @@ impl TopicTable {
             topics: BTreeMap::new(),
             system: names::system_topics().iter().copied().map(Arc::from).collect(),
             version: DataVersion { timestamp: boot_ms, ..DataVersion::default() },
+            deletions: 0,
             mixed_types: settings.mixed_types,
         };
         for config in system::system_topics(settings) {
@@ -118,6 +121,11 @@ impl TopicTable {
     /// Version of the table: differs from every earlier one, also from those before the start.
     pub fn version(&self) -> DataVersion {
         self.version
+    }
+
+    /// How many topics were deleted since the start.
+    pub fn deletions(&self) -> u64 {
+        self.deletions
     }
 
     /// Whether the name is the broker's own.
@@ -181,6 +189,7 @@ impl TopicTable {
         self.refuse_system(topic)?;
         Ok(self.topics.remove_entry(topic).map(|(name, _)| {
             self.version = next_version(self.version, now_ms);
+            self.deletions += 1;
             Change::Topic { name, config: None }
         }))
     }
