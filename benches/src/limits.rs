@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rustix::fs::OFlags;
 
+use crate::load::{Latency, Recorder};
+
 const ALIGNMENT: usize = 4096;
 /// The file that device limits are measured on; written in full beforehand, as RingMQ's segments are.
 const FILE_BYTES: u64 = 1 << 30;
@@ -82,6 +84,32 @@ impl Probe {
             repeat(block, time, |at| Ok(rustix::io::pread(&file, buffer.bytes_mut(), at)?))?
         };
         Ok(DeviceRate { what: format!("sequential direct read ({})", self.tool()), block, bytes_per_second })
+    }
+
+    /// Latencies of messages of which `rate` a second are due, one after the other: all that are due go to the device in one
+    /// direct O_DSYNC write (1 MiB at most), and are done when it is. That is a broker of which everything but the device takes
+    /// no time, and which waits awake.
+    pub fn scheduled_writes(&self, rate: f64, message: usize, time: Duration) -> anyhow::Result<Latency> {
+        let file = open(&self.path, OFlags::DSYNC)?;
+        let buffer = Aligned::new(CHUNK);
+        let due = |number: u64| Duration::from_secs_f64(number as f64 / rate);
+        let (started, mut latencies) = (Instant::now(), Recorder::new());
+        let (mut next, mut at) = (0, 0);
+        while due(next) < time {
+            while started.elapsed() < due(next) {
+                std::hint::spin_loop();
+            }
+            let behind = next
+                + ((CHUNK / message) as u64).min(1 + (started.elapsed().as_secs_f64() * rate) as u64 - next);
+            let len = ((behind - next) as usize * message).next_multiple_of(ALIGNMENT).min(CHUNK);
+            ensure!(rustix::io::pwrite(&file, &buffer.bytes()[..len], at)? == len, "a short write");
+            at = (at + len as u64) % (FILE_BYTES - CHUNK as u64);
+            let done = started.elapsed();
+            (next..behind)
+                .for_each(|number| latencies.record(done.saturating_sub(due(number)).as_nanos() as u64, 1));
+            next = behind;
+        }
+        latencies.summary().context("nothing was due")
     }
 
     fn tool(&self) -> &'static str {

@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use connection::{Connection, wait};
 pub use consumer::{Mode, max_offset};
-pub use latency::Latency;
-use latency::Recorder;
+pub use latency::{Latency, Recorder};
 
 use crate::process::{Costs, Meter};
 use crate::wire::MIN_BODY;

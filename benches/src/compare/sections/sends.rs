@@ -67,6 +67,23 @@ pub fn open(context: &Context, section: &mut Section) -> anyhow::Result<()> {
     section.rows = context.measure(&peers, &[load])?;
     section.at_most("open loop 10,000/s SYNC_FLUSH, p50", &label, "java", 0.25, Row::sent_p50);
     section.at_most("open loop 10,000/s SYNC_FLUSH, p99.9", &label, "null", 1.3, Row::sent_p999);
+    drop(peers);
+    let Some((row, p999)) = section.row("ringmq", &label).and_then(|row| Some((row, row.sent_p999()?)))
+    else {
+        return Ok(());
+    };
+    let (message, time) =
+        (row.record_len.unwrap_or(row.report.load.size), Duration::from_secs_f64(context.args.seconds));
+    let device = Probe::new(&context.dir("probe")?)?.scheduled_writes(OPEN_RATE, message, time)?;
+    let measured = format!(
+        "{} × ({p999:.0} against {:.0} µs; p50 {:.0}, p99 {:.0}, max {:.0})",
+        show(p999 / device.p999),
+        device.p999,
+        device.p50,
+        device.p99,
+        device.max
+    );
+    section.figure("the same ÷ group commits of a bare loop, on the same schedule", "stated", measured, None);
     Ok(())
 }
 
