@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ringmq_env::IoSlice;
+use smallvec::SmallVec;
 
 use super::stretch::Stretch;
 use crate::signal::Signal;
@@ -28,8 +29,11 @@ const GENTLE_READS_AHEAD: usize = 2;
 /// producer.
 const GENTLE_READS: u64 = 64;
 
-/// Looks at the cache that are remembered: those of some tens of readers since each came to another block.
-const RECENT_LOOKS: usize = 64;
+/// Readers of which it is known where they are. Those that go on together count as one.
+const MAX_READERS: usize = 16;
+
+/// Looks by anybody, and reads, after which a reader that has not looked counts as gone.
+const READER_LOOKS: u64 = 64;
 
 /// Bytes by which the window grows for each block that was of use.
 const WINDOW_STEP: u64 = 64 << 10;
@@ -44,6 +48,13 @@ struct Block {
     touched: bool,
     /// When it was used last, in looks at the cache.
     used: u64,
+}
+
+/// Where a reader has looked last, and as the how manieth look of all.
+#[derive(Clone, Copy)]
+struct Reader {
+    position: u64,
+    looked: u64,
 }
 
 /// What the cache has at a position.
@@ -65,9 +76,9 @@ pub(crate) struct ColdCache {
     /// Bytes of one read ahead: fewer once blocks had to go before anybody used them, because too many readers are
     /// at too many places.
     window: Cell<u64>,
+    /// Counts looks, and what is to be read.
     looks: Cell<u64>,
-    /// Positions of the latest looks.
-    recent: RefCell<[u64; RECENT_LOOKS]>,
+    readers: RefCell<SmallVec<[Reader; MAX_READERS]>>,
     /// Group commits, as last told, and reads that are made gently yet.
     commits: Cell<u64>,
     gentle: Cell<u64>,
@@ -84,7 +95,7 @@ impl ColdCache {
             budget: budget as u64,
             window: Cell::new(MAX_WINDOW.min(budget as u64 / 8).max(FIRST_READ)),
             looks: Cell::new(0),
-            recent: RefCell::new([u64::MAX; RECENT_LOOKS]),
+            readers: RefCell::default(),
             commits: Cell::new(0),
             gentle: Cell::new(0),
             changed: Signal::default(),
@@ -103,7 +114,7 @@ impl ColdCache {
         let Some((start, block)) = found else { return (Look::Missing, false) };
         let Some(data) = &block.data else { return (Look::Loading, false) };
         self.looks.set(self.looks.get() + 1);
-        self.recent.borrow_mut()[self.looks.get() as usize % RECENT_LOOKS] = position;
+        self.move_reader(position);
         block.used = self.looks.get();
         let is_first = block.sequential && !std::mem::replace(&mut block.touched, true);
         (Look::Ready(Stretch { start: *start, bytes: data.clone() }), is_first)
@@ -163,13 +174,34 @@ impl ColdCache {
         begun
     }
 
-    /// Whether others have come half as far behind `position` as there is room for. Readers of several queues have nothing
-    /// that holds them together, and what they lose sight of is read once more for each: whoever is ahead waits for the
-    /// device then, and those behind do not.
+    /// Takes note of where a reader is: the nearest one behind that position, or a new one.
+    fn move_reader(&self, position: u64) {
+        let looked = self.looks.get();
+        let mut readers = self.readers.borrow_mut();
+        let is_behind =
+            |reader: &&mut Reader| position.checked_sub(reader.position).is_some_and(|by| by < self.budget);
+        if let Some(reader) = readers.iter_mut().filter(is_behind).max_by_key(|reader| reader.position) {
+            *reader = Reader { position, looked };
+            return;
+        }
+        readers.retain(|reader| looked - reader.looked < READER_LOOKS);
+        if readers.len() < MAX_READERS {
+            readers.push(Reader { position, looked });
+        }
+    }
+
+    /// Whether another reader is so far behind `position` that blocks go before it has come to them, and not so far that it
+    /// reads for itself. Readers of several queues have nothing else that holds them together: whoever is ahead waits for
+    /// the device then, and those behind do not.
     fn has_left_others_behind(&self, position: u64) -> bool {
-        let behind = |look: &u64| position.checked_sub(*look);
-        let is_far = |distance: u64| distance > self.budget / 2 && distance < self.budget;
-        self.recent.borrow().iter().filter_map(behind).any(is_far)
+        // What a reader has just left is kept as well as what is ahead of it.
+        let room = self.budget.saturating_sub((1 + READS_AHEAD as u64) * self.window()) / 2;
+        let looks = self.looks.get();
+        let is_left_behind = |reader: &Reader| {
+            let distance = position.saturating_sub(reader.position);
+            looks - reader.looked < READER_LOOKS && distance > room && distance < self.budget
+        };
+        self.readers.borrow().iter().any(is_left_behind)
     }
 
     /// Puts the bytes that were read from `start` on in their place; `None` takes the mark away again.
@@ -288,29 +320,56 @@ mod tests {
         assert_eq!(cache.begin_ahead(stretch.start, end), [stretch.end..file, file..written]);
     }
 
+    /// Looks at `at`, having it read if it has to be; where its block ends, and how much was read ahead.
+    fn read(cache: &ColdCache, at: u64) -> (u64, usize) {
+        if matches!(cache.look(at), (Look::Missing, _)) {
+            load(cache, &cache.begin(at, ALL).unwrap());
+        }
+        let (Look::Ready(block), _) = cache.look(at) else { panic!("{at} is there") };
+        let ahead = cache.begin_ahead(at, all);
+        ahead.iter().for_each(|stretch| load(cache, stretch));
+        (block.end(), ahead.len())
+    }
+
+    #[test]
+    fn a_lone_reader_always_has_blocks_ahead_however_far_apart_its_records_are() {
+        for (budget, step) in [(2, 32 << 10), (2, 300 << 10), (16, 500 << 10), (64, 900 << 10)] {
+            let cache = ColdCache::new(budget << 20);
+            let mut missing = 0;
+            for at in (0..1000).map(|record| record * step) {
+                missing += usize::from(matches!(cache.look(at).0, Look::Missing));
+                read(&cache, at);
+            }
+            assert!(missing < 10, "{missing} with {budget} MiB and steps of {step}");
+        }
+    }
+
     #[test]
     fn who_is_far_ahead_waits_for_those_behind() {
-        let cache = ColdCache::new(8 << 20);
-        let blocks: Vec<_> = (0..8).map(|block| block << 20..(block + 1) << 20).collect();
-        let read = |at: u64| {
-            if matches!(cache.look(at), (Look::Missing, _)) {
-                load(&cache, &cache.begin(at, ALL).unwrap());
-            }
-            let (Look::Ready(block), _) = cache.look(at) else { panic!("{at} is there") };
-            block.end()
-        };
+        let cache = ColdCache::new(16 << 20);
         let mut front = 0;
-        while front < blocks[4].end {
-            read(0);
-            front = read(front);
+        while front < 7 << 20 {
+            read(&cache, 0);
+            front = read(&cache, front).0;
         }
-        assert!(cache.begin_ahead(front - 1, all).is_empty(), "somebody is at the beginning still");
-        (0..RECENT_LOOKS).for_each(|_| assert!(read(blocks[2].start) > 0));
-        assert!(!cache.begin_ahead(front - 1, all).is_empty());
-        (0..RECENT_LOOKS).for_each(|_| assert!(read(0) > 0));
-        let far = ALL.start + (1 << 30);
-        load(&cache, &cache.begin(far, ALL).unwrap());
-        assert!(!cache.begin_ahead(far, all).is_empty(), "who is that far away reads for himself");
+        assert_eq!(read(&cache, front).1, 0, "somebody is at the beginning still");
+        // It goes on to near the one ahead, who has room then.
+        let mut behind = 0;
+        while behind < 5 << 20 {
+            behind = read(&cache, behind).0;
+        }
+        let front = read(&cache, front).0;
+        assert!(read(&cache, front).1 > 0);
+        // Or it stays, and is forgotten.
+        let mut at = front;
+        let held = (0..3 * READER_LOOKS).filter(|_| {
+            let (end, ahead) = read(&cache, at);
+            at = end;
+            ahead == 0
+        });
+        assert!(held.count() < READER_LOOKS as usize);
+        read(&cache, 0);
+        assert!(read(&cache, at).1 > 0, "who is that far away reads for himself");
     }
 
     #[test]
