@@ -39,7 +39,7 @@ const TOPICS_AT_ONCE: usize = 256;
 /// there alone, and which of them are ordered is told in the answer to the table.
 const MAX_STATED_VERSIONS: u32 = 3;
 
-/// Topics are stated one by one if so many times as many did not change.
+/// Topics are told by themselves if so many times as many did not change.
 const SMALL_PART: usize = 32;
 
 /// What a name server has to be told.
@@ -81,34 +81,19 @@ pub struct BrokerIdentity {
 }
 
 impl BrokerIdentity {
-    /// REGISTER_TOPIC_IN_NAMESRV for each of these topics; `None` if they are no small part of a large table.
-    pub fn register_topics(
-        &self,
-        topics: &TopicTable,
-        changed: &BTreeSet<Arc<str>>,
-        permission: i32,
-    ) -> Option<Vec<Command>> {
-        if !is_large(topics) || changed.len() * SMALL_PART > topics.iter().len() {
-            return None;
-        }
-        let mask = mask(permission);
-        let state = |name: &Arc<str>| Some(self.register_topic(name, topics.get(name)?, mask));
-        // One that is gone is the whole table's affair.
-        changed.iter().map(state).collect()
-    }
-
-    /// REGISTER_TOPIC_IN_NAMESRV.
-    fn register_topic(&self, name: &str, config: &TopicConfig, mask: i32) -> Command {
+    /// REGISTER_TOPIC_IN_NAMESRV; `None` of a topic that is gone.
+    pub fn register_topic(&self, topics: &TopicTable, name: &str, permission: i32) -> Option<Command> {
+        let config = topics.get(name)?;
         let queues = QueueData {
             broker_name: self.broker_name.clone(),
-            perm: config.perm & mask,
+            perm: config.perm & mask(permission),
             read_queue_nums: config.read_queue_nums,
             topic_sys_flag: config.topic_sys_flag,
             write_queue_nums: config.write_queue_nums,
         };
         let route = TopicRouteData { queue_datas: vec![queues], ..TopicRouteData::default() };
         let request = Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0);
-        request.with_header(&TopicHeader { topic: name }).with_body(json::to_vec(&route, Dialect::Java))
+        Some(request.with_header(&TopicHeader { topic: name }).with_body(json::to_vec(&route, Dialect::Java)))
     }
 
     /// REGISTER_BROKER with every topic. With a broker `permission` that lacks a bit, topics lack it too.
@@ -170,8 +155,8 @@ impl BrokerIdentity {
 pub struct WholeTable {
     /// REGISTER_BROKER.
     pub registration: Command,
-    /// Requests for topics of which that cannot say everything, once it is taken.
-    pub behind: Vec<Command>,
+    /// Topics of which that cannot say everything: to be told by themselves once it is taken.
+    pub behind: Vec<Arc<str>>,
 }
 
 /// The registration of a large table in the making.
@@ -179,7 +164,7 @@ pub struct LargeRegistration<'a> {
     identity: &'a BrokerIdentity,
     mask: i32,
     body: CompressedRegistration,
-    behind: Vec<Command>,
+    behind: Vec<Arc<str>>,
     /// The topic that was taken in last.
     last: Option<Arc<str>>,
     /// [`TopicTable::deletions`] at the beginning.
@@ -211,7 +196,7 @@ impl<'a> LargeRegistration<'a> {
         for (name, config) in topics.behind(self.last.as_ref()).take(TOPICS_AT_ONCE) {
             self.body.add(config, config.perm & self.mask);
             if config.topic_sys_flag != 0 {
-                self.behind.push(self.identity.register_topic(name, config, self.mask));
+                self.behind.push(name.clone());
             }
             taken = Some(name.clone());
         }
@@ -240,6 +225,14 @@ impl MadeRegistration {
     pub fn table(self, topics: &TopicTable) -> Option<WholeTable> {
         (self.deletions == topics.deletions()).then_some(self.table)
     }
+}
+
+/// Whether these topics are so few of a large table that they are told by themselves. One that is gone is the whole table's
+/// affair.
+pub fn are_few(topics: &TopicTable, changed: &BTreeSet<Arc<str>>) -> bool {
+    is_large(topics)
+        && changed.len() * SMALL_PART <= topics.iter().len()
+        && changed.iter().all(|topic| topics.get(topic).is_some())
 }
 
 fn is_large(topics: &TopicTable) -> bool {
@@ -450,25 +443,29 @@ mod tests {
     }
 
     #[test]
-    fn a_few_topics_of_a_large_table_are_stated_by_themselves() {
+    fn a_few_topics_of_a_large_table_are_told_by_themselves() {
         let mut table = topics();
         let names = |numbers: std::ops::Range<usize>| -> BTreeSet<Arc<str>> {
-            numbers.map(|n| format!("t{n}").into()).collect()
+            numbers.map(|number| format!("t{number}").into()).collect()
         };
-        for name in names(0..LARGE_TABLE) {
-            let is_small = table.iter().len() < LARGE_TABLE;
-            assert!(!is_small || identity().register_topics(&table, &names(0..1), 6).is_none());
-            let ask = AutoCreate { topic: &name, default_topic: "TBW102", queue_nums: 4, unit_mode: false };
+        for number in 0..LARGE_TABLE {
+            assert!(table.iter().len() >= LARGE_TABLE || !are_few(&table, &names(0..1)));
+            let ask = AutoCreate {
+                topic: &format!("t{number}"),
+                default_topic: "TBW102",
+                queue_nums: 4,
+                unit_mode: false,
+            };
             table.auto_create(&ask, 8).unwrap();
         }
-        let commands = identity().register_topics(&table, &names(0..2), 4).unwrap();
-        assert_eq!(commands.len(), 2);
-        assert_eq!(commands[1].header::<TopicHeader<'_>>().unwrap().topic, "t1");
-        let body: TopicRouteData = json::from_slice(&commands[1].body).unwrap();
+        assert!(are_few(&table, &names(0..2)) && !are_few(&table, &names(0..100)));
+        assert!(!are_few(&table, &["t1".into(), "gone".into()].into()));
+        let command = identity().register_topic(&table, "t1", 4).unwrap();
+        assert_eq!(command.header::<TopicHeader<'_>>().unwrap().topic, "t1");
+        let body: TopicRouteData = json::from_slice(&command.body).unwrap();
         let queues = &body.queue_datas[0];
         assert_eq!((&*queues.broker_name, queues.perm, queues.write_queue_nums), ("b", 4, 4));
-        assert_eq!(identity().register_topics(&table, &names(0..100), 6), None, "too many");
-        assert_eq!(identity().register_topics(&table, &["gone".into()].into(), 6), None);
+        assert_eq!(identity().register_topic(&table, "gone", 6), None);
     }
 
     fn finish(large: LargeRegistration<'_>) -> MadeRegistration {
@@ -506,9 +503,7 @@ mod tests {
         assert!(wrapper.topic_config_table.keys().eq(table.iter().map(|(name, _)| &**name)));
         let last = &wrapper.topic_config_table["t0999"];
         assert_eq!((last.perm, last.read_queue_nums, last.write_queue_nums), (4, 4, 4));
-        let of_units: Vec<_> =
-            behind.iter().map(|it| it.header::<TopicHeader<'_>>().unwrap().topic).collect();
-        assert_eq!(of_units, ["t0007", "unit"]);
+        assert_eq!(behind, ["t0007".into(), "unit".into()]);
         let asked = identity.state_version(&table).unwrap();
         assert_eq!(asked.code, request::QUERY_DATA_VERSION);
         let version: DataVersion = json::from_slice(&asked.body).unwrap();

@@ -12,7 +12,7 @@ use ringmq_protocol::command::Command;
 use super::{ControlPlane, Then};
 use crate::config::BrokerConfig;
 use crate::control::ControlState;
-use crate::control::registration::{BrokerIdentity, LargeRegistration, WholeTable};
+use crate::control::registration::{BrokerIdentity, LargeRegistration, WholeTable, are_few};
 use crate::core::Core;
 use crate::registration_driver::{BoxedLocal, Registrar, RegistrationSource};
 
@@ -35,9 +35,13 @@ impl<E: Env> RegistrationSource for Source<E> {
         self.identity.state_version(self.control.state.borrow().topics())
     }
 
-    fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>> {
+    fn are_few(&self, changed: &BTreeSet<Arc<str>>) -> bool {
+        are_few(self.control.state.borrow().topics(), changed)
+    }
+
+    fn register_topic(&self, topic: &str) -> Option<Command> {
         let state = self.control.state.borrow();
-        self.identity.register_topics(state.topics(), changed, self.core.identity.config.permission as i32)
+        self.identity.register_topic(state.topics(), topic, self.core.identity.config.permission as i32)
     }
 
     fn unregister(&self) -> Command {

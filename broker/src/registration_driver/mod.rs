@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_lite::future;
 use ringmq_env::{Env, Instant, mutant};
+use ringmq_protocol::codes::response;
 use ringmq_protocol::command::Command;
 
 use crate::control::registration::{
@@ -28,8 +29,10 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long it may take for the last one, while the broker stops.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Most requests that have [`REGISTER_TIMEOUT`] together: each waits for the answer to the one before.
-const REQUESTS_AT_ONCE: usize = 64;
+/// Topics that are told by themselves and have [`REGISTER_TIMEOUT`] together: each waits for the answer to the one before.
+const TOPICS_AT_ONCE: usize = 64;
+/// Longest that topics are told by themselves: it is no sign of life, and a name server waits for one for two minutes.
+const TOPICS_LIMIT: Duration = Duration::from_secs(30);
 
 /// A future of this core.
 pub type BoxedLocal<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -43,8 +46,11 @@ pub trait RegistrationSource {
     /// QUERY_DATA_VERSION, where it may do instead.
     fn state_version(&self) -> Option<Command>;
 
-    /// What states just these topics, of which there is one at least; `None` where all are to be registered.
-    fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>>;
+    /// Whether it may do to tell these topics by themselves.
+    fn are_few(&self, changed: &BTreeSet<Arc<str>>) -> bool;
+
+    /// REGISTER_TOPIC_IN_NAMESRV; `None` of a topic that is gone.
+    fn register_topic(&self, topic: &str) -> Option<Command>;
 
     /// UNREGISTER_BROKER.
     fn unregister(&self) -> Command;
@@ -184,19 +190,22 @@ impl<E: Env> Link<E> {
         }
     }
 
-    /// Tells the name server of the topics that changed, without the others, where that is enough. False: it has to be
-    /// told everything.
+    /// Tells the name server of the topics that changed, without the others, where that is enough. False: it has to be told
+    /// everything.
     async fn state_changes(&self, wire: &mut Option<Wire<E>>) -> bool {
         let Some(connected) = wire.as_mut().filter(|wire| !wire.is_closed()) else { return false };
-        let requests = match &*self.changed.borrow() {
-            Changed::Topics(topics) if !topics.is_empty() => self.source.register_topics(topics),
-            Changed::Topics(_) | Changed::All => None,
+        let changed = match &*self.changed.borrow() {
+            Changed::Topics(topics) if !topics.is_empty() && self.source.are_few(topics) => {
+                topics.iter().cloned().collect()
+            }
+            Changed::Topics(_) | Changed::All => Vec::new(),
         };
-        let is_period_over = self.schedule.borrow().is_period_over(self.env.now());
-        let Some(requests) = requests.filter(|_| !is_period_over) else { return false };
+        if changed.is_empty() || self.schedule.borrow().is_period_over(self.env.now()) {
+            return false;
+        }
         self.schedule.borrow_mut().begun();
         self.changed.replace(Changed::nothing());
-        if self.call_all(connected, requests).await.is_ok() {
+        if self.tell_topics(connected, &changed).await.is_ok_and(|all| all) {
             self.schedule.borrow_mut().changes_taken();
             self.progressed.notify();
             return true;
@@ -233,17 +242,30 @@ impl<E: Env> Link<E> {
         };
         self.schedule.borrow_mut().begun();
         self.changed.replace(Changed::nothing());
-        let table = self.source.register().await;
-        if self.stopping.get() {
+        let Some(table) = future::or(self.make_table(), self.until_stopping()).await else {
             *wire = Some(connected);
             return None;
-        }
+        };
         let registered = self.register_over(&mut connected, table).await;
         match &registered {
             Err(RegisterError::Wire(_)) => connected.close(),
             _ => *wire = Some(connected),
         }
         Some(registered)
+    }
+
+    async fn make_table(&self) -> Option<WholeTable> {
+        Some(self.source.register().await)
+    }
+
+    async fn until_stopping(&self) -> Option<WholeTable> {
+        loop {
+            let version = self.noticed.version();
+            if self.stopping.get() {
+                return None;
+            }
+            self.noticed.changed_since(version).await;
+        }
     }
 
     async fn register_over(
@@ -253,24 +275,32 @@ impl<E: Env> Link<E> {
     ) -> Result<Vec<String>, RegisterError> {
         let answer = wire.call([table.registration], REGISTER_TIMEOUT).await?;
         let ordered = ordered_topics(&answer)?;
-        match self.call_all(wire, table.behind).await {
-            // Name servers before 5.0 do not know the request.
-            Err(RegisterError::Answer(error)) => {
-                tracing::debug!(server = self.server, %error, "the flags of its topics cannot be told to the name server");
-            }
-            told => told?,
+        match self.tell_topics(wire, &table.behind).await {
+            // A name server before 5.0, which has the table all the same.
+            Err(RegisterError::Answer(AnswerError::Refused {
+                code: response::REQUEST_CODE_NOT_SUPPORTED,
+                ..
+            })) => {}
+            told => drop(told?),
         }
         Ok(ordered)
     }
 
-    /// Makes the requests one after the other, until one is refused or the broker stops.
-    async fn call_all(&self, wire: &mut Wire<E>, requests: Vec<Command>) -> Result<(), RegisterError> {
-        let mut requests = requests.into_iter();
-        while requests.len() > 0 && !self.stopping.get() {
-            let some: Vec<Command> = requests.by_ref().take(REQUESTS_AT_ONCE).collect();
-            check(&wire.call(some, REGISTER_TIMEOUT).await?)?;
+    /// Tells topics by themselves, each as it is by then, unless it is gone; false: not all of them, since the broker stops or
+    /// it takes too long.
+    async fn tell_topics(&self, wire: &mut Wire<E>, topics: &[Arc<str>]) -> Result<bool, RegisterError> {
+        let until = self.env.now().after(TOPICS_LIMIT);
+        for topics in topics.chunks(TOPICS_AT_ONCE) {
+            if self.stopping.get() || until <= self.env.now() {
+                return Ok(false);
+            }
+            let requests: Vec<Command> =
+                topics.iter().filter_map(|topic| self.source.register_topic(topic)).collect();
+            if !requests.is_empty() {
+                check(&wire.call(requests, REGISTER_TIMEOUT).await?)?;
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn conclude(&self, result: Result<Vec<String>, RegisterError>) {

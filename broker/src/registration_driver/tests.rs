@@ -92,7 +92,7 @@ struct Source {
     by_topic: Cell<bool>,
     /// The version may be stated instead of the table.
     by_version: Cell<bool>,
-    /// Requests that come behind a registration.
+    /// Topics that are told behind a registration.
     behind: Cell<usize>,
     /// Where it takes a second to put one together.
     slow: RefCell<Option<SimEnv>>,
@@ -103,7 +103,7 @@ impl RegistrationSource for Source {
     fn register(&self) -> BoxedLocal<'_, WholeTable> {
         let registration =
             Command::request(request::REGISTER_BROKER, 0).with_body(self.topics.get().to_string());
-        let behind = vec![Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0); self.behind.get()];
+        let behind = vec!["flagged".into(); self.behind.get()];
         let slow = self.slow.borrow().clone();
         Box::pin(async {
             if let Some(env) = slow {
@@ -117,11 +117,13 @@ impl RegistrationSource for Source {
         self.by_version.get().then(|| Command::request(request::QUERY_DATA_VERSION, 0))
     }
 
-    fn register_topics(&self, changed: &BTreeSet<Arc<str>>) -> Option<Vec<Command>> {
-        let state = |topic: &Arc<str>| {
-            Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0).with_body(topic.to_string())
-        };
-        self.by_topic.get().then(|| changed.iter().map(state).collect())
+    fn are_few(&self, _changed: &BTreeSet<Arc<str>>) -> bool {
+        self.by_topic.get()
+    }
+
+    fn register_topic(&self, topic: &str) -> Option<Command> {
+        let request = Command::request(request::REGISTER_TOPIC_IN_NAMESRV, 0);
+        (topic != "gone").then(|| request.with_body(topic.to_owned()))
     }
 
     fn unregister(&self) -> Command {
@@ -208,6 +210,8 @@ fn a_few_topics_are_stated_by_themselves_and_all_again_when_that_fails_or_the_pe
             change(&["c"]).await;
         }
         assert_eq!(counts(), [2, 37], "the whole table every period, however often topics change");
+        change(&["gone", "c"]).await;
+        assert_eq!((counts(), &**world.server.body.borrow()), ([2, 38], "c"), "gone since");
         world.server.mood.set(Mood::Refuses);
         change(&["d"]).await;
         world.server.mood.set(Mood::Answers);
@@ -252,11 +256,11 @@ fn a_version_is_stated_instead_of_the_table_while_the_name_server_has_it() {
 #[test]
 fn what_a_registration_cannot_say_comes_behind_it() {
     with_world(Mood::Answers, async |world| {
-        world.source.behind.set(REQUESTS_AT_ONCE + 1);
+        world.source.behind.set(TOPICS_AT_ONCE + 1);
         world.registrar.settled(Duration::from_secs(5)).await;
         {
             let codes = world.server.codes.borrow();
-            assert_eq!((codes.len(), codes[0]), (REQUESTS_AT_ONCE + 2, request::REGISTER_BROKER));
+            assert_eq!((codes.len(), codes[0]), (TOPICS_AT_ONCE + 2, request::REGISTER_BROKER));
         }
         world.server.knows_topics.set(false);
         world.source.ordered.borrow_mut().clear();
@@ -292,8 +296,10 @@ fn a_broker_that_stops_sends_no_registration_any_more() {
         world.source.slow.replace(Some(world.env.clone()));
         world.registrar.topics_changed([].iter());
         world.env.sleep(Duration::from_millis(500)).await;
+        let begin = world.env.now();
         world.registrar.stop(Duration::from_secs(5)).await;
         assert_eq!(*world.server.codes.borrow(), [request::REGISTER_BROKER, request::UNREGISTER_BROKER]);
+        assert!(world.env.now().since(begin) < Duration::from_millis(300), "nor is one put together");
     });
 }
 
