@@ -138,12 +138,19 @@ impl MetadataCopy {
 
     /// The configurations of topics that say themselves how long messages are kept.
     pub fn reserving_topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
-        self.reserving.iter().filter_map(|name| Some((name, &self.topics.get(name)?.config)))
+        self.configured(&self.reserving)
     }
 
     /// The topics of dead letters.
     pub fn dead_letter_topics(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TopicConfig>)> {
-        self.dead_letters.iter().filter_map(|name| Some((name, &self.topics.get(name)?.config)))
+        self.configured(&self.dead_letters)
+    }
+
+    fn configured<'a>(
+        &'a self,
+        names: &'a BTreeSet<Arc<str>>,
+    ) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<TopicConfig>)> {
+        names.iter().filter_map(|name| Some((name, &self.topics.get(name)?.config)))
     }
 
     /// The consumer group's configuration, with its shared name.

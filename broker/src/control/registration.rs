@@ -205,25 +205,17 @@ impl<'a> LargeRegistration<'a> {
         has_taken
     }
 
-    /// Compresses what was taken in; `rest` is called again and again meanwhile.
-    pub async fn finish<F: Future<Output = ()>>(self, rest: impl FnMut() -> F) -> MadeRegistration {
+    /// Compresses what was taken in; `rest` is called again and again meanwhile, and `deletions` at the end. `None`: a topic was
+    /// deleted since the beginning, which would be there again.
+    pub async fn finish<F: Future<Output = ()>>(
+        self,
+        rest: impl FnMut() -> F,
+        deletions: impl FnOnce() -> u64,
+    ) -> Option<WholeTable> {
         let body = self.body.compress(rest).await.expect("memory takes all that is written");
-        let registration = self.identity.register_with(body, true);
-        let table = WholeTable { registration, behind: self.behind };
-        MadeRegistration { table, deletions: self.deletions }
-    }
-}
-
-/// A registration of a large table that was made in slices.
-pub struct MadeRegistration {
-    table: WholeTable,
-    deletions: u64,
-}
-
-impl MadeRegistration {
-    /// `None`: a topic was deleted meanwhile, which would be there again.
-    pub fn table(self, topics: &TopicTable) -> Option<WholeTable> {
-        (self.deletions == topics.deletions()).then_some(self.table)
+        let registration = || self.identity.register_with(body, true);
+        (self.deletions == deletions())
+            .then(|| WholeTable { registration: registration(), behind: self.behind })
     }
 }
 
@@ -468,8 +460,8 @@ mod tests {
         assert_eq!(identity().register_topic(&table, "gone", 6), None);
     }
 
-    fn finish(large: LargeRegistration<'_>) -> MadeRegistration {
-        futures_lite::future::block_on(large.finish(|| std::future::ready(())))
+    fn finish(large: LargeRegistration<'_>, topics: &TopicTable) -> Option<WholeTable> {
+        futures_lite::future::block_on(large.finish(|| std::future::ready(()), || topics.deletions()))
     }
 
     #[test]
@@ -493,7 +485,7 @@ mod tests {
             slices += 1;
         }
         assert_eq!(slices, all.div_ceil(TOPICS_AT_ONCE));
-        let WholeTable { registration, behind } = finish(large).table(&table).unwrap();
+        let WholeTable { registration, behind } = finish(large, &table).unwrap();
         let header: RegisterBrokerHeader<'_> = registration.header().unwrap();
         assert!(header.compressed);
         assert_eq!(header.body_crc32, (crc32fast::hash(&registration.body) & 0x7fff_ffff) as i32);
@@ -526,13 +518,12 @@ mod tests {
         add(&mut table, "a-is-before");
         add(&mut table, "z-is-behind");
         while large.take_in(&table) {}
-        let made = finish(large);
-        assert_eq!(made.table(&table), None, "it would be there again");
+        assert_eq!(finish(large, &table), None, "it would be there again");
         let mut large = LargeRegistration::new(&identity, &table, 6).unwrap();
         assert!(large.take_in(&table));
         add(&mut table, "b-is-before");
         while large.take_in(&table) {}
-        let whole = finish(large).table(&table).unwrap();
+        let whole = finish(large, &table).unwrap();
         let body = RegisterBrokerBody::decode(&whole.registration.body, true, 1 << 20).unwrap();
         let names = body.topic_config_serialize_wrapper.topic_config_table;
         assert!(!names.contains_key(&*last) && names.contains_key("z-is-behind"));

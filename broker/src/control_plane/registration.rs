@@ -77,7 +77,7 @@ impl<E: Env> Source<E> {
         while large.take_in(&topics()) {
             rest().await;
         }
-        large.finish(rest).await.table(&topics())
+        large.finish(rest, || topics().deletions()).await
     }
 }
 

@@ -7,7 +7,7 @@ use ringmq_env::Env;
 use ringmq_protocol::names::{DLQ_PREFIX, RETRY_PREFIX};
 
 use super::Figures;
-use crate::control::stats::{ITEMS_AT_ONCE, MAX_ITEMS, StatsKind};
+use crate::control::stats::{ITEMS_AT_ONCE, StatsKind};
 use crate::control_plane::ControlPlane;
 use crate::core::{CONTROL_CORE, Core};
 use crate::mailbox::CoreId;
@@ -232,16 +232,12 @@ impl<E: Env> ControlPlane<E> {
     }
 
     async fn traffic_figures(&self, core: &Core<E>, figures: &mut Figures) {
-        for from in (0..MAX_ITEMS).step_by(ITEMS_AT_ONCE) {
-            let is_last = {
-                let state = self.state();
-                let totals = state.stats().totals(from);
-                totals.map(|(kind, key, value)| topic_figures(figures, kind, key, value)).count()
-                    < ITEMS_AT_ONCE
-            };
-            if is_last {
-                break;
+        let mut from = 0;
+        while from < self.state().stats().counted() {
+            for (kind, key, value) in self.state().stats().totals(from) {
+                topic_figures(figures, kind, key, value);
             }
+            from += ITEMS_AT_ONCE;
             core.env.yield_now().await;
         }
     }

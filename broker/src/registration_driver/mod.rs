@@ -259,13 +259,8 @@ impl<E: Env> Link<E> {
     }
 
     async fn until_stopping(&self) -> Option<WholeTable> {
-        loop {
-            let version = self.noticed.version();
-            if self.stopping.get() {
-                return None;
-            }
-            self.noticed.changed_since(version).await;
-        }
+        self.noticed.until(|| self.stopping.get()).await;
+        None
     }
 
     async fn register_over(
@@ -329,13 +324,9 @@ impl<E: Env> Link<E> {
 
     /// Waits for a state that progress may bring, or for the deadline.
     async fn wait_until(&self, deadline: Instant, reached: impl Fn() -> bool) {
-        loop {
-            let version = self.progressed.version();
-            let left = deadline.since(self.env.now());
-            if reached() || left.is_zero() {
-                return;
-            }
-            future::or(self.progressed.changed_since(version), self.env.sleep(left)).await;
+        let left = deadline.since(self.env.now());
+        if !left.is_zero() {
+            future::or(self.progressed.until(reached), self.env.sleep(left)).await;
         }
     }
 }

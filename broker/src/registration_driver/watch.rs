@@ -24,6 +24,17 @@ impl Watch {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// Returns once it is so, which each change may bring.
+    pub async fn until(&self, is_so: impl Fn() -> bool) {
+        loop {
+            let version = self.version();
+            if is_so() {
+                return;
+            }
+            self.changed_since(version).await;
+        }
+    }
+
     /// Returns once something has changed since `version`.
     pub async fn changed_since(&self, version: u64) {
         poll_fn(|context| {

@@ -265,6 +265,11 @@ impl StatsTable {
         self.items.get(&(kind, Arc::from(key))).map_or(0.0, |item| item.summary(&item.minute, &MINUTE).tps)
     }
 
+    /// How many keys are counted.
+    pub fn counted(&self) -> usize {
+        self.items.len()
+    }
+
     /// What was counted of [`ITEMS_AT_ONCE`] keys from `from` on, each since it is counted. One that changes its place
     /// meanwhile, as another is forgotten, may be left out.
     pub fn totals(&self, from: usize) -> impl Iterator<Item = (StatsKind, &str, u64)> {

@@ -237,11 +237,7 @@ mod tests {
         };
         made.add(&topic, 6);
         made.add(&TopicConfig { topic_filter_type: TopicFilterType::MultiTag, ..topic }, 2);
-        let mut parts = 0;
-        let mut whole = std::pin::pin!(made.compress(|| {
-            parts += 1;
-            std::future::ready(())
-        }));
+        let mut whole = std::pin::pin!(made.compress(|| std::future::ready(())));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let std::task::Poll::Ready(body) = whole.as_mut().poll(&mut context) else {
             panic!("nothing is waited for")
