@@ -4,15 +4,12 @@
 //! memory to the disk, to the hot tail and to sockets. What is published is never written again; that is what
 //! makes the sharing safe, across cores too.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// Alignment of the memory in bytes: a page, which satisfies every device's direct I/O.
-pub const BUF_ALIGN: usize = 4096;
+use crate::memory::Memory;
 
 /// Bytes that a processor fetches at a time.
 #[cfg(target_arch = "x86_64")]
@@ -21,40 +18,6 @@ const CACHE_LINE: usize = 64;
 /// Most bytes that are fetched ahead.
 #[cfg(target_arch = "x86_64")]
 const PREFETCHED: usize = 4 << 10;
-
-struct Memory {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: `Memory` is plain bytes with one owner of the unpublished part (`AppendBuf`, which is not `Clone`) and
-// any number of readers of the published part, which nobody writes again.
-unsafe impl Send for Memory {}
-// SAFETY: as above: readers only ever see the published part.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    /// Memory with any content: nothing reads it before an append has zeroed or filled it, or the kernel has.
-    fn new(len: usize) -> Memory {
-        let layout = Memory::layout(len);
-        // SAFETY: the layout has a size above zero (`layout` rounds up to a page at least).
-        let start = unsafe { alloc(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Memory { start, len: layout.size() }
-    }
-
-    fn layout(len: usize) -> Layout {
-        let size = len.max(1).next_multiple_of(BUF_ALIGN);
-        Layout::from_size_align(size, BUF_ALIGN).expect("a buffer's size fits the address space")
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new` with this very layout (`len` is the rounded size).
-        unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.len)) }
-    }
-}
 
 /// Page-aligned memory with one writer, which appends. It is zeroed or filled as it is appended, not before, so that
 /// memory which is never reached costs nothing.
@@ -67,7 +30,7 @@ pub struct AppendBuf {
 }
 
 impl AppendBuf {
-    /// An empty buffer for at least `capacity` bytes, rounded up to pages.
+    /// An empty buffer for at least `capacity` bytes, rounded up to pages; above 1 MiB to huge ones.
     pub fn with_capacity(capacity: usize) -> AppendBuf {
         AppendBuf { memory: Arc::new(Memory::new(capacity)), written: 0, published: 0 }
     }
@@ -82,7 +45,7 @@ impl AppendBuf {
 
     /// Size of the memory in bytes.
     pub fn capacity(&self) -> usize {
-        self.memory.len
+        self.memory.len()
     }
 
     /// Bytes written so far.
@@ -106,7 +69,7 @@ impl AppendBuf {
         let at = self.written;
         // SAFETY: the range lies in the allocation and behind `published`, so no slice shows it; after this, all of
         // the bytes before `written` are initialised.
-        unsafe { self.memory.start.as_ptr().add(at).write_bytes(0, len) };
+        unsafe { self.memory.start().as_ptr().add(at).write_bytes(0, len) };
         self.written += len;
         self.unpublished_mut(at, len)
     }
@@ -121,7 +84,7 @@ impl AppendBuf {
         let at = self.written;
         self.written += len;
         // SAFETY: within the allocation, by the assertion.
-        unsafe { self.memory.start.as_ptr().add(at) }
+        unsafe { self.memory.start().as_ptr().add(at) }
     }
 
     /// Appends `len` bytes that `fill` puts there one part after the other, without zeroing them before, and returns
@@ -132,7 +95,7 @@ impl AppendBuf {
         // SAFETY: the range lies in the allocation and behind `written`, so nobody else shows or writes it; what it holds
         // need not be initialised.
         let space = unsafe {
-            let start = self.memory.start.as_ptr().add(at).cast::<MaybeUninit<u8>>();
+            let start = self.memory.start().as_ptr().add(at).cast::<MaybeUninit<u8>>();
             std::slice::from_raw_parts_mut(start, len)
         };
         let start = space.as_ptr();
@@ -154,7 +117,7 @@ impl AppendBuf {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
             // SAFETY: within the allocation; every x86-64 has the instruction, and it changes nothing.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(self.memory.start.as_ptr().add(self.written + ahead).cast())
+                _mm_prefetch::<_MM_HINT_T0>(self.memory.start().as_ptr().add(self.written + ahead).cast())
             };
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -171,7 +134,7 @@ impl AppendBuf {
         assert!(at >= self.published && at + len <= self.written, "only unpublished bytes may change");
         // SAFETY: the range lies in the allocation and behind `published`, so no slice shows it, and `&mut self` is
         // the only writer.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(at), len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start().as_ptr().add(at), len) }
     }
 
     /// Takes back what was appended behind `len`. Panics if it is published.
@@ -269,7 +232,7 @@ impl IoSlice {
 
     /// Bytes that the memory behind this view takes, however short the view: what a budget counts.
     pub fn memory_len(&self) -> usize {
-        self.memory.len
+        self.memory.len()
     }
 }
 
@@ -290,7 +253,7 @@ impl Deref for IoSlice {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: the range was published when this view was made, so nobody writes it any more.
-        unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr().add(self.at), self.len) }
+        unsafe { std::slice::from_raw_parts(self.memory.start().as_ptr().add(self.at), self.len) }
     }
 }
 
@@ -309,11 +272,12 @@ impl fmt::Debug for IoSlice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::PAGE;
 
     #[test]
     fn a_slice_shows_what_was_published_while_the_writer_goes_on() {
         let mut buf = AppendBuf::with_capacity(100);
-        assert_eq!(buf.capacity(), BUF_ALIGN);
+        assert_eq!(buf.capacity(), PAGE);
         buf.extend(b"first");
         buf.publish();
         let first = buf.slice(0, 5);
@@ -342,7 +306,7 @@ mod tests {
         drop(buf);
         assert!(AppendBuf::recycle(first).is_none(), "the other slice still shows it");
         let mut buf = AppendBuf::recycle(second).unwrap();
-        assert_eq!((buf.len(), buf.capacity()), (0, BUF_ALIGN));
+        assert_eq!((buf.len(), buf.capacity()), (0, PAGE));
         assert_eq!(buf.append(9), [0; 9]);
     }
 

@@ -16,6 +16,7 @@ mod buf;
 mod conformance;
 mod fatal;
 pub mod glommio;
+mod memory;
 pub mod mutants;
 pub mod process;
 pub mod sim;

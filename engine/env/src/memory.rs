@@ -1,0 +1,204 @@
+//! Memory that disk and sockets read from and write into: page-aligned, and where it is large, of huge pages.
+//!
+//! A direct write pins every page of its memory and hands the device a list of them. With ordinary pages 1 MiB are 256 of
+//! them, wherever they lie; a request to a virtio disk takes 254. A longer one is split, which io_uring leaves to a kernel
+//! worker, and the host goes through the list page by page. Of a huge page it is one stretch.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::RefCell;
+use std::ptr::NonNull;
+
+/// Alignment of the memory in bytes: a page, which satisfies every device's direct I/O.
+pub(crate) const PAGE: usize = 4096;
+
+/// Bytes of a huge page.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Memory of this size and above is of huge pages; what is smaller is the heap's.
+pub(crate) const LARGE: usize = 1 << 20;
+
+/// Blocks of [`LARGE`] bytes that each thread keeps for the next ones: their pages are there already.
+const MAX_FREE: usize = 8;
+
+thread_local! {
+    static FREE: RefCell<FreeBlocks> = const { RefCell::new(FreeBlocks(Vec::new())) };
+}
+
+/// Blocks of [`LARGE`] bytes that nobody uses. The last to be freed is used first: it may be in the core's cache yet.
+struct FreeBlocks(Vec<NonNull<u8>>);
+
+impl Drop for FreeBlocks {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|block| unmap(block, LARGE));
+    }
+}
+
+/// Plain bytes, with any content at first. Its length tells where it came from: the heap, or a mapping of huge pages.
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: `Memory` owns its bytes, and may be freed by any thread; who reads and writes them is up to its holder.
+unsafe impl Send for Memory {}
+// SAFETY: as above: it gives nothing but the address.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Memory of at least `len` bytes: whole pages, whole huge pages if it is longer than [`LARGE`].
+    pub(crate) fn new(len: usize) -> Memory {
+        let len = match len.max(1).next_multiple_of(PAGE) {
+            len if len > LARGE => len.next_multiple_of(HUGE_PAGE),
+            len => len,
+        };
+        let start = match len {
+            LARGE => take_block(),
+            len if len > LARGE => map_huge(len),
+            len => allocate(len),
+        };
+        Memory { start, len }
+    }
+
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        match self.len {
+            LARGE => give_block(self.start),
+            len if len > LARGE => unmap(self.start, len),
+            // SAFETY: allocated by `allocate` with this very layout.
+            len => unsafe { dealloc(self.start.as_ptr(), layout(len)) },
+        }
+    }
+}
+
+fn layout(len: usize) -> Layout {
+    Layout::from_size_align(len, PAGE).expect("a buffer's size fits the address space")
+}
+
+fn allocate(len: usize) -> NonNull<u8> {
+    // SAFETY: the layout has a size above zero (a page at least).
+    let start = unsafe { alloc(layout(len)) };
+    NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout(len)))
+}
+
+/// A block of [`LARGE`] bytes: a free one, or half of a new huge page, whose other half is then free.
+fn take_block() -> NonNull<u8> {
+    let free = FREE.try_with(|free| free.borrow_mut().0.pop()).ok().flatten();
+    free.unwrap_or_else(|| {
+        let block = map_huge(HUGE_PAGE);
+        // SAFETY: within the mapping, which is twice as long.
+        give_block(unsafe { block.add(LARGE) });
+        block
+    })
+}
+
+fn give_block(block: NonNull<u8>) {
+    let is_kept = FREE.try_with(|free| {
+        let free = &mut free.borrow_mut().0;
+        let has_room = free.len() < MAX_FREE;
+        free.extend(has_room.then_some(block));
+        has_room
+    });
+    // A thread that ends keeps nothing any more.
+    if !is_kept.unwrap_or(false) {
+        unmap(block, LARGE);
+    }
+}
+
+/// Maps `len` bytes, a multiple of a huge page's, of huge pages: as far as the kernel has any, and the machine's settings
+/// allow it; else of ordinary ones. They take no memory until they are touched.
+fn map_huge(len: usize) -> NonNull<u8> {
+    // One more, of which the parts before and behind the aligned ones go back.
+    let mapped = len + HUGE_PAGE;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, which nobody else knows.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, flags, -1, 0) };
+    let Some(start) =
+        NonNull::new(start.cast::<u8>()).filter(|start| start.as_ptr().cast() != libc::MAP_FAILED)
+    else {
+        handle_alloc_error(layout(len))
+    };
+    let before = start.align_offset(HUGE_PAGE);
+    // SAFETY: all of it within the mapping, of which nothing is used yet. Advice that is refused changes nothing.
+    unsafe {
+        let aligned = start.add(before);
+        unmap(start, before);
+        unmap(aligned.add(len), mapped - before - len);
+        libc::madvise(aligned.as_ptr().cast(), len, libc::MADV_HUGEPAGE);
+        aligned
+    }
+}
+
+/// Gives a mapping back, or a part of one.
+fn unmap(start: NonNull<u8>, len: usize) {
+    if len > 0 {
+        // SAFETY: whole pages of a mapping of `map_huge`, of which the caller was the owner.
+        let unmapped = unsafe { libc::munmap(start.as_ptr().cast(), len) };
+        debug_assert_eq!(unmapped, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(memory: &Memory, byte: u8) {
+        // SAFETY: all of the memory, which nobody else has.
+        unsafe { memory.start().as_ptr().write_bytes(byte, memory.len()) };
+    }
+
+    fn is_all(memory: &Memory, byte: u8) -> bool {
+        // SAFETY: all of the memory, which has been filled.
+        unsafe { std::slice::from_raw_parts(memory.start().as_ptr(), memory.len()) }
+            .iter()
+            .all(|b| *b == byte)
+    }
+
+    #[test]
+    fn sizes_are_whole_pages_and_above_a_block_whole_huge_ones() {
+        for (asked, len) in [
+            (0, PAGE),
+            (PAGE + 1, 2 * PAGE),
+            (LARGE - PAGE, LARGE - PAGE),
+            (LARGE - 1, LARGE),
+            (LARGE, LARGE),
+            (LARGE + 1, HUGE_PAGE),
+            (HUGE_PAGE + 1, 2 * HUGE_PAGE),
+        ] {
+            let memory = Memory::new(asked);
+            assert_eq!((memory.len(), memory.start().align_offset(PAGE)), (len, 0), "{asked}");
+            fill(&memory, 7);
+            assert!(is_all(&memory, 7));
+        }
+    }
+
+    #[test]
+    fn blocks_do_not_overlap_and_are_used_again() {
+        // A thread of its own has no blocks yet.
+        let test = || {
+            let blocks: Vec<Memory> = (0..2 * MAX_FREE).map(|_| Memory::new(LARGE)).collect();
+            (0..).zip(&blocks).for_each(|(byte, block)| fill(block, byte));
+            (0..).zip(&blocks).for_each(|(byte, block)| assert!(is_all(block, byte), "{byte}"));
+            let starts: Vec<_> = blocks.iter().map(Memory::start).collect();
+            drop(blocks);
+            assert_eq!(FREE.with(|free| free.borrow().0.len()), MAX_FREE, "no more are kept");
+            let block = Memory::new(LARGE);
+            assert!(starts.contains(&block.start()), "one of these again");
+            std::thread::spawn(|| drop(block)).join().unwrap();
+            assert_eq!(
+                FREE.with(|free| free.borrow().0.len()),
+                MAX_FREE - 1,
+                "it was the other thread's to keep"
+            );
+        };
+        std::thread::spawn(test).join().unwrap();
+    }
+}
