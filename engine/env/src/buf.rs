@@ -30,9 +30,25 @@ pub struct AppendBuf {
 }
 
 impl AppendBuf {
-    /// An empty buffer for at least `capacity` bytes, rounded up to pages; above 1 MiB to huge ones.
+    /// An empty buffer for at least `capacity` bytes, rounded up to pages.
     pub fn with_capacity(capacity: usize) -> AppendBuf {
-        AppendBuf { memory: Arc::new(Memory::new(capacity)), written: 0, published: 0 }
+        AppendBuf::on(Memory::new(capacity))
+    }
+
+    /// An empty buffer for at least `capacity` bytes: from 1 MiB on of huge pages, and rounded up to these above that.
+    pub(crate) fn huge(capacity: usize) -> AppendBuf {
+        AppendBuf::on(Memory::huge(capacity))
+    }
+
+    /// As [`AppendBuf::huge`], with all of the memory there already.
+    pub(crate) fn huge_and_there(capacity: usize) -> AppendBuf {
+        let memory = Memory::huge(capacity);
+        memory.touch();
+        AppendBuf::on(memory)
+    }
+
+    fn on(memory: Memory) -> AppendBuf {
+        AppendBuf { memory: Arc::new(memory), written: 0, published: 0 }
     }
 
     /// An empty buffer on the memory that `slice` shows a part of, if nobody else shows any of it: spares the page
@@ -41,6 +57,11 @@ impl AppendBuf {
         let mut memory = slice.memory;
         Arc::get_mut(&mut memory)?;
         Some(AppendBuf { memory, written: 0, published: 0 })
+    }
+
+    /// Whether the memory was asked for of huge pages.
+    pub fn is_huge(&self) -> bool {
+        self.memory.is_huge()
     }
 
     /// Size of the memory in bytes.
@@ -202,7 +223,7 @@ impl IoSlice {
 
     /// `len` zeroes.
     pub fn zeroes(len: usize) -> IoSlice {
-        let mut buf = AppendBuf::with_capacity(len);
+        let mut buf = AppendBuf::huge(len);
         buf.append(len);
         buf.publish();
         buf.slice(0, len)
@@ -233,6 +254,11 @@ impl IoSlice {
     /// Bytes that the memory behind this view takes, however short the view: what a budget counts.
     pub fn memory_len(&self) -> usize {
         self.memory.len()
+    }
+
+    /// Whether that memory was asked for of huge pages.
+    pub fn is_huge(&self) -> bool {
+        self.memory.is_huge()
     }
 }
 

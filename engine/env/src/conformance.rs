@@ -35,6 +35,7 @@ pub(crate) async fn everything<E: Env>(env: &E, dir: &Path, addr: SocketAddr) {
     many_operations_are_in_flight_at_once(env, dir).await;
     directories_list_rename_and_remove(env, dir).await;
     a_dropped_read_harms_nobody(env, dir).await;
+    huge_memory_is_empty(env).await;
     time_passes_and_timers_are_in_order(env).await;
     spawned_tasks_start_later_and_run_to_their_end(env).await;
     random_numbers_differ(env);
@@ -119,6 +120,14 @@ async fn allocation_extends_with_zeroes<E: Env>(env: &E, dir: &Path) {
     assert!(read[10..].iter().all(|byte| *byte == 0));
     let space = env.disk_space(dir).await.unwrap();
     assert!(space.total >= space.available && space.available > 0);
+}
+
+async fn huge_memory_is_empty<E: Env>(env: &E) {
+    for capacity in [1, 100_000, 1 << 20, (1 << 20) + 1] {
+        let mut buf = env.huge_memory(capacity).await;
+        assert!(buf.is_empty() && (capacity..=capacity.next_multiple_of(2 << 20)).contains(&buf.capacity()));
+        assert_eq!(buf.append(capacity), vec![0; capacity]);
+    }
 }
 
 async fn many_operations_are_in_flight_at_once<E: Env>(env: &E, dir: &Path) {

@@ -221,6 +221,12 @@ pub trait Env: Clone + 'static {
     /// Addresses of `host:port`, resolved off the core.
     fn resolve(&self, host_port: &str) -> impl Future<Output = io::Result<Vec<SocketAddr>>>;
 
+    // --- memory ---
+
+    /// An empty buffer for at least `capacity` bytes, from 1 MiB on of huge pages, whose memory is there already: to touch a
+    /// huge page for the first time takes as long as a group commit does, or several of them.
+    fn huge_memory(&self, capacity: usize) -> impl Future<Output = AppendBuf>;
+
     // --- time, tasks, randomness ---
 
     /// Now on the monotonic clock.

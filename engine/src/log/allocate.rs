@@ -1,4 +1,5 @@
-//! Ahead of the writer: the next segment is made before the log gets there, at the log's own pace.
+//! Ahead of the writer: the next segment is made before the log gets there, at the log's own pace, and memory for its next
+//! blocks is there.
 //!
 //! None of it is needed for correctness: the writer makes what it misses.
 
@@ -14,7 +15,8 @@ use super::segment::SegmentRange;
 /// What is due comes in multiples of so much, in bytes.
 const STEP: u64 = 64 << 10;
 /// Bytes a second from which on a log is fast. At its pace, each of its flushes would take zeroes along; it is better off
-/// with slow flushes for a while, and none of that afterwards: its next segment is filled in one go.
+/// with slow flushes for a while, and none of that afterwards: its next segment is filled in one go. And memory of huge pages
+/// is worth its while.
 const FAST: u64 = 32 << 20;
 /// A log's speed is that of so much time at least.
 const TELLING: Duration = Duration::from_millis(200);
@@ -24,7 +26,7 @@ const TELLING: Duration = Duration::from_millis(200);
 pub(super) struct Pace {
     /// Start of that segment.
     segment: u64,
-    /// Where the log was when the next one was first wanted: its pace counts from there.
+    /// Where the log was when it was first looked at there: its pace counts from that.
     from: u64,
     /// Where the log was, and when, as its speed was last taken.
     taken: (u64, Instant),
@@ -82,6 +84,24 @@ impl<E: Env> Log<E> {
         }
     }
 
+    /// Has memory of huge pages got ready for the next blocks of a fast log. A slow one has small writes, which gain nothing
+    /// by it; its memory grows page by page.
+    pub(super) fn get_memory_ahead(&self) {
+        let wanted = |log: &Self| log.0.staging.borrow().wants_huge_memory();
+        if !self.0.pace.get().is_fast || self.0.getting_memory.get() || wanted(self).is_none() {
+            return;
+        }
+        self.0.getting_memory.set(true);
+        let log = self.clone();
+        self.0.env.spawn(async move {
+            while let Some(len) = wanted(&log) {
+                let block = log.0.env.huge_memory(len).await;
+                log.0.staging.borrow_mut().add_memory(block);
+            }
+            log.0.getting_memory.set(false);
+        });
+    }
+
     /// Whether more of the next segment is due than there is, by the log's pace, which is taken here.
     pub(crate) fn is_ahead_due(&self) -> bool {
         self.due_ahead().is_some()
@@ -99,15 +119,15 @@ impl<E: Env> Log<E> {
         let log = &*self.0;
         let staging = log.staging.borrow();
         let present = staging.segment();
-        let is_wanted = staging.end() != log.opened_end
-            && log.segments.exists(present.start)
-            && !log.segments.exists(present.end());
-        if !is_wanted {
+        if staging.end() == log.opened_end {
+            return None;
+        }
+        let pace = log.pace.get().at(&present, staging.end(), log.env.now());
+        log.pace.set(pace);
+        if !log.segments.exists(present.start) || log.segments.exists(present.end()) {
             return None;
         }
         let next = present.next(log.options.segment_size);
-        let pace = log.pace.get().at(&present, staging.end(), log.env.now());
-        log.pace.set(pace);
         let due = pace.due(&present, staging.end(), &next);
         (due > log.segments.filled(&next)).then_some((next, due))
     }

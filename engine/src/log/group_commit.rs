@@ -43,10 +43,12 @@ pub(crate) enum CommitStep {
 impl<E: Env> Log<E> {
     /// Waits until something is staged and commits it. One task calls this, again and again.
     pub(crate) async fn commit_next(&self) -> CommitStep {
-        match &self.0.behind {
+        let step = match &self.0.behind {
             None => self.0.write_next().await,
             Some(behind) => self.0.acknowledge_next(behind).await,
-        }
+        };
+        self.get_memory_ahead();
+        step
     }
 
     /// Takes everything committed to the device; false: there was no space for all of it, which only a log with a shadow

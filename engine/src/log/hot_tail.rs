@@ -9,6 +9,9 @@ use super::stretch::Stretch;
 /// Memory of dropped blocks that is kept for new ones.
 const MAX_SPARES: usize = 4;
 
+/// Blocks that are got ahead.
+const AHEAD: usize = 2;
+
 /// Finished blocks, oldest first. Every record lies within one block. The block that is being filled is not among
 /// them, but it counts against the limit.
 pub(crate) struct HotTail {
@@ -45,8 +48,25 @@ impl HotTail {
 
     /// An empty block of at least `capacity` bytes, on the memory of a dropped one if possible.
     pub(crate) fn new_block(&mut self, capacity: usize) -> AppendBuf {
-        let spare = self.spares.iter().position(|spare| spare.capacity() == capacity);
-        spare.map_or_else(|| AppendBuf::with_capacity(capacity), |spare| self.spares.swap_remove(spare))
+        let fits = |spare: &AppendBuf| (capacity..2 * capacity).contains(&spare.capacity());
+        let spares = self.spares.iter().enumerate().filter(|(_, spare)| fits(spare));
+        let best = spares.max_by_key(|(_, spare)| spare.is_huge()).map(|(at, _)| at);
+        best.map_or_else(|| AppendBuf::with_capacity(capacity), |at| self.spares.swap_remove(at))
+    }
+
+    /// Whether blocks of `capacity` bytes should be got ahead, of huge pages: the tail, with `current` bytes of the block being
+    /// filled, may grow by them, or the next block that it drops is of ordinary ones.
+    pub(crate) fn wants_huge_memory(&self, current: usize, capacity: usize) -> bool {
+        let grows = self.memory() + current + capacity <= self.limit;
+        let frees_huge = self.blocks.front().is_some_and(|oldest| oldest.bytes.is_huge());
+        let ready = self.spares.iter().filter(|spare| spare.is_huge()).count();
+        ready < AHEAD && (grows || !frees_huge)
+    }
+
+    /// Takes an empty block for later, in place of ordinary ones.
+    pub(crate) fn add_memory(&mut self, block: AppendBuf) {
+        self.spares.retain(AppendBuf::is_huge);
+        self.spares.push(block);
     }
 
     /// Forgets everything from `position` on.
@@ -113,6 +133,43 @@ mod tests {
         assert_eq!((tail.blocks.len(), tail.memory()), (2, 3 * 4096));
         assert!(tail.new_block(4096).is_empty());
         assert_eq!(tail.memory(), 2 * 4096);
+    }
+
+    #[test]
+    fn huge_blocks_are_got_ahead_until_the_tail_is_full_of_them() {
+        const BLOCK: usize = 1 << 20;
+        let mut tail = HotTail::new(4 * BLOCK);
+        let push = |tail: &mut HotTail, n: u64, mut block: AppendBuf| {
+            block.extend(&[7; 100]);
+            block.publish();
+            tail.push(100 * n, block.slice(0, 100));
+            drop(block);
+            tail.evict(BLOCK, u64::MAX);
+        };
+        for n in 0..4 {
+            push(&mut tail, n, AppendBuf::with_capacity(BLOCK));
+        }
+        let mut got = 0;
+        for n in 4..20 {
+            while tail.wants_huge_memory(BLOCK, BLOCK) {
+                tail.add_memory(AppendBuf::recycle(IoSlice::zeroes(BLOCK)).unwrap());
+                got += 1;
+            }
+            let block = tail.new_block(BLOCK);
+            push(&mut tail, n, block);
+        }
+        assert!(tail.blocks.iter().all(|block| block.bytes.is_huge()), "those of before are gone");
+        assert!(got <= 4 + AHEAD, "{got}: what was got is used again");
+        assert!(tail.memory() <= (4 + MAX_SPARES) * BLOCK);
+    }
+
+    #[test]
+    fn a_larger_spare_serves_and_one_of_twice_the_size_does_not() {
+        let mut tail = tail();
+        tail.add_memory(AppendBuf::with_capacity(2 * 4096));
+        assert_eq!(tail.new_block(4096).capacity(), 4096);
+        assert_eq!(tail.new_block(4097).capacity(), 2 * 4096);
+        assert_eq!(tail.memory(), 3 * 4096);
     }
 
     #[test]

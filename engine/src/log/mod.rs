@@ -126,6 +126,8 @@ struct Inner<E: Env> {
     cold: ColdCache,
     counters: Cell<LogCounters>,
     flushing: Cell<bool>,
+    /// Memory for the next blocks is on its way.
+    getting_memory: Cell<bool>,
     closing: Cell<bool>,
     /// Staged messages are being dropped: nothing is staged meanwhile.
     rolling_back: Cell<bool>,

@@ -145,6 +145,7 @@ fn assemble<E: Env>(
         cold: ColdCache::new(cold_memory),
         counters: Cell::new(LogCounters::default()),
         flushing: Cell::new(false),
+        getting_memory: Cell::new(false),
         closing: Cell::new(false),
         rolling_back: Cell::new(false),
         changed: Signal::default(),

@@ -306,6 +306,17 @@ impl Staging {
         self.hot.memory() + self.block.buf.capacity()
     }
 
+    /// Bytes of the blocks of huge pages that should be got ahead of a fast log, if any.
+    pub(crate) fn wants_huge_memory(&self) -> Option<usize> {
+        let block = self.sizes.block;
+        self.hot.wants_huge_memory(self.block.buf.capacity(), block).then_some(block)
+    }
+
+    /// Takes an empty block for later.
+    pub(crate) fn add_memory(&mut self, block: AppendBuf) {
+        self.hot.add_memory(block);
+    }
+
     /// Closes the open frame: its header is written and its bytes are published.
     fn seal(&mut self) {
         let Some(frame) = self.open.take() else { return };

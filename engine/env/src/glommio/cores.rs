@@ -12,7 +12,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use super::ring::Ring;
 use super::watch::{CoreTasks, CoreWatch, Watchdog, Watched};
-use super::{GlommioEnv, spawn_scheduled};
+use super::{GlommioEnv, pool, spawn_scheduled};
 use crate::{Fatal, fatal};
 
 /// After how long glommio asks a task that does not yield to leave the core. Below 100 ms it is likely to fire
@@ -113,10 +113,12 @@ where
     }
     super::started();
     let cpus = usable_cpus();
+    let pinned = if options.pin && cores <= cpus.len() { cores } else { 0 };
+    pool::keep_off(&cpus, &cpus[..pinned]);
     let watches: Vec<Arc<CoreWatch>> = (0..cores).map(|_| Arc::default()).collect();
     let mut handles = Vec::with_capacity(cores);
     for (core, watch) in watches.iter().enumerate() {
-        let cpu = if options.pin && cores <= cpus.len() { Some(cpus[core]) } else { None };
+        let cpu = (core < pinned).then(|| cpus[core]);
         handles.push(start(core, cpu, options, Arc::clone(watch), main.clone())?);
     }
     let watchdog = Watchdog::start(watches).map_err(StartError::Watchdog)?;

@@ -124,7 +124,7 @@ impl File for GlommioFile {
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<IoSlice> {
-        let mut buffer = AppendBuf::with_capacity(len);
+        let mut buffer = AppendBuf::huge(len);
         // SAFETY: the kernel fills the first `done` bytes; the others are taken back below, and on an error the buffer
         // is dropped.
         let start = unsafe { buffer.append_unfilled(len) };

@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use glommio::TaskQueueHandle;
 
-use crate::{DirEntry, DiskSpace, Env, Instant, OpenOptions};
+use crate::{AppendBuf, DirEntry, DiskSpace, Env, Instant, OpenOptions};
 use ring::Ring;
 use watch::{CoreTasks, Watched};
 
@@ -95,6 +95,11 @@ impl Env for GlommioEnv {
     async fn disk_space(&self, path: &Path) -> io::Result<DiskSpace> {
         let path = path.to_owned();
         pool::FILES.run(move || disk_space(&path)).await
+    }
+
+    async fn huge_memory(&self, capacity: usize) -> AppendBuf {
+        let touched = pool::MEMORY.run(move || Ok(AppendBuf::huge_and_there(capacity))).await;
+        touched.unwrap_or_else(|_| AppendBuf::with_capacity(capacity))
     }
 
     async fn listen(&self, addr: SocketAddr) -> io::Result<GlommioListener> {

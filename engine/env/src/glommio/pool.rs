@@ -1,4 +1,5 @@
-//! A few threads for what can only block: name resolution, and the file system calls that io_uring does not have.
+//! A few threads for what can only block: name resolution, the file system calls that io_uring does not have, and the first
+//! touch of memory.
 //!
 //! They start with the first job and sleep between jobs. Name resolution has threads of its own, because it may
 //! hang for seconds and must not hold up the disk.
@@ -7,10 +8,27 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
+use rustix::thread::CpuSet;
+
 /// Jobs that may wait for a thread; the next one waits for room.
 const QUEUE_CAPACITY: usize = 256;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// The CPUs of these threads: a thread has those of whoever starts it, and an executor is pinned to its own.
+static CPUS: OnceLock<CpuSet> = OnceLock::new();
+
+/// Has the threads, of whatever pool, run on those of `cpus` that are not `taken` by executors, or on all of them if there
+/// are no others. The first to say it counts.
+pub(crate) fn keep_off(cpus: &[usize], taken: &[usize]) {
+    let has_others = cpus.len() > taken.len();
+    CPUS.get_or_init(|| {
+        let mut set = CpuSet::new();
+        let others = cpus.iter().filter(|cpu| !has_others || !taken.contains(cpu));
+        others.for_each(|cpu| set.set(*cpu));
+        set
+    });
+}
 
 /// A set of threads with one queue.
 pub(crate) struct Pool {
@@ -21,6 +39,8 @@ pub(crate) struct Pool {
 
 /// For file system calls.
 pub(crate) static FILES: Pool = Pool { name: "ringmq-files", threads: 1, queue: OnceLock::new() };
+/// For memory that has to be touched first.
+pub(crate) static MEMORY: Pool = Pool { name: "ringmq-memory", threads: 1, queue: OnceLock::new() };
 /// For name resolution.
 pub(crate) static NAMES: Pool = Pool { name: "ringmq-names", threads: 2, queue: OnceLock::new() };
 
@@ -50,6 +70,10 @@ impl Pool {
         for _ in 0..self.threads {
             let receiver = receiver.clone();
             std::thread::Builder::new().name(self.name.into()).spawn(move || {
+                if let Some(cpus) = CPUS.get() {
+                    // Refused where a CPU has gone since: it runs where its executor does, as well as that goes.
+                    let _ = rustix::thread::sched_setaffinity(None, cpus);
+                }
                 while let Ok(job) = receiver.recv() {
                     job();
                 }

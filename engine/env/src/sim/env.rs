@@ -13,7 +13,7 @@ use super::inode::{SECTOR, parts};
 use super::net::{Net, SimListener, SimStream};
 use super::world::World;
 use super::{DiskFault, DiskOp, DiskOpKind, Node};
-use crate::{DirEntry, DiskSpace, Env, File, Instant, IoSlice, OpenOptions};
+use crate::{AppendBuf, DirEntry, DiskSpace, Env, File, Instant, IoSlice, OpenOptions};
 
 /// How long an operation of the disk takes, in nanoseconds.
 const DISK_LATENCY: (u64, u64) = (30_000, 250_000);
@@ -26,6 +26,8 @@ const STUCK: (u64, u64) = (10_000 * MS, 120_000 * MS);
 const PIECE_GAP: (u64, u64) = (MS / 20, 50 * MS);
 /// How long the disk is full.
 const FULL: (u64, u64) = (MS / 1000, 3_000 * MS);
+/// How long memory takes that has to be touched first.
+const MEMORY: (u64, u64) = (MS / 100, 3 * MS);
 /// How long a process stands still.
 const PAUSE: (u64, u64) = (MS, 20_000 * MS);
 /// How far a wall clock jumps, in ms.
@@ -231,6 +233,11 @@ impl Env for SimEnv {
     async fn disk_space(&self, path: &Path) -> io::Result<DiskSpace> {
         let space = |disk: &mut Disk| Ok(DiskSpace { total: disk.total(), available: disk.available() });
         self.disk_at(DiskOpKind::Look, path, space).await
+    }
+
+    async fn huge_memory(&self, capacity: usize) -> AppendBuf {
+        self.sleep(self.world.between(MEMORY.0, MEMORY.1)).await;
+        AppendBuf::huge(capacity)
     }
 
     async fn listen(&self, addr: SocketAddr) -> io::Result<SimListener> {
