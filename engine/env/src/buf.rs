@@ -9,7 +9,9 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::memory::Memory;
+use crate::memory::{BLOCK, Memory};
+#[cfg(doc)]
+use crate::memory::HUGE_PAGE;
 
 /// Bytes that a processor fetches at a time.
 #[cfg(target_arch = "x86_64")]
@@ -35,16 +37,21 @@ impl AppendBuf {
         AppendBuf::on(Memory::new(capacity))
     }
 
-    /// An empty buffer for at least `capacity` bytes: from 1 MiB on of huge pages, and rounded up to these above that.
-    pub(crate) fn huge(capacity: usize) -> AppendBuf {
+    /// As [`AppendBuf::with_capacity`], of huge pages if `capacity` is 1 MiB, or [`HUGE_PAGE`]s.
+    pub fn huge(capacity: usize) -> AppendBuf {
         AppendBuf::on(Memory::huge(capacity))
     }
 
     /// As [`AppendBuf::huge`], with all of the memory there already.
     pub(crate) fn huge_and_there(capacity: usize) -> AppendBuf {
-        let memory = Memory::huge(capacity);
+        let mut memory = Memory::huge(capacity);
         memory.touch();
         AppendBuf::on(memory)
+    }
+
+    /// A buffer of `capacity` bytes of huge pages that this thread has had before, if there is one.
+    pub(crate) fn huge_again(capacity: usize) -> Option<AppendBuf> {
+        (capacity == BLOCK).then(Memory::free_block).flatten().map(AppendBuf::on)
     }
 
     fn on(memory: Memory) -> AppendBuf {

@@ -23,6 +23,7 @@ pub mod sim;
 
 pub use buf::{AppendBuf, Filler, IoSlice, prefetch};
 pub use fatal::{Fatal, fatal};
+pub use memory::HUGE_PAGE;
 
 use std::future::Future;
 use std::io;
@@ -223,8 +224,8 @@ pub trait Env: Clone + 'static {
 
     // --- memory ---
 
-    /// An empty buffer for at least `capacity` bytes, from 1 MiB on of huge pages, whose memory is there already: to touch a
-    /// huge page for the first time takes as long as a group commit does, or several of them.
+    /// As [`AppendBuf::huge`], with memory that is there already, unless no thread can be had for that: to touch a huge page
+    /// for the first time takes as long as a group commit does, or several of them.
     fn huge_memory(&self, capacity: usize) -> impl Future<Output = AppendBuf>;
 
     // --- time, tasks, randomness ---

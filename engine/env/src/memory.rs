@@ -9,20 +9,19 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
-use std::cmp::Ordering;
 use std::ptr::NonNull;
 
 /// Alignment of the memory in bytes: a page, which satisfies every device's direct I/O.
 pub(crate) const PAGE: usize = 4096;
 
 /// Bytes of a huge page.
-const HUGE_PAGE: usize = 2 << 20;
+pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Bytes of a block, the least memory of huge pages: half of one.
 pub(crate) const BLOCK: usize = 1 << 20;
 
-/// Blocks that each thread keeps for the next ones: their pages are there already.
-const MAX_FREE: usize = 8;
+/// Blocks that each thread keeps for the next ones, in no budget: their pages are there already.
+const MAX_FREE: usize = 4;
 
 thread_local! {
     static FREE: RefCell<FreeBlocks> = const { RefCell::new(FreeBlocks(Vec::new())) };
@@ -41,6 +40,8 @@ impl Drop for FreeBlocks {
 pub(crate) struct Memory {
     start: NonNull<u8>,
     len: usize,
+    /// A mapping, and not the heap's.
+    is_mapped: bool,
     /// Asked for as [`Memory::huge`].
     is_huge: bool,
 }
@@ -51,32 +52,37 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Memory of at least `len` bytes, in whole pages.
+    /// Memory of at least `len` bytes, in whole pages: the heap's; or if it is a [`BLOCK`], of which a log has hundreds and
+    /// gives them all up for huge ones, a mapping, which goes back to the system.
     pub(crate) fn new(len: usize) -> Memory {
         let len = len.max(1).next_multiple_of(PAGE);
-        Memory { start: allocate(len), len, is_huge: false }
+        let mapped = (len == BLOCK).then(|| map(len)).flatten();
+        Memory { start: mapped.unwrap_or_else(|| allocate(len)), len, is_mapped: mapped.is_some(), is_huge: false }
     }
 
-    /// Memory of at least `len` bytes of huge pages, as far as the kernel has any: a [`BLOCK`], or whole huge pages. What is
-    /// less than a block is the heap's all the same.
+    /// Memory of at least `len` bytes, in whole pages: of huge ones, as far as the kernel has any, if it is a [`BLOCK`] or
+    /// whole huge pages; else the heap's all the same.
     pub(crate) fn huge(len: usize) -> Memory {
-        let len = match len.max(1).next_multiple_of(PAGE) {
-            len if len > BLOCK => len.next_multiple_of(HUGE_PAGE),
-            len => len,
+        let len = len.max(1).next_multiple_of(PAGE);
+        let mapped = match len {
+            BLOCK => take_block(),
+            len if len.is_multiple_of(HUGE_PAGE) => map_huge(len),
+            _ => None,
         };
-        let start = match len.cmp(&BLOCK) {
-            Ordering::Less => allocate(len),
-            Ordering::Equal => take_block(),
-            Ordering::Greater => map_huge(len),
-        };
-        Memory { start, len, is_huge: true }
+        let start = mapped.unwrap_or_else(|| allocate(len));
+        Memory { start, len, is_mapped: mapped.is_some(), is_huge: true }
+    }
+
+    /// A [`BLOCK`] that this thread has had before, if there is one.
+    pub(crate) fn free_block() -> Option<Memory> {
+        let start = pop_free()?;
+        Some(Memory { start, len: BLOCK, is_mapped: true, is_huge: true })
     }
 
     /// Has the kernel give all of it now.
-    pub(crate) fn touch(&self) {
+    pub(crate) fn touch(&mut self) {
         for at in (0..self.len).step_by(PAGE) {
-            // SAFETY: within the memory, of which the content does not matter yet: `self` was not handed to anybody. Volatile,
-            // since nobody reads it.
+            // SAFETY: within the memory, which nobody else has. Volatile, since nobody reads it.
             unsafe { self.start.add(at).write_volatile(0) };
         }
     }
@@ -96,11 +102,11 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        match (self.is_huge, self.len) {
-            (true, BLOCK) => give_block(self.start),
-            (true, len) if len > BLOCK => unmap(self.start, len),
+        match (self.is_mapped, self.is_huge, self.len) {
             // SAFETY: allocated by `allocate` with this very layout.
-            (_, len) => unsafe { dealloc(self.start.as_ptr(), layout(len)) },
+            (false, _, len) => unsafe { dealloc(self.start.as_ptr(), layout(len)) },
+            (true, true, BLOCK) => give_block(self.start),
+            (true, _, len) => unmap(self.start, len),
         }
     }
 }
@@ -115,14 +121,17 @@ fn allocate(len: usize) -> NonNull<u8> {
     NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout(len)))
 }
 
-/// A block: a free one, or half of a new huge page, whose other half is then free.
-fn take_block() -> NonNull<u8> {
-    let free = FREE.try_with(|free| free.borrow_mut().0.pop()).ok().flatten();
-    free.unwrap_or_else(|| {
-        let block = map_huge(HUGE_PAGE);
+fn pop_free() -> Option<NonNull<u8>> {
+    FREE.try_with(|free| free.borrow_mut().0.pop()).ok().flatten()
+}
+
+/// A free block, or half of a new huge page, whose other half is then free.
+fn take_block() -> Option<NonNull<u8>> {
+    pop_free().or_else(|| {
+        let block = map_huge(HUGE_PAGE)?;
         // SAFETY: within the mapping, which is twice as long.
         give_block(unsafe { block.add(BLOCK) });
-        block
+        Some(block)
     })
 }
 
@@ -139,19 +148,12 @@ fn give_block(block: NonNull<u8>) {
     }
 }
 
-/// Maps `len` bytes, a multiple of a huge page's, of huge pages: as far as the kernel has any, and the machine's settings
-/// allow it; else of ordinary ones. They take no memory until they are touched.
-fn map_huge(len: usize) -> NonNull<u8> {
+/// Maps `len` bytes, a multiple of a huge page's, of huge pages, as far as the kernel has any and the machine's settings
+/// allow it; else of ordinary ones. They take no memory until they are touched. `None` if there is no room for a mapping.
+fn map_huge(len: usize) -> Option<NonNull<u8>> {
     // One more, of which the parts before and behind the aligned ones go back.
     let mapped = len + HUGE_PAGE;
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping, which nobody else knows.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, flags, -1, 0) };
-    let Some(start) =
-        NonNull::new(start.cast::<u8>()).filter(|start| start.as_ptr().cast() != libc::MAP_FAILED)
-    else {
-        handle_alloc_error(layout(len))
-    };
+    let start = map(mapped)?;
     let before = start.align_offset(HUGE_PAGE);
     // SAFETY: all of it within the mapping, of which nothing is used yet. Advice that is refused changes nothing.
     unsafe {
@@ -159,16 +161,26 @@ fn map_huge(len: usize) -> NonNull<u8> {
         unmap(start, before);
         unmap(aligned.add(len), mapped - before - len);
         libc::madvise(aligned.as_ptr().cast(), len, libc::MADV_HUGEPAGE);
-        aligned
+        Some(aligned)
     }
 }
 
-/// Gives a mapping back, or a part of one.
+fn map(len: usize) -> Option<NonNull<u8>> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, which nobody else knows.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+    NonNull::new(start).filter(|start| start.as_ptr() != libc::MAP_FAILED).map(NonNull::cast)
+}
+
+/// Gives a mapping back, or a part of one. (What is half of a huge page the kernel takes once it needs memory, or the other
+/// half goes, too.)
 fn unmap(start: NonNull<u8>, len: usize) {
-    if len > 0 {
-        // SAFETY: whole pages of a mapping of `map_huge`, of which the caller was the owner.
-        let unmapped = unsafe { libc::munmap(start.as_ptr().cast(), len) };
-        debug_assert_eq!(unmapped, 0);
+    // SAFETY: whole pages of a mapping of `map`, of which the caller was the owner.
+    unsafe {
+        if len > 0 && libc::munmap(start.as_ptr().cast(), len) != 0 {
+            // A process may have so many mappings only, and this would part one: its memory goes all the same.
+            libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED);
+        }
     }
 }
 
@@ -189,20 +201,23 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_whole_pages_and_above_a_block_whole_huge_ones() {
-        for (asked, len, huge) in [
-            (0, PAGE, PAGE),
-            (PAGE + 1, 2 * PAGE, 2 * PAGE),
-            (BLOCK - PAGE, BLOCK - PAGE, BLOCK - PAGE),
-            (BLOCK - 1, BLOCK, BLOCK),
-            (BLOCK, BLOCK, BLOCK),
-            (BLOCK + 1, BLOCK + PAGE, HUGE_PAGE),
-            (HUGE_PAGE + 1, HUGE_PAGE + PAGE, 2 * HUGE_PAGE),
+    fn sizes_are_whole_pages_and_blocks_and_whole_huge_pages_are_mapped() {
+        for (asked, len, is_mapped) in [
+            (0, PAGE, false),
+            (PAGE + 1, 2 * PAGE, false),
+            (BLOCK - PAGE, BLOCK - PAGE, false),
+            (BLOCK - 1, BLOCK, true),
+            (BLOCK, BLOCK, true),
+            (BLOCK + 1, BLOCK + PAGE, false),
+            (HUGE_PAGE, HUGE_PAGE, true),
+            (HUGE_PAGE + 1, HUGE_PAGE + PAGE, false),
+            (3 * HUGE_PAGE - 1, 3 * HUGE_PAGE, true),
         ] {
             let (ordinary, large) = (Memory::new(asked), Memory::huge(asked));
-            assert_eq!((ordinary.len(), large.len()), (len, huge), "{asked}");
+            assert_eq!((ordinary.len(), large.len()), (len, len), "{asked}");
+            assert_eq!((ordinary.is_mapped, large.is_mapped), (len == BLOCK, is_mapped), "{asked}");
             assert!(!ordinary.is_huge() && large.is_huge());
-            for memory in [ordinary, large] {
+            for mut memory in [ordinary, large] {
                 assert_eq!(memory.start().align_offset(PAGE), 0);
                 memory.touch();
                 fill(&memory, 7);
@@ -221,7 +236,7 @@ mod tests {
             let starts: Vec<_> = blocks.iter().map(Memory::start).collect();
             drop(blocks);
             assert_eq!(FREE.with(|free| free.borrow().0.len()), MAX_FREE, "no more are kept");
-            let block = Memory::huge(BLOCK);
+            let block = Memory::free_block().unwrap();
             assert!(starts.contains(&block.start()), "one of these again");
             std::thread::spawn(|| drop(block)).join().unwrap();
             assert_eq!(

@@ -55,6 +55,12 @@ impl Pace {
         pace
     }
 
+    /// Of a log that has been fast so far.
+    #[cfg(test)]
+    pub(super) fn fast(self) -> Pace {
+        Pace { is_fast: true, ..self }
+    }
+
     /// How far `next` should be filled: it is whole when the log has gone through three quarters of what was left of
     /// `present`.
     fn due(&self, present: &SegmentRange, end: u64, next: &SegmentRange) -> u64 {
@@ -94,7 +100,7 @@ impl<E: Env> Log<E> {
         self.0.getting_memory.set(true);
         let log = self.clone();
         self.0.env.spawn(async move {
-            while let Some(len) = wanted(&log) {
+            while let Some(len) = wanted(&log).filter(|_| !log.0.closing.get()) {
                 let block = log.0.env.huge_memory(len).await;
                 log.0.staging.borrow_mut().add_memory(block);
             }

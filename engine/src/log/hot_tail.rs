@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use ringmq_env::{AppendBuf, IoSlice};
+use ringmq_env::{AppendBuf, HUGE_PAGE, IoSlice};
 
+use super::staging::BLOCK_LEN;
 use super::stretch::Stretch;
 
 /// Memory of dropped blocks that is kept for new ones.
@@ -18,55 +19,86 @@ pub(crate) struct HotTail {
     blocks: VecDeque<Stretch>,
     spares: Vec<AppendBuf>,
     memory: usize,
+    /// Blocks whose memory is not of huge pages.
+    ordinary: usize,
     limit: usize,
+    /// What is in the log, as last told.
+    written: u64,
 }
 
 impl HotTail {
     /// Keeps up to `limit` bytes of memory.
     pub(crate) fn new(limit: usize) -> HotTail {
-        HotTail { blocks: VecDeque::new(), spares: Vec::new(), memory: 0, limit }
+        HotTail { blocks: VecDeque::new(), spares: Vec::new(), memory: 0, ordinary: 0, limit, written: 0 }
     }
 
     /// Takes a finished block; `bytes` starts at log position `start`.
     pub(crate) fn push(&mut self, start: u64, bytes: IoSlice) {
         assert!(self.blocks.back().is_none_or(|last| last.start <= start), "blocks come in log order");
         self.memory += bytes.memory_len();
+        self.ordinary += usize::from(!bytes.is_huge());
         self.blocks.push_back(Stretch { start, bytes });
     }
 
     /// Drops the oldest blocks while they and `current` bytes of the block being filled are over the limit.
     /// What is not in the log yet, which is all from `written` on, stays.
     pub(crate) fn evict(&mut self, current: usize, written: u64) {
-        while self.memory + current > self.limit && self.blocks.front().is_some_and(|b| b.end() <= written) {
-            if let Some(block) = self.blocks.pop_front() {
-                self.memory -= block.bytes.memory_len();
-                let free = self.spares.len() < MAX_SPARES;
-                self.spares.extend(free.then(|| AppendBuf::recycle(block.bytes)).flatten());
+        self.written = written;
+        while self.memory + current > self.limit {
+            let Some(bytes) = self.drop_oldest() else { return };
+            if let Some(spare) = AppendBuf::recycle(bytes) {
+                self.add_memory(spare);
             }
         }
     }
 
-    /// An empty block of at least `capacity` bytes, on the memory of a dropped one if possible.
+    /// Drops the oldest block, if it is in the log.
+    fn drop_oldest(&mut self) -> Option<IoSlice> {
+        let oldest = self.blocks.pop_front_if(|oldest| oldest.end() <= self.written)?;
+        self.forget(&oldest.bytes);
+        Some(oldest.bytes)
+    }
+
+    fn forget(&mut self, bytes: &IoSlice) {
+        self.memory -= bytes.memory_len();
+        self.ordinary -= usize::from(!bytes.is_huge());
+    }
+
+    /// An empty block of at least `capacity` bytes, on the memory of a dropped one if possible: one goes for each that comes
+    /// once the limit is reached.
     pub(crate) fn new_block(&mut self, capacity: usize) -> AppendBuf {
+        // Each is a write of its own then, and a long one.
+        let is_large = capacity > BLOCK_LEN;
+        let capacity = if is_large { capacity.next_multiple_of(HUGE_PAGE) } else { capacity };
         let fits = |spare: &AppendBuf| (capacity..2 * capacity).contains(&spare.capacity());
         let spares = self.spares.iter().enumerate().filter(|(_, spare)| fits(spare));
-        let best = spares.max_by_key(|(_, spare)| spare.is_huge()).map(|(at, _)| at);
-        best.map_or_else(|| AppendBuf::with_capacity(capacity), |at| self.spares.swap_remove(at))
+        if let Some((best, _)) = spares.max_by_key(|(_, spare)| spare.is_huge()) {
+            return self.spares.swap_remove(best);
+        }
+        let is_full = self.memory + capacity > self.limit;
+        let dropped = is_full.then(|| self.drop_oldest()).flatten().and_then(AppendBuf::recycle);
+        dropped.filter(fits).unwrap_or_else(|| match is_large {
+            true => AppendBuf::huge(capacity),
+            false => AppendBuf::with_capacity(capacity),
+        })
     }
 
-    /// Whether blocks of `capacity` bytes should be got ahead, of huge pages: the tail, with `current` bytes of the block being
-    /// filled, may grow by them, or the next block that it drops is of ordinary ones.
+    /// Whether a block of `capacity` bytes should be got ahead, of huge pages: the tail, with `current` bytes of the block being
+    /// filled, may grow by it, or has an ordinary one to give for it.
     pub(crate) fn wants_huge_memory(&self, current: usize, capacity: usize) -> bool {
         let grows = self.memory() + current + capacity <= self.limit;
-        let frees_huge = self.blocks.front().is_some_and(|oldest| oldest.bytes.is_huge());
         let ready = self.spares.iter().filter(|spare| spare.is_huge()).count();
-        ready < AHEAD && (grows || !frees_huge)
+        ready < self.spares.len() || ready < AHEAD && (grows || self.ordinary > 0)
     }
 
-    /// Takes an empty block for later, in place of ordinary ones.
+    /// Takes an empty block for later, if there are not enough: one of huge pages in place of an ordinary one.
     pub(crate) fn add_memory(&mut self, block: AppendBuf) {
-        self.spares.retain(AppendBuf::is_huge);
-        self.spares.push(block);
+        let ordinary = self.spares.iter().position(|spare| block.is_huge() && !spare.is_huge());
+        match ordinary {
+            Some(at) => self.spares[at] = block,
+            None if self.spares.len() < MAX_SPARES => self.spares.push(block),
+            None => {}
+        }
     }
 
     /// Forgets everything from `position` on.
@@ -81,7 +113,7 @@ impl HotTail {
                 self.blocks.push_back(block);
                 return;
             }
-            self.memory -= block.bytes.memory_len();
+            self.forget(&block.bytes);
         }
     }
 
@@ -135,32 +167,52 @@ mod tests {
         assert_eq!(tail.memory(), 2 * 4096);
     }
 
-    #[test]
-    fn huge_blocks_are_got_ahead_until_the_tail_is_full_of_them() {
-        const BLOCK: usize = 1 << 20;
-        let mut tail = HotTail::new(4 * BLOCK);
-        let push = |tail: &mut HotTail, n: u64, mut block: AppendBuf| {
+    /// Fills `count` blocks and commits them; how many were of huge pages, and how many of these had to be got.
+    fn fill(tail: &mut HotTail, count: u64, gets: bool) -> (usize, usize) {
+        let (mut huge, mut got) = (0, 0);
+        let start = tail.blocks.back().map_or(0, Stretch::end);
+        for n in 0..count {
+            let mut block = tail.new_block(BLOCK_LEN);
+            huge += usize::from(block.is_huge());
             block.extend(&[7; 100]);
             block.publish();
-            tail.push(100 * n, block.slice(0, 100));
+            tail.push(start + 100 * n, block.slice(0, 100));
+        }
+        tail.evict(BLOCK_LEN, start + 100 * count);
+        while gets && tail.wants_huge_memory(BLOCK_LEN, BLOCK_LEN) {
+            tail.add_memory(AppendBuf::huge(BLOCK_LEN));
+            got += 1;
+        }
+        (huge, got)
+    }
+
+    #[test]
+    fn the_blocks_of_a_fast_log_become_huge_ones_and_these_are_used_again() {
+        const BLOCKS: usize = 40;
+        for count in [1, 2, 3, 4, 7, 10, 20] {
+            let mut tail = HotTail::new(BLOCKS * BLOCK_LEN);
+            (0..100).for_each(|_| assert_eq!(fill(&mut tail, count, false), (0, 0)));
+            let got: usize = (0..300).map(|_| fill(&mut tail, count, true).1).sum();
+            assert!(got <= BLOCKS + AHEAD + MAX_SPARES, "{got} with {count} for a commit");
+            assert_eq!(fill(&mut tail, count, true), (count as usize, 0), "{count} for a commit");
+            assert!(tail.memory() <= (BLOCKS + MAX_SPARES) * BLOCK_LEN);
+            assert_eq!(fill(&mut tail, count, false), (count as usize, 0), "they stay when it is slow again");
+        }
+    }
+
+    #[test]
+    fn large_blocks_are_huge_and_used_again() {
+        let mut tail = HotTail::new(4 * HUGE_PAGE);
+        for start in 0..10 {
+            let mut block = tail.new_block(BLOCK_LEN + 1);
+            assert!(block.is_huge() && block.capacity() == HUGE_PAGE);
+            block.extend(b"1");
+            block.publish();
+            tail.push(start, block.slice(0, 1));
             drop(block);
-            tail.evict(BLOCK, u64::MAX);
-        };
-        for n in 0..4 {
-            push(&mut tail, n, AppendBuf::with_capacity(BLOCK));
+            tail.evict(HUGE_PAGE, start + 1);
+            assert!(tail.memory() <= 5 * HUGE_PAGE, "{}", tail.memory());
         }
-        let mut got = 0;
-        for n in 4..20 {
-            while tail.wants_huge_memory(BLOCK, BLOCK) {
-                tail.add_memory(AppendBuf::recycle(IoSlice::zeroes(BLOCK)).unwrap());
-                got += 1;
-            }
-            let block = tail.new_block(BLOCK);
-            push(&mut tail, n, block);
-        }
-        assert!(tail.blocks.iter().all(|block| block.bytes.is_huge()), "those of before are gone");
-        assert!(got <= 4 + AHEAD, "{got}: what was got is used again");
-        assert!(tail.memory() <= (4 + MAX_SPARES) * BLOCK);
     }
 
     #[test]

@@ -20,6 +20,8 @@ const MAX_TRANSFER: usize = 1 << 30;
 const SAFE_ALIGNMENT: usize = 4096;
 /// The least alignment that [`File::alignment`] promises.
 const MIN_ALIGNMENT: usize = 512;
+/// Reads of so much come in great numbers, into memory of huge pages.
+const READ_BLOCK: usize = crate::memory::BLOCK;
 /// Permissions of the files that are created: the owner's, and the group may read.
 const CREATE_MODE: libc::mode_t = 0o640;
 
@@ -124,7 +126,10 @@ impl File for GlommioFile {
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<IoSlice> {
-        let mut buffer = AppendBuf::huge(len);
+        let mut buffer = match len {
+            READ_BLOCK => huge_memory(len).await,
+            _ => AppendBuf::with_capacity(len),
+        };
         // SAFETY: the kernel fills the first `done` bytes; the others are taken back below, and on an error the buffer
         // is dropped.
         let start = unsafe { buffer.append_unfilled(len) };
@@ -173,6 +178,15 @@ impl File for GlommioFile {
         // From the inode in memory: it does not block.
         Ok(u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0))
     }
+}
+
+/// See [`crate::Env::huge_memory`].
+pub(super) async fn huge_memory(capacity: usize) -> AppendBuf {
+    if let Some(again) = AppendBuf::huge_again(capacity) {
+        return again;
+    }
+    let touched = pool::MEMORY.run(move || Ok(AppendBuf::huge_and_there(capacity))).await;
+    touched.unwrap_or_else(|_| AppendBuf::huge(capacity))
 }
 
 fn is_transient(error: &io::Error) -> bool {

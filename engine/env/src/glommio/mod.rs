@@ -98,8 +98,7 @@ impl Env for GlommioEnv {
     }
 
     async fn huge_memory(&self, capacity: usize) -> AppendBuf {
-        let touched = pool::MEMORY.run(move || Ok(AppendBuf::huge_and_there(capacity))).await;
-        touched.unwrap_or_else(|_| AppendBuf::with_capacity(capacity))
+        file::huge_memory(capacity).await
     }
 
     async fn listen(&self, addr: SocketAddr) -> io::Result<GlommioListener> {

@@ -5,7 +5,7 @@ const KEPT: i32 = 8 << 20;
 /// Allocations from this size on are mapped by themselves, and given back at once.
 const MAPPED_FROM: i32 = 4 << 20;
 
-/// Lets the heap of each core keep up to 8 MiB of what was freed. Blocks of up to 1 MiB that are read from disk come and go
+/// Lets the heap of each core keep up to 8 MiB of what was freed. Blocks of less than 1 MiB that are read from disk come and go
 /// all the time; as glibc is set otherwise each of them is fresh pages, which took a quarter to a third of the CPU of a cold
 /// read. To be called before the cores start. Does nothing with another C library.
 pub fn keep_freed_memory() {

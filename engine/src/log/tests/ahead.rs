@@ -95,3 +95,24 @@ fn what_was_begun_goes_with_the_log() {
         assert_eq!(log.0.segments.filled(&next), 0);
     });
 }
+
+#[test]
+fn a_fast_log_has_memory_for_its_next_blocks_and_a_slow_one_has_not() {
+    on_disk(|env, dir| async move {
+        let (log, _) = open(&env, options(&dir, true), LogPosition(0)).await;
+        write(&log, 0..1).await;
+        assert!(log.0.staging.borrow().wants_huge_memory().is_some() && !log.0.getting_memory.get());
+        let before = log.tail_memory();
+        log.0.pace.set(log.0.pace.get().fast());
+        write(&log, 1..2).await;
+        assert!(log.0.getting_memory.get());
+        while log.0.getting_memory.get() {
+            env.sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(log.0.staging.borrow().wants_huge_memory(), None);
+        assert!(log.tail_memory() > before);
+        // Nobody holds the log any longer than that.
+        assert_eq!(Rc::strong_count(&log.0), 1);
+        shut(log).await;
+    });
+}
