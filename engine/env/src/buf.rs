@@ -9,9 +9,9 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::memory::{BLOCK, Memory};
 #[cfg(doc)]
 use crate::memory::HUGE_PAGE;
+use crate::memory::{BLOCK, Memory};
 
 /// Bytes that a processor fetches at a time.
 #[cfg(target_arch = "x86_64")]

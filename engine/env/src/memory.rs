@@ -57,7 +57,12 @@ impl Memory {
     pub(crate) fn new(len: usize) -> Memory {
         let len = len.max(1).next_multiple_of(PAGE);
         let mapped = (len == BLOCK).then(|| map(len)).flatten();
-        Memory { start: mapped.unwrap_or_else(|| allocate(len)), len, is_mapped: mapped.is_some(), is_huge: false }
+        Memory {
+            start: mapped.unwrap_or_else(|| allocate(len)),
+            len,
+            is_mapped: mapped.is_some(),
+            is_huge: false,
+        }
     }
 
     /// Memory of at least `len` bytes, in whole pages: of huge ones, as far as the kernel has any, if it is a [`BLOCK`] or
