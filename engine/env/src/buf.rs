@@ -49,7 +49,7 @@ impl AppendBuf {
         AppendBuf::on(memory)
     }
 
-    /// A buffer of `capacity` bytes of huge pages that this thread has had before, if there is one.
+    /// A buffer of `capacity` bytes of huge pages that this thread has free, if there is one.
     pub(crate) fn huge_again(capacity: usize) -> Option<AppendBuf> {
         (capacity == BLOCK).then(Memory::free_block).flatten().map(AppendBuf::on)
     }
@@ -230,7 +230,7 @@ impl IoSlice {
 
     /// `len` zeroes.
     pub fn zeroes(len: usize) -> IoSlice {
-        let mut buf = AppendBuf::huge(len);
+        let mut buf = AppendBuf::with_capacity(len);
         buf.append(len);
         buf.publish();
         buf.slice(0, len)

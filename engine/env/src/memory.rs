@@ -20,7 +20,7 @@ pub const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of a block, the least memory of huge pages: half of one.
 pub(crate) const BLOCK: usize = 1 << 20;
 
-/// Blocks that each thread keeps for the next ones, in no budget: their pages are there already.
+/// Blocks that each thread keeps for the next ones, in no budget.
 const MAX_FREE: usize = 4;
 
 thread_local! {
@@ -78,7 +78,7 @@ impl Memory {
         Memory { start, len, is_mapped: mapped.is_some(), is_huge: true }
     }
 
-    /// A [`BLOCK`] that this thread has had before, if there is one.
+    /// A [`BLOCK`] that this thread has free, if there is one.
     pub(crate) fn free_block() -> Option<Memory> {
         let start = pop_free()?;
         Some(Memory { start, len: BLOCK, is_mapped: true, is_huge: true })

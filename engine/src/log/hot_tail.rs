@@ -46,9 +46,9 @@ impl HotTail {
         self.written = written;
         while self.memory + current > self.limit {
             let Some(bytes) = self.drop_oldest() else { return };
-            if let Some(spare) = AppendBuf::recycle(bytes) {
-                self.add_memory(spare);
-            }
+            // What is larger than most blocks would be kept for nothing.
+            let spare = AppendBuf::recycle(bytes).filter(|spare| spare.capacity() <= BLOCK_LEN);
+            spare.into_iter().for_each(|spare| self.add_memory(spare));
         }
     }
 
@@ -64,12 +64,11 @@ impl HotTail {
         self.ordinary -= usize::from(!bytes.is_huge());
     }
 
-    /// An empty block of at least `capacity` bytes, on the memory of a dropped one if possible: one goes for each that comes
-    /// once the limit is reached.
+    /// An empty block of at least `capacity` bytes, on the memory of a dropped one if possible: without a spare one, the
+    /// oldest goes for it once the limit is reached.
     pub(crate) fn new_block(&mut self, capacity: usize) -> AppendBuf {
-        // Each is a write of its own then, and a long one.
         let is_large = capacity > BLOCK_LEN;
-        let capacity = if is_large { capacity.next_multiple_of(HUGE_PAGE) } else { capacity };
+        let capacity = if is_large { large_block(capacity) } else { capacity };
         let fits = |spare: &AppendBuf| (capacity..2 * capacity).contains(&spare.capacity());
         let spares = self.spares.iter().enumerate().filter(|(_, spare)| fits(spare));
         if let Some((best, _)) = spares.max_by_key(|(_, spare)| spare.is_huge()) {
@@ -127,6 +126,13 @@ impl HotTail {
     pub(crate) fn memory(&self) -> usize {
         self.memory + self.spares.iter().map(AppendBuf::capacity).sum::<usize>()
     }
+}
+
+/// Bytes of a block for at least `needed`, in whole huge pages: what lies there is a write of its own, and a long one. Of
+/// such messages, another fits if more than a third would be left.
+fn large_block(needed: usize) -> usize {
+    let huge = needed.next_multiple_of(HUGE_PAGE);
+    if 3 * needed < 2 * huge { huge + HUGE_PAGE } else { huge }
 }
 
 #[cfg(test)]
@@ -201,18 +207,34 @@ mod tests {
     }
 
     #[test]
-    fn large_blocks_are_huge_and_used_again() {
-        let mut tail = HotTail::new(4 * HUGE_PAGE);
-        for start in 0..10 {
+    fn large_blocks_are_huge_and_leave_nothing_behind() {
+        for (needed, len) in [
+            (BLOCK_LEN + 1, 2 * HUGE_PAGE),
+            (3 * BLOCK_LEN / 2, HUGE_PAGE),
+            (HUGE_PAGE, HUGE_PAGE),
+            (HUGE_PAGE + 1, 3 * HUGE_PAGE),
+            (2 * HUGE_PAGE + 1, 3 * HUGE_PAGE),
+        ] {
+            assert_eq!(large_block(needed), len, "{needed}");
+        }
+        const BLOCKS: usize = 40;
+        let mut tail = HotTail::new(BLOCKS * BLOCK_LEN);
+        (0..100).for_each(|_| assert_eq!(fill(&mut tail, 1, false), (0, 0)));
+        for _ in 0..20 {
+            let start = tail.blocks.back().map_or(0, Stretch::end);
             let mut block = tail.new_block(BLOCK_LEN + 1);
-            assert!(block.is_huge() && block.capacity() == HUGE_PAGE);
+            assert!(block.is_huge() && block.capacity() == 2 * HUGE_PAGE);
             block.extend(b"1");
             block.publish();
             tail.push(start, block.slice(0, 1));
             drop(block);
-            tail.evict(HUGE_PAGE, start + 1);
-            assert!(tail.memory() <= 5 * HUGE_PAGE, "{}", tail.memory());
+            tail.evict(BLOCK_LEN, start + 1);
+            assert!(tail.memory() <= (BLOCKS + MAX_SPARES) * BLOCK_LEN);
         }
+        (0..100).for_each(|_| assert_eq!(fill(&mut tail, 1, false).1, 0));
+        let got: usize = (0..300).map(|_| fill(&mut tail, 3, true).1).sum();
+        assert!(got <= BLOCKS + AHEAD + MAX_SPARES, "{got}");
+        assert_eq!(fill(&mut tail, 3, true), (3, 0));
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl<E: Env> Segments<E> {
         if left == 0 {
             return Ok(());
         }
-        let zeroes = IoSlice::zeroes(left.min(SLICE) as usize);
+        let zeroes = self.zeroes(left.min(SLICE) as usize).await;
         while begun.filled < order.fill_to && !self.making.needed.get() {
             if (order.give_up)() {
                 return Err(io::ErrorKind::Interrupted.into());
@@ -201,6 +201,17 @@ impl<E: Env> Segments<E> {
             begun.filled += len as u64;
         }
         Ok(())
+    }
+
+    /// `len` zeroes; of huge pages if that is all that is written at once.
+    async fn zeroes(&self, len: usize) -> IoSlice {
+        if len < SLICE as usize {
+            return IoSlice::zeroes(len);
+        }
+        let mut zeroes = self.env.huge_memory(len).await;
+        zeroes.append(len);
+        zeroes.publish();
+        zeroes.slice(0, len)
     }
 
     /// Writes the header, and gives the file its name, with one flush for all of it.
