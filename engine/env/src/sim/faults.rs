@@ -11,7 +11,7 @@ pub enum Severity {
     /// The promises hold under it.
     Covered,
     /// It takes or changes bytes that a device had confirmed, of which there is one copy: data that it hit may be
-    /// lost, and is never served wrong. It is listed in [`super::Sim::harm`].
+    /// lost, and is never served wrong. It is listed in [`super::Sim::take_harm`].
     Harm,
 }
 
