@@ -213,9 +213,11 @@ impl<'a> LargeRegistration<'a> {
         deletions: impl FnOnce() -> u64,
     ) -> Option<WholeTable> {
         let body = self.body.compress(rest).await.expect("memory takes all that is written");
-        let registration = || self.identity.register_with(body, true);
-        (self.deletions == deletions())
-            .then(|| WholeTable { registration: registration(), behind: self.behind })
+        let is_whole = self.deletions == deletions();
+        is_whole.then(|| {
+            let registration = self.identity.register_with(body, true);
+            WholeTable { registration, behind: self.behind }
+        })
     }
 }
 

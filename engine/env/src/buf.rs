@@ -9,9 +9,7 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::sync::Arc;
 
-#[cfg(doc)]
-use crate::memory::HUGE_PAGE;
-use crate::memory::{BLOCK, Memory};
+use crate::memory::{HUGE_BLOCK, Memory};
 
 /// Bytes that a processor fetches at a time.
 #[cfg(target_arch = "x86_64")]
@@ -37,7 +35,7 @@ impl AppendBuf {
         AppendBuf::on(Memory::new(capacity))
     }
 
-    /// As [`AppendBuf::with_capacity`], of huge pages if `capacity` is 1 MiB, or [`HUGE_PAGE`]s.
+    /// As [`AppendBuf::with_capacity`], of huge pages if `capacity` is a [`HUGE_BLOCK`], or [`HUGE_PAGE`](crate::HUGE_PAGE)s.
     pub fn huge(capacity: usize) -> AppendBuf {
         AppendBuf::on(Memory::huge(capacity))
     }
@@ -51,7 +49,7 @@ impl AppendBuf {
 
     /// A buffer of `capacity` bytes of huge pages that this thread has free, if there is one.
     pub(crate) fn huge_again(capacity: usize) -> Option<AppendBuf> {
-        (capacity == BLOCK).then(Memory::free_block).flatten().map(AppendBuf::on)
+        (capacity == HUGE_BLOCK).then(Memory::free_block).flatten().map(AppendBuf::on)
     }
 
     fn on(memory: Memory) -> AppendBuf {

@@ -23,7 +23,7 @@ pub mod sim;
 
 pub use buf::{AppendBuf, Filler, IoSlice, prefetch};
 pub use fatal::{Fatal, fatal};
-pub use memory::HUGE_PAGE;
+pub use memory::{HUGE_BLOCK, HUGE_PAGE};
 
 use std::future::Future;
 use std::io;

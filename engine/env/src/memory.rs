@@ -18,7 +18,7 @@ pub(crate) const PAGE: usize = 4096;
 pub const HUGE_PAGE: usize = 2 << 20;
 
 /// Bytes of a block, the least memory of huge pages: half of one.
-pub(crate) const BLOCK: usize = 1 << 20;
+pub const HUGE_BLOCK: usize = 1 << 20;
 
 /// Blocks that each thread keeps for the next ones, in no budget.
 const MAX_FREE: usize = 4;
@@ -32,7 +32,7 @@ struct FreeBlocks(Vec<NonNull<u8>>);
 
 impl Drop for FreeBlocks {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(|block| unmap(block, BLOCK));
+        self.0.drain(..).for_each(|block| unmap(block, HUGE_BLOCK));
     }
 }
 
@@ -52,36 +52,35 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Memory of at least `len` bytes, in whole pages: the heap's; or if it is a [`BLOCK`], of which a log has hundreds and
+    /// Memory of at least `len` bytes, in whole pages: the heap's; or if it is a [`HUGE_BLOCK`], of which a log has hundreds and
     /// gives them all up for huge ones, a mapping, which goes back to the system.
     pub(crate) fn new(len: usize) -> Memory {
         let len = len.max(1).next_multiple_of(PAGE);
-        let mapped = (len == BLOCK).then(|| map(len)).flatten();
-        Memory {
-            start: mapped.unwrap_or_else(|| allocate(len)),
-            len,
-            is_mapped: mapped.is_some(),
-            is_huge: false,
-        }
+        Memory::on((len == HUGE_BLOCK).then(|| map(len)).flatten(), len, false)
     }
 
-    /// Memory of at least `len` bytes, in whole pages: of huge ones, as far as the kernel has any, if it is a [`BLOCK`] or
+    /// Memory of at least `len` bytes, in whole pages: of huge ones, as far as the kernel has any, if it is a [`HUGE_BLOCK`] or
     /// whole huge pages; else the heap's all the same.
     pub(crate) fn huge(len: usize) -> Memory {
         let len = len.max(1).next_multiple_of(PAGE);
         let mapped = match len {
-            BLOCK => take_block(),
+            HUGE_BLOCK => take_block(),
             len if len.is_multiple_of(HUGE_PAGE) => map_huge(len),
             _ => None,
         };
-        let start = mapped.unwrap_or_else(|| allocate(len));
-        Memory { start, len, is_mapped: mapped.is_some(), is_huge: true }
+        Memory::on(mapped, len, true)
     }
 
-    /// A [`BLOCK`] that this thread has free, if there is one.
+    /// On the mapping, or the heap's if there is none.
+    fn on(mapped: Option<NonNull<u8>>, len: usize, is_huge: bool) -> Memory {
+        let start = mapped.unwrap_or_else(|| allocate(len));
+        Memory { start, len, is_mapped: mapped.is_some(), is_huge }
+    }
+
+    /// A [`HUGE_BLOCK`] that this thread has free, if there is one.
     pub(crate) fn free_block() -> Option<Memory> {
         let start = pop_free()?;
-        Some(Memory { start, len: BLOCK, is_mapped: true, is_huge: true })
+        Some(Memory { start, len: HUGE_BLOCK, is_mapped: true, is_huge: true })
     }
 
     /// Has the kernel give all of it now.
@@ -110,7 +109,7 @@ impl Drop for Memory {
         match (self.is_mapped, self.is_huge, self.len) {
             // SAFETY: allocated by `allocate` with this very layout.
             (false, _, len) => unsafe { dealloc(self.start.as_ptr(), layout(len)) },
-            (true, true, BLOCK) => give_block(self.start),
+            (true, true, HUGE_BLOCK) => give_block(self.start),
             (true, _, len) => unmap(self.start, len),
         }
     }
@@ -135,7 +134,7 @@ fn take_block() -> Option<NonNull<u8>> {
     pop_free().or_else(|| {
         let block = map_huge(HUGE_PAGE)?;
         // SAFETY: within the mapping, which is twice as long.
-        give_block(unsafe { block.add(BLOCK) });
+        give_block(unsafe { block.add(HUGE_BLOCK) });
         Some(block)
     })
 }
@@ -149,7 +148,7 @@ fn give_block(block: NonNull<u8>) {
     });
     // A thread that ends keeps nothing any more.
     if !is_kept.unwrap_or(false) {
-        unmap(block, BLOCK);
+        unmap(block, HUGE_BLOCK);
     }
 }
 
@@ -210,17 +209,17 @@ mod tests {
         for (asked, len, is_mapped) in [
             (0, PAGE, false),
             (PAGE + 1, 2 * PAGE, false),
-            (BLOCK - PAGE, BLOCK - PAGE, false),
-            (BLOCK - 1, BLOCK, true),
-            (BLOCK, BLOCK, true),
-            (BLOCK + 1, BLOCK + PAGE, false),
+            (HUGE_BLOCK - PAGE, HUGE_BLOCK - PAGE, false),
+            (HUGE_BLOCK - 1, HUGE_BLOCK, true),
+            (HUGE_BLOCK, HUGE_BLOCK, true),
+            (HUGE_BLOCK + 1, HUGE_BLOCK + PAGE, false),
             (HUGE_PAGE, HUGE_PAGE, true),
             (HUGE_PAGE + 1, HUGE_PAGE + PAGE, false),
             (3 * HUGE_PAGE - 1, 3 * HUGE_PAGE, true),
         ] {
             let (ordinary, large) = (Memory::new(asked), Memory::huge(asked));
             assert_eq!((ordinary.len(), large.len()), (len, len), "{asked}");
-            assert_eq!((ordinary.is_mapped, large.is_mapped), (len == BLOCK, is_mapped), "{asked}");
+            assert_eq!((ordinary.is_mapped, large.is_mapped), (len == HUGE_BLOCK, is_mapped), "{asked}");
             assert!(!ordinary.is_huge() && large.is_huge());
             for mut memory in [ordinary, large] {
                 assert_eq!(memory.start().align_offset(PAGE), 0);
@@ -235,7 +234,7 @@ mod tests {
     fn blocks_do_not_overlap_and_are_used_again() {
         // A thread of its own has no blocks yet.
         let test = || {
-            let blocks: Vec<Memory> = (0..2 * MAX_FREE).map(|_| Memory::huge(BLOCK)).collect();
+            let blocks: Vec<Memory> = (0..2 * MAX_FREE).map(|_| Memory::huge(HUGE_BLOCK)).collect();
             (0..).zip(&blocks).for_each(|(byte, block)| fill(block, byte));
             (0..).zip(&blocks).for_each(|(byte, block)| assert!(is_all(block, byte), "{byte}"));
             let starts: Vec<_> = blocks.iter().map(Memory::start).collect();

@@ -93,14 +93,17 @@ impl<E: Env> Log<E> {
     /// Has memory of huge pages got ready for the next blocks of a fast log. A slow one has small writes, which gain nothing
     /// by it; its memory grows page by page.
     pub(super) fn get_memory_ahead(&self) {
-        let wanted = |log: &Self| log.0.staging.borrow().wants_huge_memory();
+        let wanted = |log: &Self| {
+            let wanted = log.0.staging.borrow().wants_huge_memory();
+            wanted.filter(|_| !log.0.closing.get())
+        };
         if !self.0.pace.get().is_fast || self.0.getting_memory.get() || wanted(self).is_none() {
             return;
         }
         self.0.getting_memory.set(true);
         let log = self.clone();
         self.0.env.spawn(async move {
-            while let Some(len) = wanted(&log).filter(|_| !log.0.closing.get()) {
+            while let Some(len) = wanted(&log) {
                 let block = log.0.env.huge_memory(len).await;
                 log.0.staging.borrow_mut().add_memory(block);
             }

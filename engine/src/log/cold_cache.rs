@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use ringmq_env::IoSlice;
+use ringmq_env::{HUGE_BLOCK, IoSlice};
 use smallvec::SmallVec;
 
 use super::stretch::Stretch;
@@ -15,7 +15,7 @@ use crate::signal::Signal;
 const FIRST_READ: u64 = 128 << 10;
 
 /// Most bytes of one read ahead.
-const MAX_WINDOW: u64 = 1 << 20;
+const MAX_WINDOW: u64 = HUGE_BLOCK as u64;
 
 /// Reads that are kept ahead of a sequential reader.
 const READS_AHEAD: usize = 3;

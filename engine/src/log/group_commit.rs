@@ -47,7 +47,7 @@ impl<E: Env> Log<E> {
             None => self.0.write_next().await,
             Some(behind) => self.0.acknowledge_next(behind).await,
         };
-        if matches!(step, CommitStep::Committed(_)) && !self.0.closing.get() {
+        if matches!(step, CommitStep::Committed(_)) {
             self.get_memory_ahead();
         }
         step

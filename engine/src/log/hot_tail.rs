@@ -47,8 +47,9 @@ impl HotTail {
         while self.memory + current > self.limit {
             let Some(bytes) = self.drop_oldest() else { return };
             // What is larger than most blocks would be kept for nothing.
-            let spare = AppendBuf::recycle(bytes).filter(|spare| spare.capacity() <= BLOCK_LEN);
-            spare.into_iter().for_each(|spare| self.add_memory(spare));
+            if let Some(spare) = AppendBuf::recycle(bytes).filter(|spare| spare.capacity() <= BLOCK_LEN) {
+                self.add_memory(spare);
+            }
         }
     }
 

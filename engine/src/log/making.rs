@@ -13,13 +13,13 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use ringmq_env::{Env, File, IoSlice, OpenOptions};
+use ringmq_env::{Env, File, HUGE_BLOCK, IoSlice, OpenOptions};
 
 use super::segment::{NEW_FILE, SEGMENT_HEADER_LEN, Segment, SegmentRange, Segments};
 use crate::signal::Signal;
 
 /// Most zeroes that are written at once: other writes get in between.
-const SLICE: u64 = 1 << 20;
+const SLICE: u64 = HUGE_BLOCK as u64;
 
 /// The segment that is being made, and what was.
 pub(super) struct Making<E: Env> {

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use ringmq_env::{AppendBuf, Filler, IoSlice, mutant};
+use ringmq_env::{AppendBuf, Filler, HUGE_BLOCK, IoSlice, mutant};
 
 use super::frame::{FRAME_HEADER_LEN, FrameCrc, FrameHeader, FrameKind, MARK_LEN, MAX_PAYLOAD, Mark};
 use super::hot_tail::HotTail;
@@ -16,7 +16,7 @@ use super::stretch::Stretch;
 use super::tail_journal::MAX_UNWRITTEN;
 
 /// Bytes of a block of the tail, unless a unit needs a larger one, or a quarter of a segment is less.
-pub(crate) const BLOCK_LEN: usize = 1 << 20;
+pub(crate) const BLOCK_LEN: usize = HUGE_BLOCK;
 
 /// A unit of records up to this size (or a segment's, if smaller) lies in one frame, and so is there whole or not at
 /// all after a crash.

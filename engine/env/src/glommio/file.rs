@@ -12,7 +12,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::pool;
 use super::ring::{Held, Payload, Ring, Target};
-use crate::{AppendBuf, File, IoSlice, OpenOptions};
+use crate::{AppendBuf, File, HUGE_BLOCK, IoSlice, OpenOptions};
 
 /// Most bytes in one request: a multiple of every alignment, and within what one system call transfers.
 const MAX_TRANSFER: usize = 1 << 30;
@@ -20,8 +20,6 @@ const MAX_TRANSFER: usize = 1 << 30;
 const SAFE_ALIGNMENT: usize = 4096;
 /// The least alignment that [`File::alignment`] promises.
 const MIN_ALIGNMENT: usize = 512;
-/// Reads of so much come in great numbers, into memory of huge pages.
-const READ_BLOCK: usize = crate::memory::BLOCK;
 /// Permissions of the files that are created: the owner's, and the group may read.
 const CREATE_MODE: libc::mode_t = 0o640;
 
@@ -127,7 +125,8 @@ impl File for GlommioFile {
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<IoSlice> {
         let mut buffer = match len {
-            READ_BLOCK => huge_memory(len).await,
+            // A cold read ahead, of which there are many.
+            HUGE_BLOCK => huge_memory(len).await,
             _ => AppendBuf::with_capacity(len),
         };
         // SAFETY: the kernel fills the first `done` bytes; the others are taken back below, and on an error the buffer
